@@ -1,0 +1,18 @@
+/* log.h - messages for the operator's log. Libraries never print: they log, and the program that
+ * embeds them chooses where that goes (log_set_sink). [any thread] */
+#pragma once
+#include <stdarg.h>
+
+enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+
+typedef void log_sink(enum log_level level, const char *message);
+
+/* NULL: drop everything. The default sink writes "tarn: MESSAGE" to stderr. Set before threads start. */
+void log_set_sink(log_sink *sink);
+void log_set_level(enum log_level highest);
+
+void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+#define log_error(...)   log_write(LOG_LEVEL_ERROR, __VA_ARGS__)
+#define log_warning(...) log_write(LOG_LEVEL_WARNING, __VA_ARGS__)
+#define log_info(...)    log_write(LOG_LEVEL_INFO, __VA_ARGS__)
+#define log_debug(...)   log_write(LOG_LEVEL_DEBUG, __VA_ARGS__)

@@ -1,0 +1,119 @@
+/* loop.h - an event loop: one thread, its timers, its I/O.
+ *
+ * Units      times are nanoseconds of CLOCK_MONOTONIC (the virtual clock in a simulation).
+ * Threads    a loop belongs to the thread that runs it; [any thread] marks the exception.
+ * Callbacks  run from loop_run() only, never from inside loop_submit() or loop_post(), so that a caller
+ *            may submit while holding half-changed state.
+ * Ownership  tasks, timers and ios are the caller's memory and must live until they ran.
+ *
+ * Back ends: io_uring (opcodes probed); worker threads and poll(2) where io_uring is refused; and, for
+ * tests, a virtual clock with no I/O (tests/sim). Which one serves is logged at debug level.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include "common/error.h"
+#include "common/list.h"
+
+struct loop;
+
+/* A callback to run soon. It may be posted again from its own run(). Posting what is queued is a no-op. */
+struct loop_task {
+        void (*run)(struct loop_task *task);
+        struct loop_task *next;
+        bool queued;
+};
+
+struct loop_timer {
+        void (*fire)(struct loop_timer *timer);
+        uint64_t deadline_ns;
+        struct list link;    /* back end's; self-linked while not armed */
+        uint64_t order;      /* among equal deadlines, first armed fires first */
+        uint32_t heap_index; /* back end's */
+};
+
+enum loop_io_op {
+        LOOP_READV,     /* iov at offset */
+        LOOP_WRITEV,    /* iov at offset */
+        LOOP_FDATASYNC,
+        LOOP_FALLOCATE, /* mode = flags, offset, length */
+        LOOP_RECV,      /* into iov[0]; flags as recv(2) */
+        LOOP_SENDMSG,   /* iov, flags as sendmsg(2); MSG_NOSIGNAL is implied */
+        LOOP_ACCEPT,    /* result is the new descriptor: close-on-exec, non-blocking where polling needs it */
+        LOOP_POLL,      /* flags are POLLIN etc.; result the events */
+};
+
+/* One asynchronous operation. result: as the system call's, or -errno (-ECANCELED after loop_cancel). Short
+ * counts are passed on, not repeated. */
+struct loop_io {
+        enum loop_io_op op;
+        int fd;
+        uint32_t flags;
+        const struct iovec *iov; /* must live until done; at most IOV_MAX entries */
+        unsigned n_iov;
+        uint64_t offset, length;
+        void (*done)(struct loop_io *io, int result);
+        /* the back end's */
+        struct list link;
+        struct msghdr msg;
+        int result;
+        uint32_t state;
+};
+
+struct loop_ops {
+        uint64_t (*now_ns)(struct loop *loop);
+        void (*submit)(struct loop *loop, struct loop_io *io);
+        void (*cancel)(struct loop *loop, struct loop_io *io);
+        void (*timer_set)(struct loop *loop, struct loop_timer *timer, uint64_t deadline_ns);
+        void (*timer_cancel)(struct loop *loop, struct loop_timer *timer);
+        void (*post)(struct loop *loop, struct loop_task *task);
+        void (*post_remote)(struct loop *loop, struct loop_task *task);
+        void (*run)(struct loop *loop);
+        void (*stop)(struct loop *loop);
+        void (*free)(struct loop *loop);
+};
+
+struct loop {
+        const struct loop_ops *ops;
+        struct list idle_coroutines; /* coroutine.c's cache of stacks */
+        unsigned n_idle_coroutines;
+};
+
+enum loop_backend { LOOP_BACKEND_AUTO, LOOP_BACKEND_URING, LOOP_BACKEND_THREADS };
+
+/* AUTO takes io_uring where the kernel gives it, otherwise threads; the environment variable
+ * TARN_LOOP=uring|threads decides for AUTO (for tests).
+ * -ENOSYS  io_uring was asked for by name and is refused */
+int loop_new(enum loop_backend backend, struct loop **ret_loop, struct error *err);
+void loop_free(struct loop *loop); /* NULL is fine; nothing may be pending */
+
+/* Until loop_stop(): which takes effect after the callback that calls it. */
+static inline void loop_run(struct loop *loop) { loop->ops->run(loop); }
+static inline void loop_stop(struct loop *loop) { loop->ops->stop(loop); }
+static inline uint64_t loop_now_ns(struct loop *loop) { return loop->ops->now_ns(loop); }
+
+/* Starts when control returns to the loop: everything submitted in one iteration goes to the kernel in one call. */
+static inline void loop_submit(struct loop *loop, struct loop_io *io) { loop->ops->submit(loop, io); }
+/* Ask for an early end; done() still runs, with the result or -ECANCELED. Only RECV, SENDMSG, ACCEPT and POLL. */
+static inline void loop_cancel(struct loop *loop, struct loop_io *io) { loop->ops->cancel(loop, io); }
+
+/* Arm (or move) a timer; cancel one that may be armed. Zeroed timers are valid and not armed. */
+static inline void loop_timer_set(struct loop *loop, struct loop_timer *t, uint64_t deadline_ns)
+{
+        loop->ops->timer_set(loop, t, deadline_ns);
+}
+static inline void loop_timer_cancel(struct loop *loop, struct loop_timer *t)
+{
+        loop->ops->timer_cancel(loop, t);
+}
+
+/* Run @task in this iteration, after the callbacks already queued. */
+static inline void loop_post(struct loop *loop, struct loop_task *task) { loop->ops->post(loop, task); }
+/* The same from [any thread]; wakes the loop; one wake-up serves many. */
+static inline void loop_post_remote(struct loop *loop, struct loop_task *task)
+{
+        loop->ops->post_remote(loop, task);
+}

@@ -1,0 +1,33 @@
+/* sim_loop.h - a struct loop with a virtual clock and no I/O.
+ *
+ * Time stands still while callbacks are posted and jumps to the next timer when none is: a
+ * checkpoint interval of five seconds costs nothing. All that happens is decided by the seed, so
+ * that a run can be repeated. loop_submit() is a mistake of the caller's here (an assert):
+ * simulated disks complete by timers.
+ *
+ * loop_run() ends at loop_stop(), and also when nothing is posted and no timer is armed, or when
+ * the step limit is reached: the first is a deadlock of what is under test, the second a livelock,
+ * and sim_loop_end() tells which. Release with loop_free(). */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "common/loop.h"
+
+enum sim_loop_end {
+        SIM_LOOP_STOPPED, /* loop_stop() was called; also before the first run */
+        SIM_LOOP_IDLE,    /* nothing was left that could ever happen */
+        SIM_LOOP_LIMIT,   /* the step limit was reached */
+};
+
+/* Where @shuffle, timers of equal deadline fire in an order drawn from the seed, otherwise first
+ * armed first. -ENOMEM */
+int sim_loop_new(uint64_t seed, bool shuffle, struct loop **ret_loop);
+
+/* Why the last loop_run() returned. */
+enum sim_loop_end sim_loop_end(const struct loop *loop);
+
+/* End every loop_run() after this many callbacks; 0 (the default): no limit. */
+void sim_loop_set_step_limit(struct loop *loop, uint64_t max_steps);
+
+/* Callbacks run since the loop was made. */
+uint64_t sim_loop_steps(const struct loop *loop);

@@ -49,3 +49,6 @@ void co_unlock(struct co_mutex *m);
 /* Run entry(arg) as a coroutine and the loop until it has ended, then stop the loop: for programs whose
  * whole work is one coroutine, and for tests. */
 int co_run(struct loop *loop, co_entry *entry, void *arg);
+
+/* loop_free()'s: give the stacks kept for reuse back. */
+void co_free_idle(struct loop *loop);

@@ -22,7 +22,9 @@ struct error {
 int error_set(struct error *err, int code, const char *format, ...)
         __attribute__((format(printf, 3, 4)));
 
-/* Put "PREFIX: " in front of the sentence that is there; returns the code that is there. */
+/* Put "PREFIX: " in front of the sentence that is there; returns the code that is there. Where err is NULL
+ * nobody knows the code: the answer is -EIO, so that it is never taken for success; a caller to whom the
+ * code matters keeps it. The same goes for error_hint(). */
 int error_prefix(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* What the operator might do about it; shown as "hint: ...". Returns the code that is there. */

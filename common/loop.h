@@ -19,6 +19,7 @@
 #include "common/list.h"
 
 struct loop;
+struct co;
 
 /* A callback to run soon. It may be posted again from its own run(). Posting what is queued is a no-op. */
 struct loop_task {
@@ -30,10 +31,15 @@ struct loop_task {
 struct loop_timer {
         void (*fire)(struct loop_timer *timer);
         uint64_t deadline_ns;
-        struct list link;    /* back end's; self-linked while not armed */
-        uint64_t order;      /* among equal deadlines, first armed fires first */
-        uint32_t heap_index; /* back end's */
+        /* the back end's */
+        uint64_t order;   /* among equal deadlines, first armed fires first */
+        struct list link; /* in the list of those that are due */
+        struct loop_timer *child, *sibling, *prev; /* in timer_heap.h */
+        uint32_t heap_index; /* of a back end with a heap of its own */
+        uint32_t state;      /* enum loop_timer_state, where timer_heap.h is used */
 };
+
+enum loop_timer_state { LOOP_TIMER_IDLE, LOOP_TIMER_ARMED, LOOP_TIMER_DUE };
 
 enum loop_io_op {
         LOOP_READV,     /* iov at offset */
@@ -61,6 +67,7 @@ struct loop_io {
         struct msghdr msg;
         int result;
         uint32_t state;
+        struct co *waiter; /* co_io()'s */
 };
 
 struct loop_ops {

@@ -1,0 +1,53 @@
+/* log.c - one sink for the messages of the whole process. */
+#include "common/log.h"
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LOG_LINE_MAX 1024
+
+/* One write(2) a line, so that the lines of several threads do not mix. */
+static void sink_stderr(enum log_level level, const char *message)
+{
+        char line[LOG_LINE_MAX + 16];
+        int length = snprintf(line, sizeof(line), "tarn: %s\n", message);
+        ssize_t ignored;
+
+        if (length < 0)
+                return;
+        ignored = write(STDERR_FILENO, line, (size_t)length);
+        (void)ignored; /* there is nowhere left to report it */
+}
+
+static log_sink *_Atomic current_sink = sink_stderr;
+static _Atomic(enum log_level) highest_level = LOG_LEVEL_INFO;
+
+void log_set_sink(log_sink *sink)
+{
+        atomic_store(&current_sink, sink);
+}
+
+void log_set_level(enum log_level highest)
+{
+        atomic_store(&highest_level, highest);
+}
+
+void log_write(enum log_level level, const char *format, ...)
+{
+        log_sink *sink = atomic_load_explicit(&current_sink, memory_order_relaxed);
+        char message[LOG_LINE_MAX];
+        va_list args;
+        int length;
+
+        if (!sink || level > atomic_load_explicit(&highest_level, memory_order_relaxed))
+                return;
+        va_start(args, format);
+        length = vsnprintf(message, sizeof(message), format, args);
+        va_end(args);
+        if (length < 0)
+                return;
+        if ((size_t)length >= sizeof(message))
+                memcpy(message + sizeof(message) - 4, "...", 4);
+        sink(level, message);
+}

@@ -1,0 +1,473 @@
+/* loop_threads.c - the event loop where io_uring is refused: sockets by poll(2), file operations by
+ * a pool of worker threads.
+ *
+ * Locking    threads.lock guards work, finished and the workers' counters; all else is the loop
+ * thread's.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+#include "common/log.h"
+#include "common/loop_core.h"
+
+/* As many as requests that a disk can use at once, within what a process may decently start. */
+#define WORKERS_MAX        16
+#define WORKER_STACK_BYTES ((size_t)256 << 10)
+
+/* loop_io.state; 0 while the back end does not hold the operation. */
+enum {
+        IO_WORK = 1,   /* a worker's, or on its way there and back */
+        IO_FRESH = 2,  /* in threads.fresh: not tried yet */
+        IO_POLLED = 4, /* in threads.polled, at index loop_io.result */
+        IO_ENDED = 8,  /* in threads.ended with its result */
+};
+
+struct threads {
+        struct loop_core core;
+        size_t in_flight;
+        struct list batch; /* file operations of this iteration, handed to the workers together */
+        struct list fresh; /* socket operations of this iteration */
+        struct list ended; /* done() is due */
+
+        /* Two arrays with the same index; 0 is the wake descriptor. */
+        struct pollfd *fds;
+        struct loop_io **polled;
+        size_t n_polled, polled_capacity;
+
+        pthread_mutex_t lock;
+        pthread_cond_t work_there;
+        struct list work, finished;
+        size_t n_work;
+        unsigned n_workers, n_idle;
+        bool stopping;
+        pthread_t workers[WORKERS_MAX];
+};
+
+static struct threads *threads_of(struct loop *loop)
+{
+        return container_of(loop, struct threads, core.loop);
+}
+
+static void end_io(struct threads *t, struct loop_io *io, int result)
+{
+        io->state = IO_ENDED;
+        io->result = result;
+        list_append(&t->ended, &io->link);
+}
+
+/* Workers */
+
+static ssize_t file_call(struct loop_io *io)
+{
+        switch (io->op) {
+        case LOOP_READV:
+                return preadv(io->fd, io->iov, (int)io->n_iov, (off_t)io->offset);
+        case LOOP_WRITEV:
+                return pwritev(io->fd, io->iov, (int)io->n_iov, (off_t)io->offset);
+        case LOOP_FDATASYNC:
+                return fdatasync(io->fd);
+        default:
+                assert(io->op == LOOP_FALLOCATE);
+                return fallocate(io->fd, (int)io->flags, (off_t)io->offset, (off_t)io->length);
+        }
+}
+
+static int run_file_io(struct loop_io *io)
+{
+        ssize_t n;
+
+        do
+                n = file_call(io);
+        while (n < 0 && errno == EINTR);
+        return n < 0 ? -errno : (int)n;
+}
+
+static void *worker_main(void *arg)
+{
+        struct threads *t = arg;
+
+        pthread_mutex_lock(&t->lock);
+        for (;;) {
+                struct loop_io *io;
+
+                while (list_empty(&t->work) && !t->stopping) {
+                        t->n_idle++;
+                        pthread_cond_wait(&t->work_there, &t->lock);
+                        t->n_idle--;
+                }
+                if (list_empty(&t->work))
+                        break;
+                io = container_of(t->work.next, struct loop_io, link);
+                list_remove(&io->link);
+                t->n_work--;
+                pthread_mutex_unlock(&t->lock);
+                io->result = run_file_io(io);
+                pthread_mutex_lock(&t->lock);
+                list_append(&t->finished, &io->link);
+                pthread_mutex_unlock(&t->lock);
+                loop_core_wake(&t->core);
+                pthread_mutex_lock(&t->lock);
+        }
+        pthread_mutex_unlock(&t->lock);
+        return NULL;
+}
+
+/* Signals are for the threads that the program made: workers block them all. */
+static int start_worker(struct threads *t)
+{
+        pthread_attr_t attr;
+        sigset_t all, old;
+        int r;
+
+        r = pthread_attr_init(&attr);
+        if (r != 0)
+                return -r;
+        pthread_attr_setstacksize(&attr, WORKER_STACK_BYTES);
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &old);
+        r = pthread_create(&t->workers[t->n_workers], &attr, worker_main, t);
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+        pthread_attr_destroy(&attr);
+        if (r == 0)
+                t->n_workers++;
+        return -r;
+}
+
+/* With no worker at all (the system refuses threads) the loop's thread does the work. */
+static void work_here(struct threads *t)
+{
+        while (!list_empty(&t->work)) {
+                struct loop_io *io = container_of(t->work.next, struct loop_io, link);
+
+                list_remove(&io->link);
+                t->n_work--;
+                end_io(t, io, run_file_io(io));
+        }
+}
+
+static void hand_over_batch(struct threads *t)
+{
+        size_t missing;
+
+        if (list_empty(&t->batch))
+                return;
+        pthread_mutex_lock(&t->lock);
+        list_for_each (it, &t->batch)
+                t->n_work++;
+        list_splice(&t->work, &t->batch);
+        missing = t->n_work > t->n_idle ? t->n_work - t->n_idle : 0;
+        while (missing > 0 && t->n_workers < WORKERS_MAX && start_worker(t) == 0)
+                missing--;
+        if (t->n_workers == 0)
+                work_here(t);
+        else if (t->n_work > 1)
+                pthread_cond_broadcast(&t->work_there);
+        else
+                pthread_cond_signal(&t->work_there);
+        pthread_mutex_unlock(&t->lock);
+}
+
+static bool take_finished(struct threads *t)
+{
+        struct list finished;
+
+        list_init(&finished);
+        pthread_mutex_lock(&t->lock);
+        list_splice(&finished, &t->finished);
+        pthread_mutex_unlock(&t->lock);
+        list_for_each (it, &finished)
+                container_of(it, struct loop_io, link)->state = IO_ENDED;
+        list_splice(&t->ended, &finished);
+        return !list_empty(&t->ended);
+}
+
+/* Sockets */
+
+static ssize_t socket_call(struct loop_io *io)
+{
+        switch (io->op) {
+        case LOOP_RECV:
+                return recv(io->fd, io->iov->iov_base, io->iov->iov_len,
+                            (int)io->flags | MSG_DONTWAIT);
+        case LOOP_SENDMSG:
+                io->msg = (struct msghdr){
+                    .msg_iov = (struct iovec *)io->iov,
+                    .msg_iovlen = io->n_iov,
+                };
+                return sendmsg(io->fd, &io->msg, (int)io->flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+        default:
+                assert(io->op == LOOP_ACCEPT);
+                return accept4(io->fd, NULL, NULL, SOCK_CLOEXEC);
+        }
+}
+
+/* Whether the operation has ended, well or not; false where it has to wait. */
+static bool try_socket(struct loop_io *io, int *ret_result)
+{
+        bool may_wait = io->op == LOOP_ACCEPT || !(io->flags & MSG_DONTWAIT);
+        ssize_t n;
+
+        do
+                n = socket_call(io);
+        while (n < 0 && errno == EINTR);
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) && may_wait)
+                return false;
+        *ret_result = n < 0 ? -errno : (int)n;
+        return true;
+}
+
+static int grow_polled(struct threads *t)
+{
+        size_t capacity = t->polled_capacity ? t->polled_capacity * 2 : 64;
+        struct pollfd *fds = reallocarray(t->fds, capacity, sizeof(*fds));
+        struct loop_io **polled;
+
+        if (!fds)
+                return -ENOMEM;
+        t->fds = fds;
+        polled = reallocarray(t->polled, capacity, sizeof(struct loop_io *));
+        if (!polled)
+                return -ENOMEM;
+        t->polled = polled;
+        t->polled_capacity = capacity;
+        return 0;
+}
+
+static void poll_add(struct threads *t, struct loop_io *io)
+{
+        short events = POLLIN;
+
+        if (t->n_polled == t->polled_capacity && grow_polled(t) < 0) {
+                end_io(t, io, -ENOMEM);
+                return;
+        }
+        if (io->op == LOOP_SENDMSG)
+                events = POLLOUT;
+        else if (io->op == LOOP_POLL)
+                events = (short)io->flags;
+        io->state = IO_POLLED;
+        io->result = (int)t->n_polled;
+        t->fds[t->n_polled] = (struct pollfd){.fd = io->fd, .events = events};
+        t->polled[t->n_polled++] = io;
+}
+
+static void poll_remove(struct threads *t, struct loop_io *io)
+{
+        size_t index = (size_t)io->result, last = --t->n_polled;
+
+        assert(io->state == IO_POLLED && t->polled[index] == io);
+        if (index == last)
+                return;
+        t->fds[index] = t->fds[last];
+        t->polled[index] = t->polled[last];
+        t->polled[index]->result = (int)index;
+}
+
+static void start_fresh(struct threads *t)
+{
+        while (!list_empty(&t->fresh)) {
+                struct loop_io *io = container_of(t->fresh.next, struct loop_io, link);
+                int result;
+
+                list_remove(&io->link);
+                if (io->op != LOOP_POLL && try_socket(io, &result))
+                        end_io(t, io, result);
+                else
+                        poll_add(t, io);
+        }
+}
+
+static void polled_ready(struct threads *t, struct loop_io *io, short revents)
+{
+        int result = revents & POLLNVAL ? -EBADF : revents;
+
+        if (io->op != LOOP_POLL && !try_socket(io, &result))
+                return;
+        poll_remove(t, io);
+        end_io(t, io, result);
+}
+
+/* From the end, since removing one moves the last, which has been looked at, to its place. */
+static void take_ready(struct threads *t, int n_ready)
+{
+        for (size_t i = t->n_polled; i-- > 1 && n_ready > 0;) {
+                if (t->fds[i].revents == 0)
+                        continue;
+                n_ready--;
+                polled_ready(t, t->polled[i], t->fds[i].revents);
+        }
+}
+
+/* The vtable */
+
+static void threads_submit(struct loop *loop, struct loop_io *io)
+{
+        struct threads *t = threads_of(loop);
+
+        t->in_flight++;
+        switch (io->op) {
+        case LOOP_READV:
+        case LOOP_WRITEV:
+        case LOOP_FDATASYNC:
+        case LOOP_FALLOCATE:
+                io->state = IO_WORK;
+                list_append(&t->batch, &io->link);
+                return;
+        case LOOP_ACCEPT: {
+                /* A connection that goes away between poll and accept must not block the loop. */
+                int flags = fcntl(io->fd, F_GETFL);
+
+                if (flags >= 0 && !(flags & O_NONBLOCK))
+                        fcntl(io->fd, F_SETFL, flags | O_NONBLOCK);
+        } break;
+        case LOOP_RECV:
+        case LOOP_SENDMSG:
+        case LOOP_POLL:
+                break;
+        }
+        io->state = IO_FRESH;
+        list_append(&t->fresh, &io->link);
+}
+
+static void threads_cancel(struct loop *loop, struct loop_io *io)
+{
+        struct threads *t = threads_of(loop);
+
+        if (io->state == IO_FRESH)
+                list_remove(&io->link);
+        else if (io->state == IO_POLLED)
+                poll_remove(t, io);
+        else
+                return;
+        end_io(t, io, -ECANCELED);
+}
+
+static void wait_for_events(struct threads *t, uint64_t timeout_ns)
+{
+        struct timespec ts;
+        int n;
+
+        if (timeout_ns > 0 && (!loop_core_may_sleep(&t->core) || take_finished(t)))
+                timeout_ns = 0;
+        ts.tv_sec = (time_t)(timeout_ns / 1000000000u); /* 584 years are for ever */
+        ts.tv_nsec = (long)(timeout_ns % 1000000000u);
+        n = ppoll(t->fds, t->n_polled, &ts, NULL);
+        loop_core_awake(&t->core);
+        if (n <= 0)
+                return; /* nothing, or a signal, or out of memory in the kernel: the next iteration
+                           asks again */
+        if (t->fds[0].revents)
+                loop_core_drain_wake(&t->core);
+        take_ready(t, n);
+}
+
+/* What cancels meanwhile is appended to t->ended and ends in the next iteration. */
+static void run_ended(struct threads *t)
+{
+        struct list ended;
+
+        list_init(&ended);
+        list_splice(&ended, &t->ended);
+        while (!list_empty(&ended) && !t->core.stopped) {
+                struct loop_io *io = container_of(ended.next, struct loop_io, link);
+
+                list_remove(&io->link);
+                io->state = 0;
+                t->in_flight--;
+                io->done(io, io->result);
+        }
+        list_splice(&ended, &t->ended);
+        list_splice(&t->ended, &ended);
+}
+
+static void threads_poll(struct loop_core *core, uint64_t timeout_ns)
+{
+        struct threads *t = container_of(core, struct threads, core);
+
+        hand_over_batch(t);
+        start_fresh(t);
+        wait_for_events(t, list_empty(&t->ended) ? timeout_ns : 0);
+        take_finished(t);
+        run_ended(t);
+}
+
+static void threads_free(struct loop *loop)
+{
+        struct threads *t = threads_of(loop);
+
+        assert(t->in_flight == 0);
+        pthread_mutex_lock(&t->lock);
+        t->stopping = true;
+        pthread_cond_broadcast(&t->work_there);
+        pthread_mutex_unlock(&t->lock);
+        for (unsigned i = 0; i < t->n_workers; i++)
+                pthread_join(t->workers[i], NULL);
+        pthread_cond_destroy(&t->work_there);
+        pthread_mutex_destroy(&t->lock);
+        loop_core_fini(&t->core);
+        free(t->fds);
+        free(t->polled);
+        free(t);
+}
+
+static const struct loop_driver threads_driver = {.poll = threads_poll};
+
+static const struct loop_ops threads_ops = {
+    .now_ns = loop_core_now_ns,
+    .submit = threads_submit,
+    .cancel = threads_cancel,
+    .timer_set = loop_core_timer_set,
+    .timer_cancel = loop_core_timer_cancel,
+    .post = loop_core_post,
+    .post_remote = loop_core_post_remote,
+    .run = loop_core_run,
+    .stop = loop_core_stop,
+    .free = threads_free,
+};
+
+int loop_threads_new(struct loop **ret_loop, struct error *err)
+{
+        struct threads *t = aligned_alloc(_Alignof(struct threads), sizeof(*t));
+        int r;
+
+        if (!t)
+                return error_set(err, -ENOMEM, "out of memory for an event loop");
+        memset(t, 0, sizeof(*t));
+        list_init(&t->batch);
+        list_init(&t->fresh);
+        list_init(&t->ended);
+        list_init(&t->work);
+        list_init(&t->finished);
+        pthread_mutex_init(&t->lock, NULL);
+        pthread_cond_init(&t->work_there, NULL);
+        t->core.loop.ops = &threads_ops;
+        t->core.driver = &threads_driver;
+        r = loop_core_init(&t->core, err);
+        if (r < 0)
+                goto fail;
+        if (grow_polled(t) < 0) {
+                r = error_set(err, -ENOMEM, "out of memory for an event loop");
+                goto fail;
+        }
+        t->fds[0] = (struct pollfd){.fd = t->core.wake_fd, .events = POLLIN};
+        t->n_polled = 1;
+        log_debug("event loop on poll and worker threads");
+        *ret_loop = &t->core.loop;
+        return 0;
+fail:
+        loop_core_fini(&t->core);
+        free(t->fds);
+        free(t->polled);
+        pthread_cond_destroy(&t->work_there);
+        pthread_mutex_destroy(&t->lock);
+        free(t);
+        return r;
+}

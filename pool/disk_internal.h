@@ -1,0 +1,63 @@
+/* disk_internal.h - what the disk_*.c files share. */
+#pragma once
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+#include "pool/disk.h"
+
+struct disk {
+        struct member base;
+        int fd;
+        bool readonly;
+        bool is_block;
+        bool is_whole_disk; /* a block device that is not a partition */
+        bool in_memory;     /* on tmpfs or ramfs: reads and writes are copies, flushes nothing */
+        bool truncation_logged;
+        uint64_t device_bytes; /* of the file or device */
+        uint64_t start_bytes;  /* where the member begins on it: its partition's start, else 0 */
+        struct list answered;  /* done, to be told from answer_task */
+        struct loop_task answer_task;
+};
+
+static inline struct disk *disk_of(struct member *m)
+{
+        return container_of(m, struct disk, base);
+}
+
+static inline void disk_close_fd(int *fd)
+{
+        if (*fd >= 0)
+                close(*fd);
+}
+#define CLEANUP_FD __attribute__((cleanup(disk_close_fd)))
+
+/* ---- disk_lock.c ---- */
+
+/* Open a block device for us alone, waiting up to options->lock_wait_ms for somebody who holds it
+ * for other reasons than a mount. Returns the descriptor. -EBUSY  mounted, swapped to, part of
+ * something, or held: the sentence says which */
+int co_disk_open_block(const char *path, const struct stat *st, const struct disk_options *options,
+                       struct error *err);
+
+/* -EBUSY and a sentence where the block device @rdev, or a partition on it, is mounted or swapped
+ * to. */
+int disk_check_unused(const char *path, dev_t rdev, struct error *err);
+
+int co_disk_lock(struct member *m, unsigned wait_ms, struct error *err);
+
+/* ---- disk_gpt.c ---- */
+
+/* True for a block device that is a whole disk: not a partition. */
+bool disk_is_whole(dev_t rdev);
+
+/* Where tarn's partition lies on the whole disk @fd. -ENOENT (no sentence) where there is none. */
+int disk_find_partition(int fd, const char *path, uint64_t *ret_start_bytes,
+                        uint64_t *ret_size_bytes, struct error *err);
+
+/* ---- disk.c ---- */
+
+/* NULL where @m is not a disk. */
+struct disk *disk_from_member(struct member *m);
+
+/* Take @start_bytes and @size_bytes as the member's place. -EINVAL  too small or not aligned */
+int disk_set_range(struct disk *d, uint64_t start_bytes, uint64_t size_bytes, struct error *err);

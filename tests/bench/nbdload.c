@@ -332,8 +332,9 @@ static void print_result(const struct command *c, const struct session_result *r
         printf(", \"client_cpu_us_per_io\": %.3f", (double)r->client_cpu_ns * per_io / 1e3);
         if (s->server_pid)
                 printf(", \"server_cpu_us_per_io\": %.3f", (double)r->server_cpu_ns * per_io / 1e3);
-        printf(", \"checked_bytes\": %" PRIu64 ", \"plan_ended\": %s}\n", r->checked_bytes,
-               r->plan_ended ? "true" : "false");
+        printf(", \"all_flushes\": %" PRIu64 ", \"checked_bytes\": %" PRIu64
+               ", \"plan_ended\": %s}\n",
+               r->all_flushes, r->checked_bytes, r->plan_ended ? "true" : "false");
 }
 
 static void print_error(const struct error *err)

@@ -177,8 +177,10 @@ static void on_done(void *arg, struct request *r)
                 finish_contents(st->session, r);
         if (r->command == NBD_CMD_WRITE)
                 st->writes_in_flight--;
-        if (r->command == NBD_CMD_FLUSH)
+        if (r->command == NBD_CMD_FLUSH) {
                 st->flush_in_flight = false;
+                st->session->result->all_flushes++;
+        }
 }
 
 static void queue_flush(struct station *st, struct request *r)

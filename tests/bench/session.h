@@ -38,6 +38,7 @@ struct session_result {
         uint64_t elapsed_ns; /* of what is measured */
         uint64_t reads, writes, flushes;
         uint64_t bytes;
+        uint64_t all_flushes;   /* warm-up and end included */
         uint64_t checked_bytes; /* compared with their stamps, warm-up included */
         struct latency latency, flush_latency;
         uint64_t client_cpu_ns;

@@ -1,0 +1,180 @@
+"""The servers that tarn is compared with, each in the configuration that suits it best."""
+import os
+import shutil
+import subprocess
+
+from load import ALLOCATED, ROWS
+from server import Server
+
+CLUSTERS_PLAIN = ""
+CLUSTERS_SUB = "extended_l2=on,cluster_size=128k"
+
+
+def run(*argv):
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=120)
+
+
+class Peer:
+    name = ""
+    binary = ""       # what must be installed
+    rows = ALLOCATED
+    has_disk = True   # else it is measured once, not on each disk
+
+    def missing(self):
+        return None if shutil.which(self.binary) else f"{self.binary} is not installed"
+
+    def argv(self, ctx, socket_path):
+        raise NotImplementedError
+
+    def serve(self, ctx, *args):
+        path = ctx.new_socket()
+        return Server(self.argv(ctx, path, *args), path)
+
+    def measure(self, ctx):
+        """One turn: set up, measure the rows that are wanted, clean up."""
+        raise NotImplementedError
+
+
+class NoDisk(Peer):
+    """Serves nothing real: what the protocol alone costs."""
+    rows = ("read", "write")
+    has_disk = False
+
+    def measure(self, ctx):
+        with self.serve(ctx) as server:
+            ctx.measure_rows(self, server, ctx.wanted(self.rows))
+
+
+class Limit(NoDisk):
+    name = "bare protocol"
+    extra = ()
+
+    def missing(self):
+        return None
+
+    def argv(self, ctx, socket_path):
+        return [ctx.tools["nbdnull"], socket_path, str(ctx.size), *self.extra]
+
+
+class LimitUnbatched(Limit):
+    name = "bare protocol, a call a request"
+    extra = ("--unbatched",)
+
+
+class NbdkitNull(NoDisk):
+    name = "nbdkit null"
+    binary = "nbdkit"
+
+    def argv(self, ctx, socket_path):
+        return ["nbdkit", "-f", "-U", socket_path, "null", str(ctx.size)]
+
+
+class RawFile(Peer):
+    """Serves a plain file."""
+    rows = ALLOCATED
+
+    def measure(self, ctx):
+        rows = ctx.wanted(self.rows)
+        if not rows:
+            return
+        image = os.path.join(ctx.dir, "image.raw")
+        with open(image, "wb") as f:
+            f.truncate(ctx.size)
+        try:
+            with self.serve(ctx, image) as server:
+                ctx.load.fill(server.uri())
+                ctx.measure_rows(self, server, rows)
+        finally:
+            os.unlink(image)
+
+
+class NbdkitFile(RawFile):
+    name = "nbdkit file"
+    binary = "nbdkit"
+
+    def argv(self, ctx, socket_path, image):
+        return ["nbdkit", "-f", "-U", socket_path, "file", image]
+
+
+class QsdRaw(RawFile):
+    name = "qemu-storage-daemon raw"
+    binary = "qemu-storage-daemon"
+
+    def argv(self, ctx, socket_path, image):
+        direct = "on" if ctx.direct else "off"
+        return ["qemu-storage-daemon",
+                "--blockdev", f"driver=file,node-name=disk,filename={image},cache.direct={direct},"
+                              f"aio={ctx.qemu_aio},discard=unmap",
+                "--nbd-server", f"addr.type=unix,addr.path={socket_path}",
+                "--export", "type=nbd,id=e,node-name=disk,name=,writable=on"]
+
+
+def qemu_nbd_argv(ctx, socket_path, image, image_format):
+    cache = "none" if ctx.direct else "writeback"
+    return ["qemu-nbd", "-t", "-e", "16", "-k", socket_path, "-f", image_format, "--cache", cache,
+            "--aio", ctx.qemu_aio, "--discard", "unmap", image]
+
+
+class QemuNbdRaw(RawFile):
+    name = "qemu-nbd raw"
+    binary = "qemu-nbd"
+
+    def argv(self, ctx, socket_path, image):
+        return qemu_nbd_argv(ctx, socket_path, image, "raw")
+
+
+class Qcow2(Peer):
+    name = "qemu-nbd qcow2"
+    binary = "qemu-nbd"
+    clusters = CLUSTERS_PLAIN
+    rows = ALLOCATED + ("first", "snapwrite", "clonewrite", "firstflush", "snapflush")
+
+    def argv(self, ctx, socket_path, image):
+        return qemu_nbd_argv(ctx, socket_path, image, "qcow2")
+
+    def create(self, ctx, name, backing=None):
+        image = os.path.join(ctx.dir, name)
+        options = ["-o", self.clusters] if self.clusters else []
+        if backing:
+            options += ["-b", backing, "-F", "qcow2"]
+        run("qemu-img", "create", "-q", "-f", "qcow2", *options, image, str(ctx.size))
+        return image
+
+    def measure_on(self, ctx, image, rows):
+        with self.serve(ctx, image) as server:
+            ctx.measure_rows(self, server, rows)
+
+    def measure_filled(self, ctx):
+        """Rows that need a filled image; the snapshots and overlays need it too."""
+        image = self.create(ctx, "full.qcow2")
+        with self.serve(ctx, image) as server:
+            ctx.load.fill(server.uri())
+            ctx.measure_rows(self, server, ctx.wanted(ALLOCATED))
+        for row in ctx.wanted(("snapwrite", "snapflush")):
+            run("qemu-img", "snapshot", "-c", row.name, image)
+            self.measure_on(ctx, image, [row])
+        for row in ctx.wanted(("clonewrite",)):
+            overlay = self.create(ctx, "overlay.qcow2", backing=image)
+            self.measure_on(ctx, overlay, [row])
+            os.unlink(overlay)
+        os.unlink(image)
+
+    def measure(self, ctx):
+        wanted = [r for r in self.rows if ctx.wanted((r,))]
+        if set(wanted) - {"first", "firstflush"}:
+            self.measure_filled(ctx)
+        for row in ctx.wanted([r for r in ("first", "firstflush") if r in self.rows]):
+            image = self.create(ctx, "new.qcow2")
+            self.measure_on(ctx, image, [row])
+            os.unlink(image)
+
+
+class Qcow2Sub(Qcow2):
+    name = "qemu-nbd qcow2, 128k/4k"
+    clusters = CLUSTERS_SUB
+    rows = ("first",)
+
+
+PEERS = (Limit(), LimitUnbatched(), NbdkitNull(), NbdkitFile(), QsdRaw(), QemuNbdRaw(), Qcow2(),
+         Qcow2Sub())
+assert all(row in ROWS for peer in PEERS for row in peer.rows)

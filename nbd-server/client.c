@@ -1,0 +1,328 @@
+/* client.c - the life of a connection. Its memory goes when nothing can touch it any more: the
+ * socket has no operation in flight, and the engine has answered every request (rule 1 of
+ * README.md). */
+#include <assert.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "common/log.h"
+#include "nbd-server/internal.h"
+
+/* ---- memory for transmission: one mapping, touched as far as it is used ---- */
+
+static size_t arena_bytes(const struct nbd_client *client)
+{
+        size_t n = client->server->options.max_requests;
+
+        return RECEIVE_BUFFER + n * sizeof(struct nbd_request) + 2 * n * sizeof(struct iovec);
+}
+
+static int arena_map(struct nbd_client *client)
+{
+        size_t n = client->server->options.max_requests;
+        void *arena = mmap(NULL, arena_bytes(client), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+        if (arena == MAP_FAILED)
+                return -errno;
+        client->receive_buffer = arena;
+        client->requests = (struct nbd_request *)(client->receive_buffer + RECEIVE_BUFFER);
+        client->send_iov = (struct iovec *)(client->requests + n);
+        return 0;
+}
+
+static void arena_unmap(struct nbd_client *client)
+{
+        if (client->receive_buffer)
+                munmap(client->receive_buffer, arena_bytes(client));
+}
+
+struct nbd_request *client_take_slot(struct nbd_client *client)
+{
+        struct nbd_request *request;
+
+        assert(client_has_slot(client));
+        if (list_empty(&client->free)) {
+                request = &client->requests[client->n_slots_used++];
+                request->client = client;
+        } else {
+                request = container_of(client->free.next, struct nbd_request, link);
+                list_remove(&request->link);
+        }
+        client->n_requests++;
+        return request;
+}
+
+/* ---- timers ---- */
+
+static uint64_t after_ms(struct nbd_client *client, unsigned ms)
+{
+        return loop_now_ns(client->server->loop) + ms * UINT64_C(1000000);
+}
+
+static void deadline_fire(struct loop_timer *timer)
+{
+        client_cut(container_of(timer, struct nbd_client, timer),
+                   "it did not finish the handshake in time");
+}
+
+/* Nothing came for a while: give memory back. The receive that waits has no bytes in the buffer
+ * yet. */
+static void trim(struct nbd_client *client)
+{
+        assert(client->n_requests == 0);
+        buffer_trim(&client->buffers);
+        if (client->receive_start != client->receive_end)
+                return;
+        list_init(&client->free);
+        client->n_slots_used = 0;
+        madvise(client->receive_buffer, arena_bytes(client), MADV_DONTNEED);
+}
+
+static void idle_fire(struct loop_timer *timer)
+{
+        struct nbd_client *client = container_of(timer, struct nbd_client, timer);
+
+        client->timer_armed = false;
+        if (client->active || client->n_requests > 0) {
+                client_touch(client);
+                client->active = false;
+        } else {
+                trim(client);
+        }
+}
+
+void client_touch(struct nbd_client *client)
+{
+        client->active = true;
+        if (client->timer_armed)
+                return;
+        client->timer_armed = true;
+        loop_timer_set(client->server->loop, &client->timer, after_ms(client, IDLE_TRIM_MS));
+}
+
+/* ---- the end ---- */
+
+void client_cut(struct nbd_client *client, const char *why)
+{
+        struct loop *loop = client->server->loop;
+
+        if (client->state == CLIENT_DEAD)
+                return;
+        client->state = CLIENT_DEAD;
+        client->ended_by = why;
+        shutdown(client->fd, SHUT_RDWR);
+        if (client->negotiation_io)
+                loop_cancel(loop, client->negotiation_io);
+        if (client->receiving)
+                loop_cancel(loop, &client->receive_io);
+        if (client->sending)
+                loop_cancel(loop, &client->send_io);
+        /* The engine may be asking about this client up the stack: look again from the loop. */
+        if (client->receive_buffer)
+                loop_post(loop, &client->send_task);
+}
+
+static bool input_waits(const struct nbd_client *client)
+{
+        int n = 0;
+
+        return ioctl(client->fd, FIONREAD, &n) == 0 && n > 0;
+}
+
+void client_stop(struct nbd_client *client)
+{
+        if (client->state == CLIENT_NEGOTIATING && client->between_options && !input_waits(client))
+                client_cut(client, NULL);
+        else
+                client_check_end(client);
+}
+
+static bool ended(const struct nbd_client *client)
+{
+        if (client->state != CLIENT_FINISHING && client->state != CLIENT_DEAD)
+                return false;
+        return client->n_requests == 0 && !client->receiving && !client->sending &&
+               !client->send_task.queued;
+}
+
+void client_check_end(struct nbd_client *client)
+{
+        if (client->state == CLIENT_RUNNING) {
+                /* What has arrived by now is still answered, with ESHUTDOWN. */
+                if (client->server->stopping && client->n_requests == 0 && !input_waits(client))
+                        client_cut(client, NULL);
+                return;
+        }
+        if (client->state == CLIENT_NEGOTIATING)
+                return;
+        if (client->payload && !client->receiving) { /* it will never be complete */
+                request_release(client->payload);
+                client->payload = NULL;
+        }
+        if (client->state == CLIENT_DEAD && !client->sending)
+                reply_drop_all(client);
+        if (ended(client))
+                co_wake_one(&client->wake);
+}
+
+static void co_client_free(struct nbd_client *client)
+{
+        struct nbd_server *server = client->server;
+
+        assert(!client->receiving && !client->sending && client->n_requests == 0);
+        loop_timer_cancel(server->loop, &client->timer);
+        if (client->ended_by)
+                log_info("nbd: client %llu (%s) disconnected: %s", (unsigned long long)client->id,
+                         client->peer, client->ended_by);
+        else
+                log_debug("nbd: client %llu (%s) has left", (unsigned long long)client->id,
+                          client->peer);
+        close(client->fd);
+        if (client->has_export)
+                server->exports.co_close(server->exports.arg, &client->export);
+        meta_forget(client);
+        buffer_trim(&client->buffers);
+        arena_unmap(client);
+        server_client_gone(client);
+        free(client);
+}
+
+/* ---- the coroutine ---- */
+
+static int client_transmit(struct nbd_client *client)
+{
+        int r = arena_map(client);
+
+        if (r < 0) {
+                client->ended_by = "no memory to serve it";
+                return r;
+        }
+        client->timer.fire = idle_fire;
+        client->state = CLIENT_RUNNING;
+        log_debug("nbd: client %llu (%s) opened %s", (unsigned long long)client->id, client->peer,
+                  client->export.name);
+        receive_start(client);
+        client_touch(client);
+        return 0;
+}
+
+/* Requests run by callbacks; here only those that may wait, until the end. */
+static void co_serve(struct nbd_client *client)
+{
+        client_check_end(client); /* the server may be stopping already */
+        while (!ended(client)) {
+                if (list_empty(&client->slow)) {
+                        co_wait(&client->wake);
+                        continue;
+                }
+                struct nbd_request *request =
+                    container_of(client->slow.next, struct nbd_request, link);
+                list_remove(&request->link);
+                if (client->state == CLIENT_DEAD)
+                        request_release(request);
+                else
+                        co_request_execute_slow(request);
+        }
+}
+
+static void co_client(void *arg)
+{
+        struct nbd_client *client = arg;
+        struct nbd_server *server = client->server;
+        int r = co_negotiate(client);
+
+        loop_timer_cancel(server->loop, &client->timer);
+        server_client_negotiated(server);
+        if (r == 0)
+                r = client_transmit(client);
+        if (r == 0)
+                co_serve(client);
+        co_client_free(client);
+}
+
+/* ---- the beginning ---- */
+
+static void name_peer(struct nbd_client *client)
+{
+        struct sockaddr_storage address;
+        socklen_t length = sizeof(address);
+        char host[INET6_ADDRSTRLEN + 16], port[8];
+
+        snprintf(client->peer, sizeof(client->peer), "unknown peer");
+        if (getpeername(client->fd, (struct sockaddr *)&address, &length) < 0)
+                return;
+        if (address.ss_family == AF_UNIX) {
+                struct ucred credentials;
+                length = sizeof(credentials);
+                if (getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0)
+                        snprintf(client->peer, sizeof(client->peer), "unix pid %d",
+                                 (int)credentials.pid);
+        } else if (getnameinfo((struct sockaddr *)&address, length, host, sizeof(host), port,
+                               sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
+                bool v6 = address.ss_family == AF_INET6;
+                snprintf(client->peer, sizeof(client->peer), v6 ? "[%s]:%s" : "%s:%s", host, port);
+        }
+}
+
+/* Neither failure matters: the options of a Unix socket and a TCP socket are not the same. */
+static void tune_socket(int fd)
+{
+        int on = 1, bytes = 1 << 20, domain = 0;
+        socklen_t length = sizeof(domain);
+
+        if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) < 0)
+                return;
+        if (domain == AF_UNIX) { /* TCP sizes its buffers itself, and better */
+                setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+                return;
+        }
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on,
+                   sizeof(on)); /* peers that vanish are noticed */
+}
+
+void client_new(struct nbd_server *server, int fd)
+{
+        struct nbd_client *client = calloc(1, sizeof(*client));
+
+        if (!client) {
+                log_error("nbd: no memory for a new client");
+                close(fd);
+                return;
+        }
+        client->server = server;
+        client->id = ++server->last_id;
+        client->fd = fd;
+        client->state = CLIENT_NEGOTIATING;
+        list_init(&client->free);
+        list_init(&client->slow);
+        list_init(&client->replies);
+        co_queue_init(&client->wake);
+        list_init(&client->timer.link);
+        client->timer.fire = deadline_fire;
+        client->send_task.run = reply_send_task;
+        client->send_io = (struct loop_io){.op = LOOP_SENDMSG, .fd = fd, .done = reply_send_done};
+        tune_socket(fd);
+        name_peer(client);
+        server_client_add(client);
+        loop_timer_set(server->loop, &client->timer,
+                       after_ms(client, server->options.handshake_timeout_ms));
+        if (co_spawn(server->loop, co_client, client) < 0) {
+                log_error("nbd: no memory to serve %s", client->peer);
+                loop_timer_cancel(server->loop, &client->timer);
+                server_client_negotiated(server);
+                server_client_gone(client);
+                close(fd);
+                free(client);
+        }
+}

@@ -1,0 +1,254 @@
+/* internal.h - what the files of nbd-server share: the server, its clients, their requests.
+ *
+ * A client is one connection. One coroutine goes with it from accept to close: it negotiates, then
+ * sleeps while requests are served by callbacks alone, and wakes for the few that may have to wait
+ * (BLOCK_STATUS, CACHE) and for the end. README.md has the numbered rules that comments cite.
+ */
+#pragma once
+#include "common/coroutine.h"
+#include "nbd-server/nbd_server.h"
+#include "nbd-server/protocol.h"
+
+/* Ceilings on what a peer may ask of us; exports.md of the field's servers has the reasons. */
+#define OPTION_LENGTH_MAX  (64u << 10) /* bytes of one option's data */
+#define OPTIONS_MAX        64u         /* options a connection */
+#define LIST_REPLY_MAX     (1u << 20)  /* bytes of all the replies to one option */
+#define PAYLOAD_MAX        (32u << 20) /* advertised; proto.md calls less than this no attack */
+#define RECEIVE_BUFFER     (256u << 10)
+#define SMALL_PAYLOAD_MAX  (64u << 10) /* up to this received with the headers and copied */
+#define STATUS_EXTENTS_MAX 2048u       /* in one BLOCK_STATUS reply */
+#define CACHED_BYTES_MAX   (8u << 20)  /* of unused buffers a connection keeps while it is busy */
+#define IDLE_TRIM_MS       1000u       /* a connection idle this long gives its memory back */
+#define ERROR_TEXT_MAX     120u
+#define REPLY_IOV_MAX      1024u /* UIO_MAXIOV: of one sendmsg */
+#define META_ALLOCATION_ID 1u    /* of base:allocation; opaque to clients */
+
+static_assert(PAYLOAD_MAX <= VOLUME_REQUEST_MAX, "a request goes to the engine whole");
+static_assert(SMALL_PAYLOAD_MAX + sizeof(struct nbd_request_header) <= RECEIVE_BUFFER, "receive.c");
+
+/* ---- buffers (buffer.c) ---- */
+
+#define BUFFER_CLASSES 14 /* 4 KiB << 0..13: 32 MiB */
+static_assert((POOL_BLOCK << (BUFFER_CLASSES - 1)) == PAYLOAD_MAX,
+              "largest payload, largest class");
+
+struct buffer_pool {
+        struct buffer_node *free[BUFFER_CLASSES];
+        uint64_t cached_bytes;
+};
+/* What buffer_get(length) takes; length is 1..PAYLOAD_MAX. */
+unsigned buffer_class(size_t length);
+static inline size_t buffer_class_bytes(unsigned class)
+{
+        return (size_t)POOL_BLOCK << class;
+}
+void *buffer_get(struct buffer_pool *pool,
+                 unsigned class); /* aligned to POOL_BLOCK; NULL: no memory */
+void buffer_put(struct buffer_pool *pool, void *buffer, unsigned class);
+void buffer_trim(struct buffer_pool *pool);
+
+/* ---- requests ---- */
+
+struct nbd_request {
+        struct list
+            link; /* in the client's free, slow or replies list; in none while the engine has it */
+        struct nbd_client *client;
+        be64 cookie;
+        uint16_t flags, type;
+        uint64_t offset, length; /* 64 bits: extended headers fit */
+        struct volume_request io;
+        struct iovec iov;
+        uint64_t done_bytes; /* of a WRITE_ZEROES that writes data, slice by slice */
+        void *buffer;        /* of buffer_class_bytes(class); NULL where it needs none */
+        unsigned class;
+        /* The reply: head, then payload_bytes of buffer. */
+        unsigned head_bytes;
+        size_t payload_bytes;
+        union {
+                struct nbd_simple_reply simple;
+                struct nbd_chunk chunk;
+                struct nbd_chunk_data data;
+                struct nbd_chunk_status status;
+                struct {
+                        struct nbd_chunk_error head;
+                        char text[ERROR_TEXT_MAX];
+                } error;
+                uint8_t bytes[1];
+        } head;
+};
+
+/* ---- clients ---- */
+
+enum client_state {
+        CLIENT_NEGOTIATING, /* from accept: the coroutine exchanges options */
+        CLIENT_RUNNING,     /* set by client_transmit(): requests are received and served */
+        CLIENT_FINISHING, /* set on DISC and end of stream: none are received, replies still go out
+                           */
+        CLIENT_DEAD, /* set where the socket failed or was cut: waits for engine and kernel only */
+};
+
+struct nbd_client {
+        struct list link; /* server->clients */
+        struct nbd_server *server;
+        uint64_t id;
+        int fd;
+        enum client_state state;
+        char peer[128];
+        const char *ended_by; /* why the connection ended, for the log; NULL: the client's wish */
+        struct loop_timer timer; /* negotiating: the deadline; afterwards: idle */
+
+        /* negotiation (negotiate.c, options.c, meta.c) */
+        struct loop_io *negotiation_io; /* in flight; for the deadline to cancel */
+        bool between_options;           /* waits for the next one */
+        unsigned n_options;
+        bool no_zeroes;
+        bool structured;      /* replies, agreed */
+        bool meta_allocation; /* base:allocation selected for the export meta_name */
+        char *meta_name;
+
+        /* the export, from GO or EXPORT_NAME on */
+        bool has_export;
+        struct nbd_export export;
+
+        /* receiving (receive.c) */
+        uint8_t *receive_buffer;           /* RECEIVE_BUFFER bytes, mapped */
+        size_t receive_start, receive_end; /* received and not yet parsed */
+        struct loop_io receive_io;
+        struct iovec receive_iov;
+        bool receiving;
+        bool stalled;    /* the next request waits for a slot or for bytes */
+        bool large_last; /* the last write was large: do not take the next one's payload into the
+                            buffer */
+        uint64_t skip_bytes; /* payload of a refused write, still to be taken off the wire */
+        struct nbd_request *payload; /* a large write whose payload is being received in place */
+        size_t payload_have;
+
+        /* requests */
+        struct nbd_request *requests; /* options.max_requests of them */
+        struct list free, slow, replies;
+        unsigned n_slots_used;    /* those behind were never taken: not in free, not touched */
+        unsigned n_requests;      /* taken and not yet released */
+        uint64_t bytes_in_flight; /* their buffers */
+        struct buffer_pool buffers;
+
+        /* sending (reply.c) */
+        struct loop_task send_task;
+        struct loop_io send_io;
+        struct iovec *send_iov; /* two a request */
+        bool sending;
+        size_t sent_bytes; /* of the first in replies */
+
+        /* the coroutine sleeps here during transmission */
+        struct co_queue wake;
+        bool timer_armed, active; /* something happened since the idle timer last looked */
+        uint64_t reads, writes, flushes, read_bytes, write_bytes;
+};
+
+struct nbd_server {
+        struct loop *loop;
+        struct nbd_server_options options; /* no zeroes left */
+        struct nbd_exports exports;
+        struct list listeners;
+        struct list clients;
+        unsigned n_clients, n_negotiating;
+        uint64_t last_id;
+        bool stopping;
+        struct loop_timer timer; /* accept again; while stopping: cut off */
+        struct co_queue gone;    /* woken whenever a client or a listener goes */
+};
+
+/* server.c */
+void server_client_add(struct nbd_client *client); /* negotiating */
+void server_client_negotiated(
+    struct nbd_server *server);                     /* one negotiation less, for good or ill */
+void server_client_gone(struct nbd_client *client); /* off the lists */
+
+/* client.c */
+/* Takes over @fd. On failure it is closed, and the reason logged. */
+void client_new(struct nbd_server *server, int fd);
+/* No more from this socket: whatever is in flight ends soon. @why NULL: nothing to report. Frees
+ * nothing at once, and may be called from anywhere. */
+void client_cut(struct nbd_client *client, const char *why);
+/* The server stops: end what idles, let others finish. */
+void client_stop(struct nbd_client *client);
+/* Called whenever something of the client ended; wakes its coroutine where that was the last. */
+void client_check_end(struct nbd_client *client);
+/* Something came in; keeps the idle timer going. */
+void client_touch(struct nbd_client *client);
+static inline bool client_has_slot(const struct nbd_client *client)
+{
+        return client->n_requests < client->server->options.max_requests;
+}
+struct nbd_request *client_take_slot(struct nbd_client *client);
+
+/* negotiate.c: 0 with the export chosen, or negative: close the connection. */
+int co_negotiate(struct nbd_client *client);
+
+/* options.c */
+/* Replies to options, gathered to be sent at once; bounded by LIST_REPLY_MAX. */
+struct option_replies {
+        uint8_t *data;
+        size_t length, capacity;
+        bool failed; /* no memory, or too long */
+};
+void replies_add(struct option_replies *replies, const void *data, size_t length);
+void replies_option(struct option_replies *replies, uint32_t option, uint32_t type,
+                    uint32_t length);
+void replies_error(struct option_replies *replies, uint32_t option, uint32_t type,
+                   const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+enum option_outcome {
+        OPTION_CONTINUE,
+        OPTION_TRANSMIT, /* after the replies: transmission */
+        OPTION_CLOSE,    /* after the replies: close */
+};
+struct option {
+        uint32_t number;
+        const uint8_t *data;
+        uint32_t length;
+};
+/* A name of the option's data: malloc'ed, with NUL. -EINVAL: holds NUL; -E2BIG; -ENOMEM; then
+ * replied. */
+int option_name(struct option_replies *replies, const struct option *option, const uint8_t *name,
+                size_t length, char **ret_name);
+/* Open the export for the option; where that fails, replies and returns a negative errno. */
+int co_option_open(struct nbd_client *client, struct option_replies *replies,
+                   const struct option *option, const char *name, struct nbd_export *ret_export);
+void co_option_close(struct nbd_client *client, struct nbd_export *export);
+enum option_outcome co_option(struct nbd_client *client, const struct option *option,
+                              struct option_replies *replies);
+
+/* meta.c */
+enum option_outcome co_option_meta_context(struct nbd_client *client, const struct option *option,
+                                           struct option_replies *replies);
+void meta_forget(struct nbd_client *client);
+
+/* receive.c */
+void receive_start(struct nbd_client *client);
+/* A slot or bytes came free. */
+void receive_resume(struct nbd_client *client);
+
+/* execute.c */
+/* Check everything about a request but its payload. 0 or an NBD error, with a sentence. */
+uint32_t request_check(const struct nbd_request *request, char text[ERROR_TEXT_MAX]);
+/* Bytes of buffer that the request will take; 0 where it will be refused anyhow. */
+size_t request_buffer_bytes(uint16_t type, uint64_t length);
+/* Hand a checked request with its buffer over to the engine. */
+void request_execute(struct nbd_request *request);
+/* From the client's coroutine: the requests that may have to wait. */
+void co_request_execute_slow(struct nbd_request *request);
+
+/* reply.c */
+void reply_success(struct nbd_request *request);
+void reply_error(struct nbd_request *request, uint32_t error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void reply_read(struct nbd_request *request);
+void reply_status(struct nbd_request *request, size_t n_descriptors);
+void reply_send_task(struct loop_task *task);
+void reply_send_done(struct loop_io *io, int result);
+void request_release(struct nbd_request *request);
+/* Give up all replies that are not sent. */
+void reply_drop_all(struct nbd_client *client);
+
+/* errno.c */
+uint32_t nbd_error_from_errno(int error, bool fast_zero);

@@ -1,0 +1,209 @@
+/* reply.c - replies: formed in the request's slot, gathered over an iteration of the loop, sent by
+ * one sendmsg. A request keeps its slot and its buffer until the kernel has taken the last byte of
+ * its reply: so a client that does not read is bounded by what it may have in flight. */
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include "nbd-server/internal.h"
+
+static void reply_queue(struct nbd_request *request)
+{
+        struct nbd_client *client = request->client;
+
+        if (client->state == CLIENT_DEAD) {
+                request_release(request);
+                client_check_end(client);
+                return;
+        }
+        list_append(&client->replies, &request->link);
+        if (!client->sending)
+                loop_post(client->server->loop, &client->send_task);
+}
+
+static void reply_simple(struct nbd_request *request, uint32_t error)
+{
+        request->head.simple = (struct nbd_simple_reply){
+            .magic = be32_make(NBD_SIMPLE_REPLY_MAGIC),
+            .error = be32_make(error),
+            .cookie = request->cookie,
+        };
+        request->head_bytes = sizeof(request->head.simple);
+        request->payload_bytes = 0;
+        reply_queue(request);
+}
+
+static struct nbd_chunk last_chunk(const struct nbd_request *request, uint16_t type, size_t length)
+{
+        return (struct nbd_chunk){
+            .magic = be32_make(NBD_STRUCTURED_REPLY_MAGIC),
+            .flags = be16_make(NBD_REPLY_FLAG_DONE),
+            .type = be16_make(type),
+            .cookie = request->cookie,
+            .length = be32_make((uint32_t)length),
+        };
+}
+
+void reply_success(struct nbd_request *request)
+{
+        /* Structured replies agreed, simple ones stay legal for all but READ, and are shorter. */
+        if (request->type == NBD_CMD_READ && request->client->structured) {
+                request->head.chunk = last_chunk(request, NBD_REPLY_TYPE_NONE, 0);
+                request->head_bytes = sizeof(request->head.chunk);
+                request->payload_bytes = 0;
+                reply_queue(request);
+        } else {
+                reply_simple(request, NBD_SUCCESS);
+        }
+}
+
+void reply_error(struct nbd_request *request, uint32_t error, const char *format, ...)
+{
+        assert(error != NBD_SUCCESS);
+        if (!request->client->structured) {
+                reply_simple(request, error);
+                return;
+        }
+        va_list arguments;
+        va_start(arguments, format);
+        int n = vsnprintf(request->head.error.text, ERROR_TEXT_MAX, format, arguments);
+        va_end(arguments);
+        size_t length = n < 0 ? 0 : n >= (int)ERROR_TEXT_MAX ? ERROR_TEXT_MAX - 1 : (size_t)n;
+
+        struct nbd_chunk_error *head = &request->head.error.head;
+        head->chunk =
+            last_chunk(request, NBD_REPLY_TYPE_ERROR, sizeof(*head) - sizeof(head->chunk) + length);
+        head->error = be32_make(error);
+        head->message_length = be16_make((uint16_t)length);
+        request->head_bytes = (unsigned)(sizeof(*head) + length);
+        request->payload_bytes = 0;
+        reply_queue(request);
+}
+
+/* The data are complete: nothing can fail after them, so their chunk may be the last (proto.md,
+ * NBD_CMD_READ), and it is one chunk whether or not DF was asked for. */
+void reply_read(struct nbd_request *request)
+{
+        if (request->client->structured) {
+                struct nbd_chunk_data *head = &request->head.data;
+                head->chunk = last_chunk(request, NBD_REPLY_TYPE_OFFSET_DATA,
+                                         sizeof(head->offset) + request->length);
+                head->offset = be64_make(request->offset);
+                request->head_bytes = sizeof(*head);
+        } else {
+                request->head.simple = (struct nbd_simple_reply){
+                    .magic = be32_make(NBD_SIMPLE_REPLY_MAGIC),
+                    .error = be32_make(NBD_SUCCESS),
+                    .cookie = request->cookie,
+                };
+                request->head_bytes = sizeof(request->head.simple);
+        }
+        request->payload_bytes = request->length;
+        reply_queue(request);
+}
+
+/* The descriptors lie at the start of the request's buffer. */
+void reply_status(struct nbd_request *request, size_t n_descriptors)
+{
+        struct nbd_chunk_status *head = &request->head.status;
+        size_t bytes = n_descriptors * sizeof(struct nbd_status_descriptor);
+
+        head->chunk =
+            last_chunk(request, NBD_REPLY_TYPE_BLOCK_STATUS, sizeof(head->context) + bytes);
+        head->context = be32_make(META_ALLOCATION_ID);
+        request->head_bytes = sizeof(*head);
+        request->payload_bytes = bytes;
+        reply_queue(request);
+}
+
+void request_release(struct nbd_request *request)
+{
+        struct nbd_client *client = request->client;
+
+        if (request->buffer) {
+                buffer_put(&client->buffers, request->buffer, request->class);
+                client->bytes_in_flight -= buffer_class_bytes(request->class);
+                request->buffer = NULL;
+        }
+        assert(client->n_requests > 0);
+        client->n_requests--;
+        list_prepend(&client->free, &request->link); /* the slot that is warm is used next */
+}
+
+void reply_drop_all(struct nbd_client *client)
+{
+        assert(!client->sending);
+        list_for_each_safe (it, &client->replies) {
+                list_remove(it);
+                request_release(container_of(it, struct nbd_request, link));
+        }
+}
+
+/* One byte range after another; those that touch become one. */
+static unsigned add_iov(struct iovec *iov, unsigned n, void *base, size_t length, size_t *skip)
+{
+        if (*skip >= length) {
+                *skip -= length;
+                return n;
+        }
+        iov[n] = (struct iovec){(uint8_t *)base + *skip, length - *skip};
+        *skip = 0;
+        return n + 1;
+}
+
+static void send_start(struct nbd_client *client)
+{
+        size_t skip = client->sent_bytes;
+        unsigned n = 0, n_max = 2 * client->server->options.max_requests;
+
+        if (n_max > REPLY_IOV_MAX)
+                n_max = REPLY_IOV_MAX;
+        list_for_each (it, &client->replies) {
+                struct nbd_request *r = container_of(it, struct nbd_request, link);
+                if (n + 2 > n_max)
+                        break;
+                n = add_iov(client->send_iov, n, &r->head, r->head_bytes, &skip);
+                if (r->payload_bytes > 0)
+                        n = add_iov(client->send_iov, n, r->buffer, r->payload_bytes, &skip);
+        }
+        client->send_io.n_iov = n;
+        client->sending = true;
+        loop_submit(client->server->loop, &client->send_io);
+}
+
+void reply_send_task(struct loop_task *task)
+{
+        struct nbd_client *client = container_of(task, struct nbd_client, send_task);
+
+        if (client->state != CLIENT_DEAD && !client->sending && !list_empty(&client->replies))
+                send_start(client);
+        client_check_end(client);
+}
+
+void reply_send_done(struct loop_io *io, int result)
+{
+        struct nbd_client *client = container_of(io, struct nbd_client, send_io);
+
+        client->sending = false;
+        if (result <= 0 && result != -EINTR && result != -EAGAIN)
+                client_cut(client, "its socket takes no more replies");
+        if (client->state == CLIENT_DEAD) {
+                client_check_end(client);
+                return;
+        }
+        size_t sent = client->sent_bytes + (result > 0 ? (size_t)result : 0);
+        list_for_each_safe (it, &client->replies) {
+                struct nbd_request *r = container_of(it, struct nbd_request, link);
+                size_t length = r->head_bytes + r->payload_bytes;
+                if (sent < length)
+                        break;
+                sent -= length;
+                list_remove(it);
+                request_release(r);
+        }
+        client->sent_bytes = sent;
+        if (!list_empty(&client->replies))
+                send_start(client);
+        receive_resume(client);
+        client_check_end(client);
+}

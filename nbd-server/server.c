@@ -1,0 +1,260 @@
+/* server.c - listening, limits on connections, who is connected, and stopping. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "common/log.h"
+#include "nbd-server/internal.h"
+
+#define ACCEPT_RETRY_MS 100u /* out of descriptors or memory: look again after this */
+
+struct listener {
+        struct list link;
+        struct nbd_server *server;
+        int fd;
+        bool accepting;
+        struct loop_io io;
+};
+
+static uint64_t after_ms(const struct nbd_server *server, unsigned ms)
+{
+        return loop_now_ns(server->loop) + ms * UINT64_C(1000000);
+}
+
+/* ---- accepting ---- */
+
+/* While too many negotiate, newcomers wait in the socket's queue; each of the others ends by its
+ * deadline. */
+static void accept_more(struct nbd_server *server)
+{
+        if (server->stopping || server->n_negotiating >= server->options.max_handshakes)
+                return;
+        list_for_each (it, &server->listeners) {
+                struct listener *listener = container_of(it, struct listener, link);
+                if (listener->accepting)
+                        continue;
+                listener->accepting = true;
+                loop_submit(server->loop, &listener->io);
+        }
+}
+
+static void accept_retry(struct loop_timer *timer)
+{
+        accept_more(container_of(timer, struct nbd_server, timer));
+}
+
+static void accepted(struct nbd_server *server, int fd)
+{
+        if (server->stopping) {
+                close(fd);
+        } else if (server->n_clients >= server->options.max_connections) {
+                log_warning("nbd: a connection was refused: there are %u already",
+                            server->n_clients);
+                close(fd);
+        } else {
+                client_new(server, fd);
+        }
+}
+
+static void accept_done(struct loop_io *io, int result)
+{
+        struct listener *listener = container_of(io, struct listener, io);
+        struct nbd_server *server = listener->server;
+
+        listener->accepting = false;
+        if (server->stopping)
+                co_wake_all(&server->gone);
+        if (result >= 0) {
+                accepted(server, result);
+        } else if (result != -ECONNABORTED && result != -EINTR && result != -EAGAIN &&
+                   !server->stopping) {
+                log_warning("nbd: cannot accept a connection: %s", strerror(-result));
+                loop_timer_set(server->loop, &server->timer, after_ms(server, ACCEPT_RETRY_MS));
+                return;
+        }
+        accept_more(server);
+}
+
+int nbd_server_listen(struct nbd_server *server, int fd, struct error *err)
+{
+        struct listener *listener = calloc(1, sizeof(*listener));
+        int listening = 0;
+        socklen_t length = sizeof(listening);
+
+        if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) < 0 || !listening) {
+                free(listener);
+                close(fd);
+                return error_set(err, -EINVAL,
+                                 "the NBD server was given a descriptor that does not listen");
+        }
+        if (!listener) {
+                close(fd);
+                return error_set(err, -ENOMEM, "no memory to listen for NBD clients");
+        }
+        listener->server = server;
+        listener->fd = fd;
+        listener->io = (struct loop_io){.op = LOOP_ACCEPT, .fd = fd, .done = accept_done};
+        list_append(&server->listeners, &listener->link);
+        accept_more(server);
+        return 0;
+}
+
+/* ---- clients come and go ---- */
+
+void server_client_add(struct nbd_client *client)
+{
+        struct nbd_server *server = client->server;
+
+        list_append(&server->clients, &client->link);
+        server->n_clients++;
+        server->n_negotiating++;
+}
+
+void server_client_negotiated(struct nbd_server *server)
+{
+        assert(server->n_negotiating > 0);
+        server->n_negotiating--;
+        accept_more(server);
+}
+
+void server_client_gone(struct nbd_client *client)
+{
+        struct nbd_server *server = client->server;
+
+        list_remove(&client->link);
+        server->n_clients--;
+        co_wake_all(&server->gone);
+}
+
+void nbd_server_each_client(struct nbd_server *server,
+                            void (*each)(const struct nbd_client_info *info, void *arg), void *arg)
+{
+        list_for_each_safe (it, &server->clients) {
+                struct nbd_client *client = container_of(it, struct nbd_client, link);
+                struct nbd_client_info info = {
+                    .client = client,
+                    .id = client->id,
+                    .export_name = client->has_export ? client->export.name : NULL,
+                    .readonly = client->has_export && client->export.readonly,
+                    .reads = client->reads,
+                    .writes = client->writes,
+                    .flushes = client->flushes,
+                    .read_bytes = client->read_bytes,
+                    .write_bytes = client->write_bytes,
+                };
+                memcpy(info.peer, client->peer, sizeof(info.peer));
+                each(&info, arg);
+        }
+}
+
+/* The first client of the export that came no later than @last_id; NULL: none. */
+static struct nbd_client *find_client(struct nbd_server *server, const char *export_name,
+                                      uint64_t last_id)
+{
+        list_for_each (it, &server->clients) {
+                struct nbd_client *client = container_of(it, struct nbd_client, link);
+                if (client->id <= last_id && client->has_export &&
+                    strcmp(client->export.name, export_name) == 0)
+                        return client;
+        }
+        return NULL;
+}
+
+void co_nbd_server_disconnect(struct nbd_server *server, const char *export_name)
+{
+        uint64_t last_id = server->last_id; /* those who come back meanwhile are not waited for */
+
+        list_for_each (it, &server->clients) {
+                struct nbd_client *client = container_of(it, struct nbd_client, link);
+                if (client->has_export && strcmp(client->export.name, export_name) == 0)
+                        client_cut(client, "its export was taken away");
+        }
+        while (find_client(server, export_name, last_id))
+                co_wait(&server->gone);
+}
+
+/* ---- start and stop ---- */
+
+static void set_defaults(struct nbd_server_options *options)
+{
+        if (options->max_connections == 0)
+                options->max_connections = 1024;
+        if (options->max_handshakes == 0)
+                options->max_handshakes = 64;
+        if (options->handshake_timeout_ms == 0)
+                options->handshake_timeout_ms = 10000;
+        if (options->max_requests == 0)
+                options->max_requests = 128;
+        if (options->max_bytes == 0)
+                options->max_bytes = UINT64_C(64) << 20;
+}
+
+int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
+                   const struct nbd_exports *exports, struct nbd_server **ret_server,
+                   struct error *err)
+{
+        struct nbd_server *server = calloc(1, sizeof(*server));
+
+        if (!server)
+                return error_set(err, -ENOMEM, "no memory for the NBD server");
+        server->loop = loop;
+        if (options)
+                server->options = *options;
+        set_defaults(&server->options);
+        server->exports = *exports;
+        list_init(&server->listeners);
+        list_init(&server->clients);
+        list_init(&server->timer.link);
+        server->timer.fire = accept_retry;
+        co_queue_init(&server->gone);
+        *ret_server = server;
+        return 0;
+}
+
+static void cut_all(struct loop_timer *timer)
+{
+        struct nbd_server *server = container_of(timer, struct nbd_server, timer);
+
+        list_for_each (it, &server->clients)
+                client_cut(container_of(it, struct nbd_client, link),
+                           "the server stopped before it had finished");
+}
+
+static void co_stop_listening(struct nbd_server *server)
+{
+        while (!list_empty(&server->listeners)) {
+                struct listener *listener =
+                    container_of(server->listeners.next, struct listener, link);
+                if (listener->accepting)
+                        loop_cancel(server->loop, &listener->io);
+                while (listener->accepting)
+                        co_wait(&server->gone);
+                list_remove(&listener->link);
+                close(listener->fd);
+                free(listener);
+        }
+}
+
+void co_nbd_server_stop(struct nbd_server *server, unsigned timeout_ms)
+{
+        server->stopping = true;
+        loop_timer_cancel(server->loop, &server->timer);
+        co_stop_listening(server);
+        server->timer.fire = cut_all;
+        loop_timer_set(server->loop, &server->timer, after_ms(server, timeout_ms));
+        list_for_each (it, &server->clients)
+                client_stop(container_of(it, struct nbd_client, link));
+        while (!list_empty(&server->clients))
+                co_wait(&server->gone);
+        loop_timer_cancel(server->loop, &server->timer);
+}
+
+void nbd_server_free(struct nbd_server *server)
+{
+        if (!server)
+                return;
+        assert(list_empty(&server->clients) && list_empty(&server->listeners));
+        free(server);
+}

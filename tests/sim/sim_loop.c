@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "tests/sim/sim_memory.h"
 #include "tests/sim/sim_random.h"
 
 /* A round figure that is not 0, so that code which takes 0 for "never" is found out. */
 #define SIM_LOOP_START_NS UINT64_C(1000000000)
+/* Somebody who runs a loop again and again in which nothing can happen would do so for ever. */
+#define IDLE_RUNS_MAX 1000u
 
 struct sim_loop {
         struct loop base;
@@ -27,6 +30,7 @@ struct sim_loop {
         bool stop;
         enum sim_loop_end end;
         uint64_t steps, max_steps;
+        unsigned n_idle_runs; /* in a row */
 };
 
 static struct sim_loop *sim_loop_of(const struct loop *loop)
@@ -83,9 +87,7 @@ static void heap_reserve(struct sim_loop *s)
         if (s->n_heap + 1 < s->heap_capacity)
                 return;
         s->heap_capacity = s->heap_capacity ? 2 * s->heap_capacity : 64;
-        s->heap = realloc(s->heap, s->heap_capacity * sizeof(struct loop_timer *));
-        /* timer_set cannot fail, and a simulation without memory has nothing to tell. */
-        assert(s->heap);
+        s->heap = sim_must(realloc(s->heap, s->heap_capacity * sizeof(struct loop_timer *)));
 }
 
 static uint64_t sim_now_ns(struct loop *loop)
@@ -172,8 +174,12 @@ static void sim_run(struct loop *loop)
 {
         struct sim_loop *s = sim_loop_of(loop);
 
+        uint64_t steps = s->steps;
+
         s->end = run_until_end(s);
         s->stop = false;
+        s->n_idle_runs = s->end == SIM_LOOP_IDLE && s->steps == steps ? s->n_idle_runs + 1 : 0;
+        assert(s->n_idle_runs < IDLE_RUNS_MAX); /* a deadlock */
 }
 
 static void sim_stop(struct loop *loop)
@@ -231,4 +237,43 @@ void sim_loop_set_step_limit(struct loop *loop, uint64_t max_steps)
 uint64_t sim_loop_steps(const struct loop *loop)
 {
         return sim_loop_of(loop)->steps;
+}
+
+struct main_co {
+        struct loop *loop;
+        co_entry *entry;
+        void *arg;
+        bool in_loop, ended, given_up;
+};
+
+static void run_main(void *arg)
+{
+        struct main_co *m = arg;
+
+        m->entry(m->arg);
+        m->ended = true;
+        if (m->given_up)
+                free(m);
+        else if (m->in_loop)
+                loop_stop(m->loop);
+}
+
+int sim_loop_co_run(struct loop *loop, co_entry *entry, void *arg)
+{
+        /* Not on our stack: a coroutine that never ends keeps it. */
+        struct main_co *m = sim_must(calloc(1, sizeof(*m)));
+        int r;
+
+        *m = (struct main_co){.loop = loop, .entry = entry, .arg = arg};
+        r = co_spawn(loop, run_main, m);
+        m->in_loop = true;
+        while (r == 0 && !m->ended) {
+                loop_run(loop);
+                if (m->ended || sim_loop_end(loop) == SIM_LOOP_STOPPED)
+                        continue; /* a stop by somebody else is not the end */
+                m->given_up = true;
+                return sim_loop_end(loop) == SIM_LOOP_IDLE ? -EDEADLK : -ETIMEDOUT;
+        }
+        free(m);
+        return r;
 }

@@ -11,6 +11,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
+#include "common/coroutine.h"
 #include "common/loop.h"
 
 enum sim_loop_end {
@@ -31,3 +32,9 @@ void sim_loop_set_step_limit(struct loop *loop, uint64_t max_steps);
 
 /* Callbacks run since the loop was made. */
 uint64_t sim_loop_steps(const struct loop *loop);
+
+/* Run entry(arg) as a coroutine until it has ended, as co_run() does, but notice when it never
+ * will: -EDEADLK    nothing is left that could wake it -ETIMEDOUT  the step limit was reached It
+ * then stays suspended, and the loop can only be left alone: neither run nor freed. co_run() works
+ * as well; on a deadlock it aborts. */
+int sim_loop_co_run(struct loop *loop, co_entry *entry, void *arg);

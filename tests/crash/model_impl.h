@@ -1,0 +1,63 @@
+/* model_impl.h - what model.c records and model_check.c judges. */
+#pragma once
+#include "tests/crash/model.h"
+
+/* One write to one block. Ordered after another when it was requested after that one's answer. */
+struct version {
+        uint32_t branch;
+        uint64_t block;
+        uint16_t mask;
+        bool zeroes;
+        uint32_t operation;                    /* the resize that cut this off, or MODEL_NONE */
+        uint64_t requested, answered, durable; /* MODEL_NEVER: not yet */
+};
+
+struct block_history {
+        uint64_t block;
+        uint32_t *versions; /* in the order requested */
+        size_t n_versions;
+};
+
+/* The life of a volume from its creation, or from a clone or restore, to its deletion or next
+ * restore. */
+struct branch {
+        uint32_t parent;              /* a cut, or MODEL_NONE: begins as zeroes */
+        struct block_history *blocks; /* ascending */
+        size_t n_blocks;
+};
+
+/* A snapshot: an instant of a branch. */
+struct cut {
+        uint32_t branch;
+        uint32_t operation; /* which took it; the same for a group */
+};
+
+struct operation {
+        struct catalog_request request;
+        uint64_t requested, answered;
+        bool succeeded;
+        uint32_t branch; /* new (create, clone, restore) */
+        uint32_t cuts[MODEL_GROUP_MAX];
+        unsigned n_cuts;
+};
+
+/* Arrays that only grow. */
+struct model {
+        uint64_t clock, answers;
+        struct version *versions; /* 0 is not used: zeroes */
+        size_t n_versions;
+        struct branch *branches;
+        size_t n_branches;
+        struct cut *cuts;
+        size_t n_cuts;
+        struct operation *operations;
+        size_t n_operations;
+        uint32_t *succeeded; /* operations in the order of their answers */
+        size_t n_succeeded;
+        struct model_roots now;
+};
+
+const struct block_history *branch_block(const struct branch *branch, uint64_t block);
+/* What @operation does to the catalog. */
+void operation_apply(const struct operation *operation, struct model_roots *roots);
+void *model_grow(void *array, size_t n, size_t element_size);

@@ -1,0 +1,264 @@
+/* ops.c - see ops.h */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "tests/crash/content.h"
+#include "tests/crash/ops.h"
+#include "tests/crash/ops_random.h"
+
+#define BLOCKS(n) ((uint64_t)(n)*BLOCK_SIZE)
+
+#define SEQUENCE_MAX 8u
+
+const char ops_letters[] = "wodzsgrxcefkuavnbptl";
+
+const char *ops_alphabet(unsigned length)
+{
+        return length <= 2 ? ops_letters : "wodzsgrxcefk";
+}
+
+static void plan_add(struct plan *plan, const struct op *op)
+{
+        plan->ops[plan->n_ops++] = *op;
+        plan->ops[plan->n_ops - 1].alone = true;
+}
+
+static void plan_io(struct plan *plan, enum op_kind kind, unsigned volume, uint64_t offset,
+                    uint64_t length)
+{
+        plan_add(plan,
+                 &(struct op){
+                     .kind = kind, .volume = (uint8_t)volume, .offset = offset, .length = length});
+}
+
+/* The pool on which sequences start: two small volumes with data, one large and sparse, a snapshot
+ * of the first two with writes after it; part of that is in a checkpoint and part in the log. */
+static void plan_prelude(struct plan *plan)
+{
+        plan_add(plan, &(struct op){.kind = OP_CREATE, .volume = 0, .size_bytes = BLOCKS(16)});
+        plan_add(plan,
+                 &(struct op){.kind = OP_CREATE, .volume = 1, .size_bytes = BLOCKS(12) + 512});
+        plan_add(plan, &(struct op){.kind = OP_CREATE, .volume = 2, .size_bytes = LARGE_BYTES});
+        plan_io(plan, OP_WRITE, 0, 0, BLOCKS(5));
+        plan_io(plan, OP_WRITE, 1, 0, BLOCKS(3));
+        plan_io(plan, OP_WRITE, 2, LARGE_BYTES - BLOCKS(1), BLOCKS(1));
+        plan_add(plan, &(struct op){.kind = OP_CHECKPOINT});
+        plan_add(plan, &(struct op){.kind = OP_SNAPSHOT, .volumes = 3, .snapshot = 0});
+        plan_io(plan, OP_WRITE, 0, BLOCKS(1), BLOCKS(1));
+        plan_io(plan, OP_WRITE, 1, BLOCKS(11), BLOCKS(1) + 512);
+        plan_add(plan, &(struct op){.kind = OP_FLUSH});
+        plan_io(plan, OP_WRITE, 0, BLOCKS(2), BLOCKS(1));
+}
+
+/* The operation that @letter stands for, when it is number @i of its sequence. */
+static bool plan_letter(struct plan *plan, char letter, unsigned i)
+{
+        uint8_t n = (uint8_t)(1 + i);
+
+        switch (letter) {
+        case 'w': /* a first write */
+                plan_io(plan, OP_WRITE, 0, BLOCKS(6 + 2 * i), BLOCKS(2));
+                return true;
+        case 'o': /* an overwrite, of what a snapshot holds too */
+                plan_io(plan, OP_WRITE, 0, BLOCKS(0), BLOCKS(3));
+                return true;
+        case 'd':
+                plan_io(plan, OP_DISCARD, 0, BLOCKS(1), BLOCKS(6));
+                return true;
+        case 'z':
+                plan_io(plan, OP_ZERO, 0, BLOCKS(2) + 512, BLOCKS(2));
+                return true;
+        case 's':
+                plan_add(plan, &(struct op){.kind = OP_SNAPSHOT, .volumes = 1, .snapshot = n});
+                return true;
+        case 'g':
+                plan_add(plan, &(struct op){.kind = OP_SNAPSHOT, .volumes = 7, .snapshot = n});
+                return true;
+        case 'r':
+                plan_add(plan, &(struct op){.kind = OP_RESTORE, .keep = i != 1, .kept = n});
+                return true;
+        case 'x':
+                plan_add(plan, &(struct op){.kind = OP_DELETE_SNAPSHOT, .snapshot = 0});
+                return true;
+        case 'c':
+                plan_add(plan, &(struct op){.kind = OP_CLONE, .other = (uint8_t)(3 + i)});
+                return true;
+        case 'e':
+                plan_add(plan,
+                         &(struct op){.kind = OP_RESIZE,
+                                      .size_bytes = i % 2 == 0 ? BLOCKS(2) + 512 : BLOCKS(32)});
+                return true;
+        case 'f':
+                plan_add(plan, &(struct op){.kind = OP_FLUSH});
+                return true;
+        case 'k':
+                plan_add(plan, &(struct op){.kind = OP_CHECKPOINT});
+                return true;
+        case 'u': /* not aligned at either end */
+                plan_io(plan, OP_WRITE, 0, BLOCKS(1) + 768, BLOCKS(1));
+                return true;
+        case 'a':
+                plan_io(plan, OP_WRITE, 0, BLOCKS(3), BLOCKS(2));
+                plan->ops[plan->n_ops - 1].fua = true;
+                return true;
+        case 'v':
+                plan_add(plan,
+                         &(struct op){.kind = OP_DELETE_VOLUME, .volume = i % 2 == 0 ? 1 : 0});
+                return true;
+        case 'n':
+                plan_add(plan, &(struct op){.kind = OP_RENAME,
+                                            .volume = i % 2 == 0 ? 0 : 6,
+                                            .other = i % 2 == 0 ? 6 : 0});
+                return true;
+        case 'b': /* a write to the clone that 'c' makes in front, and high up in the large volume
+                   */
+                plan_io(plan, OP_WRITE, 3, BLOCKS(1), BLOCKS(1));
+                plan_io(plan, OP_WRITE, 2, BLOCKS(65535), BLOCKS(2));
+                return true;
+        case 'p':
+                plan_add(plan, &(struct op){.kind = OP_REOPEN});
+                return true;
+        case 't':
+                plan_add(plan, &(struct op){.kind = OP_ADD});
+                return true;
+        case 'l': /* most of the large volume, end included */
+                plan_io(plan, OP_DISCARD, 2, BLOCKS(4096), LARGE_BYTES - BLOCKS(4096));
+                return true;
+        }
+        return false;
+}
+
+static int plan_make_exhaustive(const char *letters, struct plan *plan)
+{
+        plan->depth = 1;
+        plan->seed = 1;
+        plan->manual_checkpoints = true;
+        plan_prelude(plan);
+        for (unsigned i = 0; letters[i] != '\0'; i++) {
+                unsigned before = plan->n_ops;
+
+                if (i == SEQUENCE_MAX || !plan_letter(plan, letters[i], i))
+                        return -EINVAL;
+                if (letters[i + 1] == '\0')
+                        plan->first_op = before;
+        }
+        return plan->first_op > 0 ? 0 : -EINVAL;
+}
+
+int plan_make(const char *name, struct plan *ret_plan)
+{
+        unsigned n_members, n_ops;
+        unsigned long long seed;
+        char letters[PLAN_NAME_MAX];
+        int r = -EINVAL;
+
+        *ret_plan = (struct plan){.n_ops = 0};
+        if (strlen(name) >= PLAN_NAME_MAX)
+                return -EINVAL;
+        if (sscanf(name, "x%u-%63[a-z]", &n_members, letters) == 2 && n_members >= 1 &&
+            n_members <= 4) {
+                ret_plan->n_members = n_members;
+                r = plan_make_exhaustive(letters, ret_plan);
+        } else if (sscanf(name, "r%u-%u-%llx", &n_members, &n_ops, &seed) == 3 && n_members >= 1 &&
+                   n_members <= 4 && n_ops >= 1 && n_ops <= OPS_MAX - 8) {
+                ret_plan->n_members = n_members;
+                ret_plan->seed = seed;
+                plan_make_random(ret_plan, n_ops);
+                r = 0;
+        }
+        snprintf(ret_plan->name, sizeof(ret_plan->name), "%s", name);
+        return r;
+}
+
+bool plan_exhaustive(const char *alphabet, unsigned length, unsigned n_members, uint64_t index,
+                     char name[PLAN_NAME_MAX])
+{
+        uint64_t n_letters = strlen(alphabet);
+        char letters[SEQUENCE_MAX + 1] = "";
+
+        if (length > SEQUENCE_MAX)
+                return false;
+        for (unsigned i = length; i-- > 0; index /= n_letters)
+                letters[i] = alphabet[index % n_letters];
+        snprintf(name, PLAN_NAME_MAX, "x%u-%s", n_members, letters);
+        return index == 0;
+}
+
+static void print_volumes(const struct op *op, char *text, size_t text_size)
+{
+        size_t at = 0;
+
+        text[0] = '\0';
+        for (unsigned i = 0; i < VOLUME_SLOTS && at < text_size; i++)
+                if (op->volumes >> i & 1)
+                        at += (size_t)snprintf(text + at, text_size - at, " v%u@s%u", i,
+                                               op->snapshot);
+}
+
+void op_print(const struct op *op, char *text, size_t text_size)
+{
+        static const char *const names[] = {
+            [OP_CREATE] = "create",
+            [OP_WRITE] = "write",
+            [OP_DISCARD] = "discard",
+            [OP_ZERO] = "zero",
+            [OP_READ] = "read",
+            [OP_FLUSH] = "flush",
+            [OP_SNAPSHOT] = "snapshot",
+            [OP_RESTORE] = "restore",
+            [OP_DELETE_SNAPSHOT] = "delete",
+            [OP_DELETE_VOLUME] = "delete",
+            [OP_CLONE] = "clone",
+            [OP_RESIZE] = "resize",
+            [OP_RENAME] = "rename",
+            [OP_CHECKPOINT] = "checkpoint",
+            [OP_ADD] = "add a member",
+            [OP_REOPEN] = "close and open",
+        };
+        char detail[160] = "", volumes[120];
+
+        switch (op->kind) {
+        case OP_CREATE:
+        case OP_RESIZE:
+                snprintf(detail, sizeof(detail), " v%u %llu bytes", op->volume,
+                         (unsigned long long)op->size_bytes);
+                break;
+        case OP_WRITE:
+        case OP_DISCARD:
+        case OP_ZERO:
+        case OP_READ:
+                snprintf(detail, sizeof(detail), " v%u block %llu+%llu length %llu%s", op->volume,
+                         (unsigned long long)(op->offset / BLOCK_SIZE),
+                         (unsigned long long)(op->offset % BLOCK_SIZE),
+                         (unsigned long long)op->length, op->fua ? " fua" : "");
+                break;
+        case OP_SNAPSHOT:
+                print_volumes(op, volumes, sizeof(volumes));
+                snprintf(detail, sizeof(detail), "%s", volumes);
+                break;
+        case OP_RESTORE:
+                snprintf(detail, sizeof(detail), " v%u@s%u", op->volume, op->snapshot);
+                if (op->keep)
+                        snprintf(detail, sizeof(detail), " v%u@s%u, keep as @k%u", op->volume,
+                                 op->snapshot, op->kept);
+                break;
+        case OP_DELETE_SNAPSHOT:
+                snprintf(detail, sizeof(detail), " v%u@s%u", op->volume, op->snapshot);
+                break;
+        case OP_DELETE_VOLUME:
+                snprintf(detail, sizeof(detail), " v%u", op->volume);
+                break;
+        case OP_CLONE:
+                snprintf(detail, sizeof(detail), " v%u@s%u to v%u", op->volume, op->snapshot,
+                         op->other);
+                break;
+        case OP_RENAME:
+                snprintf(detail, sizeof(detail), " v%u to v%u", op->volume, op->other);
+                break;
+        default:
+                break;
+        }
+        snprintf(text, text_size, "%s%s%s", names[op->kind], detail,
+                 op->alone ? "" : " (may overlap)");
+}

@@ -1,0 +1,5 @@
+/* ops_random.h - lists of operations from a seed: plan->seed and n_members are set. */
+#pragma once
+#include "tests/crash/ops.h"
+
+void plan_make_random(struct plan *plan, unsigned n_ops);

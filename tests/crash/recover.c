@@ -1,0 +1,218 @@
+/* recover.c - see recover.h */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/coroutine.h"
+#include "pool/pool.h"
+#include "tests/crash/observe.h"
+#include "tests/crash/recover.h"
+#include "tests/sim/sim_loop.h"
+#include "tests/sim/sim_random.h"
+
+struct recoverer {
+        const struct recovery *q;
+        struct loop *loop;
+        struct sim_disk *disks[DISKS_MAX];
+        struct pool *pool;
+        bool opened;
+        struct observed observed;
+        const char *stage; /* what is going on, for messages */
+        char *text;
+        size_t text_size;
+        bool well, ended;
+};
+
+static void recoverer_point(struct recoverer *r)
+{
+        struct point times = {.time = r->q->time, .after_open = r->opened};
+
+        points_take(r->q->points, &times, r->disks, r->q->n_images);
+}
+
+static void on_event(void *arg, struct sim_disk *disk, const struct sim_event *event)
+{
+        if (!event->completed && event->op != MEMBER_FLUSH)
+                recoverer_point(arg);
+}
+
+static void set_reason(struct recoverer *r, const char *reason)
+{
+        snprintf(r->text, r->text_size, "%s: %s", r->stage, reason);
+}
+
+/* Which of @members are the pool's: those that the newest superblock names. Members come and go
+ * only by superblocks; a disk that 'add' did not come to is left alone, and closed here. */
+static int co_choose_members(struct member **members, unsigned *n, struct error *err)
+{
+        struct pool_label labels[DISKS_MAX];
+        bool labelled[DISKS_MAX];
+        unsigned newest = 0, n_kept = 0;
+        uint8_t(*uuids)[16];
+        size_t n_uuids;
+        int r;
+
+        for (unsigned i = 0; i < *n; i++) {
+                labelled[i] = co_pool_read_label(members[i], &labels[i], NULL) == 0;
+                if (labelled[i] && labels[i].generation > labels[newest].generation)
+                        newest = i;
+        }
+        r = co_pool_read_membership(members[newest], &uuids, &n_uuids, err);
+        if (r < 0)
+                return r;
+        for (unsigned i = 0; i < *n; i++) {
+                bool named = false;
+
+                for (size_t k = 0; labelled[i] && k < n_uuids; k++)
+                        named = named || memcmp(uuids[k], labels[i].member_uuid, 16) == 0;
+                if (named)
+                        members[n_kept++] = members[i];
+                else
+                        member_close(members[i]);
+        }
+        *n = n_kept;
+        free(uuids);
+        return 0;
+}
+
+static int co_open(struct recoverer *r)
+{
+        struct member *members[DISKS_MAX];
+        struct pool_options options;
+        struct error err = ERROR_INIT;
+        unsigned n = 0;
+        int result = 0;
+
+        run_pool_options(r->q->plan, &options);
+        options.manual_checkpoints = true;
+        while (result == 0 && n < r->q->n_images) {
+                result = sim_disk_open(r->disks[n], r->loop, &members[n]);
+                n += result == 0;
+        }
+        if (result == 0 && n > r->q->plan->n_members)
+                result = co_choose_members(members, &n, &err);
+        if (result == 0)
+                result = co_pool_open(r->loop, members, n, &options, &r->pool, &err);
+        if (result < 0) {
+                r->pool = NULL;
+                set_reason(r, err.message[0] != '\0' ? err.message : strerror(-result));
+                while (n-- > 0)
+                        member_close(members[n]);
+        }
+        return result;
+}
+
+static int co_first_open(struct recoverer *r)
+{
+        const struct recovery *q = r->q;
+        char reason[REASON_MAX - 100];
+
+        r->stage = "opening after the crash";
+        if (co_open(r) < 0)
+                return -1;
+        r->opened = true;
+        r->stage = "after the crash";
+        if (co_observe(r->pool, &r->observed, reason, sizeof(reason)) < 0 ||
+            !model_crash_allowed(q->model, q->time, &r->observed, reason, sizeof(reason)) ||
+            (q->expected != NULL &&
+             !observed_equal(q->expected, &r->observed, reason, sizeof(reason))) ||
+            co_check(r->pool, reason, sizeof(reason)) < 0) {
+                set_reason(r, reason);
+                return -1;
+        }
+        return 0;
+}
+
+static int co_settle_and_close(struct recoverer *r)
+{
+        struct error err = ERROR_INIT;
+        struct pool_info info;
+        char reason[100];
+        int result = co_pool_settle(r->pool, &err);
+
+        r->stage = "settling after the crash";
+        if (result < 0) {
+                set_reason(r, err.message);
+                return result;
+        }
+        pool_get_info(r->pool, &info);
+        if (info.failed != NULL) {
+                set_reason(r, info.failed);
+                return -1;
+        }
+        if (info.freeing_bytes > 0) {
+                snprintf(reason, sizeof(reason), "%llu bytes are still on their way back",
+                         (unsigned long long)info.freeing_bytes);
+                set_reason(r, reason);
+                return -1;
+        }
+        r->stage = "closing after the crash";
+        result = co_pool_close(r->pool, &err);
+        r->pool = NULL;
+        if (result < 0)
+                set_reason(r, err.message);
+        return result;
+}
+
+static int co_second_open(struct recoverer *r)
+{
+        struct observed observed = {.n_roots = 0};
+        char reason[REASON_MAX - 100];
+        int result = 0;
+
+        r->stage = "opening a second time";
+        if (co_open(r) < 0)
+                return -1;
+        r->stage = "after opening a second time";
+        if (co_observe(r->pool, &observed, reason, sizeof(reason)) < 0 ||
+            !observed_equal(&r->observed, &observed, reason, sizeof(reason)) ||
+            co_check(r->pool, reason, sizeof(reason)) < 0) {
+                set_reason(r, reason);
+                result = -1;
+        }
+        observed_free(&observed);
+        return result;
+}
+
+static void co_recoverer(void *arg)
+{
+        struct recoverer *r = arg;
+
+        r->well = co_first_open(r) == 0 && co_settle_and_close(r) == 0 && co_second_open(r) == 0;
+        if (r->pool != NULL)
+                co_pool_abandon(r->pool);
+        r->ended = true;
+}
+
+bool recover(const struct recovery *q, struct observed *ret_observed, char *text, size_t text_size)
+{
+        struct recoverer r = {
+            .q = q, .text = text, .text_size = text_size, .stage = "at the start"};
+
+        if (sim_loop_new(q->plan->seed, true, &r.loop) < 0) {
+                set_reason(&r, "no memory");
+                return false;
+        }
+        sim_loop_set_step_limit(r.loop, RUN_STEPS_MAX);
+        for (unsigned i = 0; i < q->n_images; i++) {
+                struct sim_disk_options options = {.seed = sim_mix(q->plan->seed ^ i)};
+
+                r.disks[i] = sim_disk_new(q->images[i], &options);
+                if (q->points != NULL)
+                        sim_disk_set_hook(r.disks[i], on_event, &r);
+        }
+        co_run(r.loop, co_recoverer, &r);
+        if (!r.ended) {
+                set_reason(&r, sim_loop_end(r.loop) == SIM_LOOP_IDLE ? "nothing goes on any more"
+                                                                     : "it goes on for ever");
+                return false; /* what hangs cannot be taken apart */
+        }
+        loop_free(r.loop);
+        for (unsigned i = 0; i < q->n_images; i++)
+                sim_disk_free(r.disks[i]);
+        if (r.well)
+                *ret_observed = r.observed;
+        else
+                observed_free(&r.observed);
+        return r.well;
+}

@@ -1,0 +1,52 @@
+/* run.h - carry out a plan on a pool over simulated disks, keeping the moments at which to cut the
+ * power.
+ *
+ * What a crash may leave changes when a disk takes up a write or discard (more may be found) and
+ * when an operation is answered (less may be missing). A completed flush takes possibilities away
+ * and adds none. So a moment is kept at each submission of a write or discard and right after each
+ * answer: every other moment of the run could only leave what one of these can. */
+#pragma once
+#include "tests/crash/model.h"
+#include "tests/crash/ops.h"
+#include "tests/sim/sim_disk.h"
+
+#define DISKS_MAX     8u
+#define DISK_BYTES    (UINT64_C(16) << 20)
+#define REASON_MAX    1400
+#define POINTS_MAX    4000u
+#define RUN_STEPS_MAX UINT64_C(3000000) /* more is an endless loop */
+
+struct pool_options;
+
+/* A moment: all disks, and the model's time. */
+struct point {
+        uint64_t time, answers;
+        unsigned op;     /* the last that had begun */
+        bool after_open; /* of a recovery: it had ended */
+        unsigned n_disks;
+        struct sim_snapshot *disks[DISKS_MAX];
+};
+
+struct points {
+        struct point *point;
+        size_t n;
+};
+void points_take(struct points *points, const struct point *times, struct sim_disk *const *disks,
+                 unsigned n_disks);
+void points_free(struct points *points);
+
+struct run {
+        const struct plan *plan;
+        struct model *model;
+        struct points points;
+        uint64_t n_ops; /* carried out */
+        uint64_t n_no_space;
+        bool failed; /* something went wrong without any crash: */
+        char reason[REASON_MAX];
+};
+
+/* Of the operations in @plan those that @kept (NULL: all) names. */
+void run_plan(const struct plan *plan, const bool *kept, struct run *ret_run);
+void run_free(struct run *run);
+
+void run_pool_options(const struct plan *plan, struct pool_options *ret_options);

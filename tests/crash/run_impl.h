@@ -1,0 +1,56 @@
+/* run_impl.h - between run.c, which starts operations, and run_ops.c, which carries them out. */
+#pragma once
+#include "common/coroutine.h"
+#include "pool/pool.h"
+#include "tests/crash/run.h"
+
+/* What goes on with the volume of a slot. */
+struct slot {
+        struct volume *handle;
+        unsigned io;      /* requests in flight */
+        unsigned catalog; /* operations of the catalog in flight: at most one */
+        bool exclusive;   /* one that tolerates no I/O, or a request that tolerates no other */
+};
+
+struct runner {
+        struct run *run;
+        const struct plan *plan;
+        const bool *kept;
+        struct model *model;
+        struct loop *loop;
+        struct pool *pool;
+        struct sim_disk *disks[DISKS_MAX];
+        unsigned n_disks;
+        struct slot slots[VOLUME_SLOTS];
+        unsigned in_flight;
+        bool adding;
+        bool capturing;
+        unsigned op;             /* the last begun */
+        struct co_queue changed; /* something ended */
+        bool ended;
+};
+
+struct running {
+        struct runner *runner;
+        const struct op *op;
+        struct catalog_request request;
+        bool quiet; /* nothing else may go on with its volumes */
+};
+
+void runner_fail(struct runner *runner, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* An answer reached the user. */
+void runner_answered(struct runner *runner);
+/* A new disk, and a member on it. */
+int runner_add_disk(struct runner *runner, struct member **ret_member);
+int co_runner_create(struct runner *runner);
+int co_runner_open(struct runner *runner);
+void runner_close_handles(struct runner *runner);
+
+bool op_is_io(const struct op *op);
+bool op_is_catalog(const struct op *op);
+/* More blocks than are recorded one by one: it must be alone on its volume. */
+bool op_is_wide(const struct op *op);
+void op_request(const struct op *op, struct catalog_request *ret_request);
+/* Carry it out, with the model told. */
+void co_op_run(struct running *running);

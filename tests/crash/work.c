@@ -1,0 +1,239 @@
+/* work.c - see work.h */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "common/log.h"
+#include "tests/crash/work.h"
+
+#define RANDOM_STATES 300u /* of one random plan, about */
+
+void *work_share(size_t size)
+{
+        void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+        if (memory == MAP_FAILED) {
+                perror("mmap");
+                exit(1);
+        }
+        return memory;
+}
+
+static uint64_t now_seconds(void)
+{
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t)now.tv_sec;
+}
+
+static void explore_plan(struct worker *worker, const char *name, const bool *kept,
+                         uint64_t max_states)
+{
+        static struct plan plan; /* large */
+        struct exploration exploration = {
+            .plan = &plan,
+            .kept = kept,
+            .max_states = max_states,
+            .figures = &worker->figures,
+            .violation = &worker->violation,
+        };
+
+        snprintf(worker->plan, sizeof(worker->plan), "%s", name);
+        alarm(STATE_SECONDS_MAX + (unsigned)(max_states / 20));
+        if (plan_make(name, &plan) < 0) {
+                fprintf(stderr, "crash: '%s' names no plan\n", name);
+                exit(2);
+        }
+        explore(&exploration);
+        alarm(0);
+}
+
+/* ---- sharing out ---- */
+
+static bool time_is_up(const struct settings *settings, uint64_t started)
+{
+        return settings->max_seconds > 0 && now_seconds() - started >= settings->max_seconds;
+}
+
+static const char *alphabet(const struct settings *settings, unsigned length)
+{
+        return settings->alphabet != NULL ? settings->alphabet : ops_alphabet(length);
+}
+
+static uint64_t count_exhaustive(const struct settings *settings)
+{
+        uint64_t count = 0;
+
+        for (unsigned length = 1; length <= settings->length; length++) {
+                uint64_t n = 1;
+
+                for (unsigned i = 0; i < length; i++)
+                        n *= strlen(alphabet(settings, length));
+                count += n;
+        }
+        return count * (settings->members_max - settings->members_min + 1);
+}
+
+/* The plan @number, numbers of disks varying fastest, short sequences first; false: there are no
+ * more. */
+static bool name_exhaustive(const struct settings *settings, uint64_t number,
+                            char name[PLAN_NAME_MAX])
+{
+        unsigned n_members = settings->members_max - settings->members_min + 1;
+        unsigned members = settings->members_min + (unsigned)(number % n_members);
+        uint64_t index = number / n_members;
+
+        for (unsigned length = 1; length <= settings->length; length++) {
+                uint64_t n = 1;
+
+                for (unsigned i = 0; i < length; i++)
+                        n *= strlen(alphabet(settings, length));
+                if (index < n)
+                        return plan_exhaustive(alphabet(settings, length), length, members, index,
+                                               name);
+                index -= n;
+        }
+        return false;
+}
+
+/* Every n_jobs-th plan. What a plan leaves of its share goes to those that follow. */
+static void work_exhaustive(const struct settings *settings, unsigned job, uint64_t started,
+                            struct worker *worker)
+{
+        uint64_t n_plans = count_exhaustive(settings);
+        uint64_t budget =
+            settings->max_states * settings->exhaustive_percent / 100 / settings->n_jobs;
+        char name[PLAN_NAME_MAX];
+
+        for (uint64_t i = job; name_exhaustive(settings, i, name); i += settings->n_jobs) {
+                uint64_t done = worker->figures.states, left = budget > done ? budget - done : 0;
+                uint64_t n_left = (n_plans - i + settings->n_jobs - 1) / settings->n_jobs;
+
+                explore_plan(worker, name, NULL, settings->max_states == 0 ? 0 : 1 + left / n_left);
+                if (worker->violation.found || time_is_up(settings, started))
+                        return;
+        }
+}
+
+static void work_random(const struct settings *settings, unsigned job, uint64_t started,
+                        struct worker *worker)
+{
+        uint64_t quota = (settings->max_states + settings->n_jobs - 1) / settings->n_jobs;
+        unsigned n_members = settings->random_members_max - settings->members_min + 1;
+        char name[PLAN_NAME_MAX];
+
+        for (uint64_t i = job; !worker->violation.found && !time_is_up(settings, started);
+             i += settings->n_jobs) {
+                uint64_t left = quota - worker->figures.states;
+
+                if (settings->max_states > 0 && worker->figures.states >= quota)
+                        return;
+                if (settings->max_states == 0 || left > RANDOM_STATES)
+                        left = RANDOM_STATES;
+                snprintf(name, sizeof(name), "r%u-%u-%llx",
+                         settings->members_min + (unsigned)(i % n_members), settings->n_ops,
+                         (unsigned long long)(settings->seed + i));
+                worker->n_random++;
+                explore_plan(worker, name, NULL, left);
+        }
+}
+
+static void work_job(const struct settings *settings, unsigned job, struct worker *worker)
+{
+        uint64_t started = now_seconds();
+
+        if (settings->length > 0)
+                work_exhaustive(settings, job, started, worker);
+        if (!worker->violation.found)
+                work_random(settings, job, started, worker);
+}
+
+/* ---- processes ---- */
+
+static pid_t start(void)
+{
+        pid_t pid;
+
+        fflush(NULL);
+        pid = fork();
+        if (pid < 0) {
+                perror("fork");
+                exit(1);
+        }
+        if (pid == 0)
+                log_set_sink(NULL);
+        return pid;
+}
+
+/* A process that a signal ended has found something as well. */
+static void finish(pid_t pid, struct worker *worker)
+{
+        int status;
+
+        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+                ;
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+                return;
+        worker->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+        worker->violation.found = true;
+        worker->figures.violations++;
+        if (worker->signal == SIGALRM)
+                snprintf(worker->violation.reason, sizeof(worker->violation.reason), "it hangs");
+        else
+                snprintf(worker->violation.reason, sizeof(worker->violation.reason), "it died: %s",
+                         worker->signal != 0 ? strsignal(worker->signal) : "by exit");
+}
+
+void work(const struct settings *settings, struct worker *workers)
+{
+        pid_t pids[JOBS_MAX];
+
+        for (unsigned i = 0; i < settings->n_jobs; i++) {
+                pids[i] = start();
+                if (pids[i] == 0) {
+                        work_job(settings, i, &workers[i]);
+                        _exit(0);
+                }
+        }
+        for (unsigned i = 0; i < settings->n_jobs; i++)
+                finish(pids[i], &workers[i]);
+}
+
+static void look_at_one(const char *name, const bool *kept, const char *id, struct worker *worker)
+{
+        static struct plan plan;
+        struct exploration exploration = {
+            .plan = &plan,
+            .kept = kept,
+            .figures = &worker->figures,
+            .violation = &worker->violation,
+        };
+
+        snprintf(worker->plan, sizeof(worker->plan), "%s", name);
+        alarm(STATE_SECONDS_MAX);
+        if (plan_make(name, &plan) < 0 || explore_one(&exploration, id) < 0) {
+                fprintf(stderr, "crash: '%s:%s' names no state\n", name, id);
+                _exit(2);
+        }
+}
+
+void work_one(const char *plan, const bool *kept, const char *id, uint64_t max_states,
+              struct worker *worker)
+{
+        pid_t pid = start();
+
+        if (pid == 0) {
+                if (id != NULL)
+                        look_at_one(plan, kept, id, worker);
+                else
+                        explore_plan(worker, plan, kept, max_states);
+                _exit(0);
+        }
+        finish(pid, worker);
+}

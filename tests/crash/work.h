@@ -1,0 +1,41 @@
+/* work.h - processes that explore plans: one a core, each writing its figures into memory shared
+ * with the program, so that an engine that dies or hangs in one leaves behind which state killed
+ * it. */
+#pragma once
+#include "tests/crash/explore.h"
+
+struct settings {
+        uint64_t seed;               /* of the first random plan */
+        uint64_t max_states;         /* of all; 0: by the clock alone */
+        uint64_t max_seconds;        /* 0: until max_states */
+        unsigned length;             /* of exhaustive sequences; 0: none */
+        const char *alphabet;        /* NULL: ops_alphabet() */
+        unsigned exhaustive_percent; /* of max_states */
+        unsigned n_ops;              /* of a random plan */
+        unsigned members_min, members_max, random_members_max;
+        unsigned n_jobs;
+};
+
+/* What a process shows of itself. */
+struct worker {
+        struct figures figures;
+        struct violation violation;
+        uint64_t n_random; /* random plans begun */
+        char plan[PLAN_NAME_MAX];
+        int signal; /* that ended it */
+};
+
+#define JOBS_MAX 64u
+/* A state that takes longer than this hangs. */
+#define STATE_SECONDS_MAX 60u
+
+/* Memory that processes share; never released. */
+void *work_share(size_t size);
+
+/* Explore all that @settings asks for; @workers is shared memory, one each. */
+void work(const struct settings *settings, struct worker *workers);
+
+/* Explore one plan, or the one state @id of it (NULL: up to @max_states), in a process of its own.
+ */
+void work_one(const char *plan, const bool *kept, const char *id, uint64_t max_states,
+              struct worker *worker);

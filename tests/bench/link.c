@@ -104,7 +104,8 @@ int link_parse_uri(const char *uri, struct link_target *ret_target, struct error
                 r = parse_tcp(uri + 6, &t);
         if (r < 0) {
                 error_set(err, r, "'%s' is not an NBD address", uri);
-                return error_hint(err, "nbd+unix:///EXPORT?socket=PATH or nbd://HOST:PORT/EXPORT");
+                error_hint(err, "nbd+unix:///EXPORT?socket=PATH or nbd://HOST:PORT/EXPORT");
+                return r;
         }
         *ret_target = t;
         return 0;

@@ -1,4 +1,5 @@
 """The servers that tarn is compared with, each in the configuration that suits it best."""
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,16 @@ CLUSTERS_SUB = "extended_l2=on,cluster_size=128k"
 
 
 def run(*argv):
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=120)
+    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+def write_out(path, size):
+    """Really written, not only allocated: as a disk is."""
+    chunk = os.urandom(1 << 20)
+    with open(path, "wb") as f:
+        for _ in range(size >> 20):
+            f.write(chunk)
+        os.fsync(f.fileno())
 
 
 class Peer:
@@ -28,7 +38,10 @@ class Peer:
 
     def serve(self, ctx, *args):
         path = ctx.new_socket()
-        return Server(self.argv(ctx, path, *args), path)
+        server = Server(self.argv(ctx, path, *args), path)
+        server.env = dict(os.environ, LD_PRELOAD=ctx.tools["countsync.so"],
+                          BENCH_SYNC_COUNT=server.sync_count_path)
+        return server
 
     def measure(self, ctx):
         """One turn: set up, measure the rows that are wanted, clean up."""
@@ -67,6 +80,42 @@ class NbdkitNull(NoDisk):
 
     def argv(self, ctx, socket_path):
         return ["nbdkit", "-f", "-U", socket_path, "null", str(ctx.size)]
+
+
+class NoServer(Peer):
+    """fio on the raw file: what the disk gives without any protocol."""
+    name = "io_uring on the raw file"
+    binary = "fio"
+    rows = ("read", "write", "seqread", "seqwrite")
+    modes = {"read": "randread", "write": "randwrite", "seqread": "read", "seqwrite": "write"}
+
+    def measure_row(self, ctx, image, row):
+        is_large = row.name.startswith("seq")
+        out = run("fio", "--name=raw", f"--filename={image}", f"--size={ctx.size}",
+                  f"--direct={int(ctx.direct)}", "--ioengine=io_uring", "--output-format=json",
+                  f"--rw={self.modes[row.name]}", f"--bs={'1M' if is_large else '4k'}",
+                  f"--iodepth={8 if is_large else 32}", "--time_based", f"--runtime={ctx.load.seconds}s",
+                  f"--ramp_time={ctx.load.warmup}s", f"--randseed={ctx.turn + 1}")
+        job = json.loads(out)["jobs"][0]
+        side = job["read" if row.name.endswith("read") else "write"]
+        share = (job["usr_cpu"] + job["sys_cpu"]) / 100
+        points = {"p50": "50.000000", "p99": "99.000000"}
+        latency = {k: side["clat_ns"]["percentile"][v] / 1000 for k, v in points.items()}
+        ctx.record(self.name, row.name, {
+            "iops": side["iops"], "mib_per_s": side["bw_bytes"] / 1048576,
+            "block_bytes": 1 << 20 if is_large else 4096,
+            "client_cpu_us_per_io": share * 1e6 / side["iops"] if side["iops"] else 0.0,
+            "latency_us": {"count": side["total_ios"], **latency}})
+
+    def measure(self, ctx):
+        rows = ctx.wanted(self.rows)
+        if not rows:
+            return
+        image = os.path.join(ctx.dir, "image.raw")
+        write_out(image, ctx.size)
+        for row in rows:
+            self.measure_row(ctx, image, row)
+        os.unlink(image)
 
 
 class RawFile(Peer):
@@ -175,6 +224,6 @@ class Qcow2Sub(Qcow2):
     rows = ("first",)
 
 
-PEERS = (Limit(), LimitUnbatched(), NbdkitNull(), NbdkitFile(), QsdRaw(), QemuNbdRaw(), Qcow2(),
+PEERS = (Limit(), LimitUnbatched(), NbdkitNull(), NoServer(), NbdkitFile(), QsdRaw(), QemuNbdRaw(), Qcow2(),
          Qcow2Sub())
 assert all(row in ROWS for peer in PEERS for row in peer.rows)

@@ -57,7 +57,7 @@ def line(server, s, reference):
     if s.get("flushes"):
         extra = f"flush p50 {number(flush.get('p50'), 0)} us"
     if "member_flushes_per_flush" in s:
-        extra += f", {s['member_flushes_per_flush']:.2f} member flushes a flush"
+        extra += f", {s['member_flushes_per_flush']:.2f} disk flushes a flush"
     return (f"  {server:32} {rate(s):>12} {number(s.get('server_cpu_us_per_io')):>8}"
             f" {number(s['client_cpu_us_per_io']):>7} {number(tail.get('p50'), 0):>7}"
             f" {number(tail.get('p99'), 0):>8} {100 * s.get('spread', 0):>5.0f}% {ratio:>7}  {extra}")

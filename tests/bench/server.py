@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.parse
 
@@ -34,6 +35,7 @@ def is_listening(path):
 class Server:
     def __init__(self, argv, socket_path, env=None):
         self.argv, self.socket_path, self.env = argv, socket_path, env
+        self.sync_count_path = socket_path + ".syncs"
         self.process = None
         self.peak_rss_bytes = 0
 
@@ -61,6 +63,14 @@ class Server:
                     raise ServerFailed(f"{self.argv[0]} does not serve: {f.read()[-500:].strip()}")
             time.sleep(0.005)
         return time.monotonic() - began
+
+    def syncs(self):
+        """fsync() and fdatasync() calls so far; None where countsync is not preloaded."""
+        try:
+            with open(self.sync_count_path, "rb") as f:
+                return int.from_bytes(f.read(8), sys.byteorder)
+        except OSError:
+            return None
 
     def note_memory(self):
         with contextlib.suppress(OSError), open(f"/proc/{self.pid}/status") as f:

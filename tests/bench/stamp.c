@@ -50,7 +50,7 @@ static int map_book(const char *path, size_t bytes, bool *ret_is_new, void **ret
                     struct error *err)
 {
         struct stat st;
-        int fd = -1, flags = MAP_SHARED | MAP_ANONYMOUS;
+        int r, fd = -1, flags = MAP_SHARED | MAP_ANONYMOUS;
 
         *ret_is_new = true;
         if (path) {
@@ -74,11 +74,11 @@ static int map_book(const char *path, size_t bytes, bool *ret_is_new, void **ret
                 close(fd);
         return 0;
 fail:
-        error_set(err, -errno, "cannot keep the book of stamps%s%s: %s", path ? " in " : "",
-                  path ? path : "", strerror(errno));
+        r = error_set(err, -errno, "cannot keep the book of stamps%s%s: %s", path ? " in " : "",
+                      path ? path : "", strerror(errno));
         if (fd >= 0)
                 close(fd);
-        return err ? err->code : -EIO;
+        return r;
 }
 
 int stamp_open(const char *path, uint64_t range_offset, uint64_t range_bytes, uint32_t unit_bytes,

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 
 sys.dont_write_bytecode = True
@@ -79,6 +80,56 @@ class Memory(unittest.TestCase):
         status, _, err = load(self.server, "--offset", "31M", "--length", "2M")
         self.assertEqual(status, 1)
         self.assertIn("beyond the export's", err)
+
+
+class Crash(unittest.TestCase):
+    """A server on a file, killed in the middle of writes."""
+
+    def setUp(self):
+        if not shutil.which("nbdkit"):
+            self.skipTest("nbdkit is not installed")
+        self.dir = tempfile.TemporaryDirectory()
+        self.addCleanup(self.dir.cleanup)
+        self.image = os.path.join(self.dir.name, "image")
+        self.stamps = os.path.join(self.dir.name, "stamps")
+        with open(self.image, "wb") as f:
+            f.truncate(SIZE)
+
+    def serve(self):
+        path = os.path.join(self.dir.name, "s")
+        server = Server(["nbdkit", "-f", "-U", path, "file", self.image], path)
+        server.start()
+        self.addCleanup(server.stop)
+        return server
+
+    def write_and_kill(self):
+        server = self.serve()
+        timer = threading.Timer(0.3, server.kill)
+        timer.start()
+        status, out, err = load(server, "--op", "randwrite", "--verify", "--stamps", self.stamps,
+                                "--flush-every", "16", "--seconds", "30")
+        timer.join()
+        self.assertEqual((status, out), (1, ""))
+        self.assertRegex(err, "closed the connection with|cannot send to the server")
+
+    def check(self):
+        return load(self.serve(), "--op", "read", "--once", "--verify", "--stamps", self.stamps,
+                    "--after-crash")
+
+    def test_what_a_crash_may_leave_is_accepted(self):
+        for _ in range(3):
+            self.write_and_kill()
+            status, out, err = self.check()
+            self.assertEqual((status, err), (0, ""))
+            self.assertEqual(json.loads(out)["checked_bytes"], SIZE)
+
+    def test_what_a_flush_covers_must_be_there(self):
+        self.write_and_kill()
+        with open(self.image, "wb") as f:
+            f.truncate(SIZE)
+        status, _, err = self.check()
+        self.assertEqual(status, 1)
+        self.assertIn("holds version 0; allowed are", err)
 
 
 class Null(unittest.TestCase):

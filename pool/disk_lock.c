@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -261,7 +262,7 @@ static void command_of(pid_t pid, char *ret_name, size_t size)
 
 static int busy(const char *path, const struct stat *st, struct error *err)
 {
-        char name[64];
+        char name[NAME_MAX + 1];
         pid_t pid;
 
         if (S_ISBLK(st->st_mode) && find_stacked(st->st_rdev, name, sizeof(name)))

@@ -100,6 +100,9 @@ uint32_t request_check(const struct nbd_request *request, char text[ERROR_TEXT_M
                             "out of range: offset=%" PRIu64 " length=%" PRIu64
                             " export size=%" PRIu64,
                             request->offset, request->length, size);
+        if (request->type == NBD_CMD_BLOCK_STATUS && request->length == 0)
+                return FAIL(NBD_EINVAL,
+                            "block status of no bytes: there is no reply without an extent");
         if ((request->flags & NBD_CMD_FLAG_FAST_ZERO) && (request->flags & NBD_CMD_FLAG_NO_HOLE))
                 return FAIL(NBD_ENOTSUP,
                             "provisioned zeroes are written, which is no faster than a write");

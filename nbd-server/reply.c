@@ -166,6 +166,7 @@ static void send_start(struct nbd_client *client)
                 if (r->payload_bytes > 0)
                         n = add_iov(client->send_iov, n, r->buffer, r->payload_bytes, &skip);
         }
+        client->send_io.iov = client->send_iov;
         client->send_io.n_iov = n;
         client->sending = true;
         loop_submit(client->server->loop, &client->send_io);

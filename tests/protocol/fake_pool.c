@@ -1,0 +1,298 @@
+/* fake_pool.c - see fake_pool.h. Requests take effect when they are submitted, and are answered
+ * from the loop, all of an iteration at once. */
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "common/coroutine.h"
+#include "tests/protocol/fake_pool.h"
+
+enum block_state { BLOCK_HOLE = 0, BLOCK_ZERO = 1, BLOCK_DATA = 2 };
+
+struct volume {
+        struct loop *loop;
+        uint64_t size_bytes, made_bytes;
+        uint8_t *data;
+        uint8_t *blocks; /* enum block_state each */
+        struct loop_task task;
+        pthread_mutex_t mutex; /* of all below */
+        pthread_cond_t changed;
+        struct list held;
+        unsigned n_held;
+        bool hold, posted;
+        struct list done;
+        int fail[VOLUME_ZERO + 1], fail_status;
+        struct fake_counts counts;
+        uint64_t bytes_in_flight;
+        unsigned writes_in_flight;
+};
+
+static void *map(size_t length)
+{
+        void *p = mmap(NULL, length, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        assert(p != MAP_FAILED);
+        return p;
+}
+
+static uint64_t n_blocks(const struct volume *volume)
+{
+        return volume->made_bytes / POOL_BLOCK + 1;
+}
+
+static void answer_all(struct loop_task *task);
+
+struct volume *fake_volume_new(struct loop *loop, uint64_t size_bytes)
+{
+        struct volume *volume = calloc(1, sizeof(*volume));
+
+        assert(volume);
+        volume->loop = loop;
+        volume->size_bytes = volume->made_bytes = size_bytes;
+        volume->data = map(size_bytes);
+        volume->blocks = map(n_blocks(volume));
+        volume->task.run = answer_all;
+        pthread_mutex_init(&volume->mutex, NULL);
+        pthread_cond_init(&volume->changed, NULL);
+        list_init(&volume->held);
+        list_init(&volume->done);
+        return volume;
+}
+
+void fake_volume_free(struct volume *volume)
+{
+        assert(volume->counts.in_flight == 0);
+        munmap(volume->data, volume->made_bytes);
+        munmap(volume->blocks, n_blocks(volume));
+        free(volume);
+}
+
+void fake_resize(struct volume *volume, uint64_t size_bytes)
+{
+        assert(size_bytes <= volume->made_bytes);
+        __atomic_store_n(&volume->size_bytes, size_bytes, __ATOMIC_SEQ_CST);
+}
+
+uint64_t volume_size(const struct volume *volume)
+{
+        return __atomic_load_n(&volume->size_bytes, __ATOMIC_SEQ_CST);
+}
+
+uint8_t *fake_data(struct volume *volume)
+{
+        return volume->data;
+}
+
+/* ---- faults and counts ---- */
+
+void fake_fail(struct volume *volume, enum volume_op op, int error)
+{
+        pthread_mutex_lock(&volume->mutex);
+        volume->fail[op] = error;
+        pthread_mutex_unlock(&volume->mutex);
+}
+
+void fake_fail_status(struct volume *volume, int error)
+{
+        pthread_mutex_lock(&volume->mutex);
+        volume->fail_status = error;
+        pthread_mutex_unlock(&volume->mutex);
+}
+
+void fake_hold(struct volume *volume)
+{
+        pthread_mutex_lock(&volume->mutex);
+        volume->hold = true;
+        pthread_mutex_unlock(&volume->mutex);
+}
+
+static void release(struct volume *volume, struct list *node)
+{
+        list_remove(node);
+        list_append(&volume->done, node);
+        volume->n_held--;
+        loop_post_remote(volume->loop, &volume->task);
+}
+
+void fake_release_last(struct volume *volume)
+{
+        pthread_mutex_lock(&volume->mutex);
+        assert(volume->n_held > 0);
+        release(volume, volume->held.prev);
+        pthread_mutex_unlock(&volume->mutex);
+}
+
+void fake_release_all(struct volume *volume)
+{
+        pthread_mutex_lock(&volume->mutex);
+        volume->hold = false;
+        while (!list_empty(&volume->held))
+                release(volume, volume->held.next);
+        pthread_mutex_unlock(&volume->mutex);
+}
+
+struct fake_counts fake_counts(struct volume *volume)
+{
+        pthread_mutex_lock(&volume->mutex);
+        struct fake_counts counts = volume->counts;
+        pthread_mutex_unlock(&volume->mutex);
+        return counts;
+}
+
+void fake_wait_held(struct volume *volume, unsigned n)
+{
+        pthread_mutex_lock(&volume->mutex);
+        while (volume->n_held < n)
+                pthread_cond_wait(&volume->changed, &volume->mutex);
+        pthread_mutex_unlock(&volume->mutex);
+}
+
+/* ---- requests ---- */
+
+static bool transfers(const struct volume_request *r)
+{
+        return r->op == VOLUME_READ || r->op == VOLUME_WRITE;
+}
+
+static void copy(struct volume *volume, const struct volume_request *r)
+{
+        uint8_t *at = volume->data + r->offset;
+
+        for (unsigned i = 0; i < r->n_iov; i++) {
+                if (r->op == VOLUME_READ)
+                        memcpy(r->iov[i].iov_base, at, r->iov[i].iov_len);
+                else
+                        memcpy(at, r->iov[i].iov_base, r->iov[i].iov_len);
+                if ((uintptr_t)r->iov[i].iov_base % POOL_BLOCK != 0)
+                        volume->counts.unaligned++;
+                at += r->iov[i].iov_len;
+        }
+        assert(at == volume->data + r->offset + r->length);
+}
+
+/* Whole blocks inside the range change state; of those in part only writing makes data. */
+static void set_blocks(struct volume *volume, const struct volume_request *r)
+{
+        uint64_t first = r->offset / POOL_BLOCK,
+                 end = (r->offset + r->length + POOL_BLOCK - 1) / POOL_BLOCK;
+        uint8_t state = r->op == VOLUME_WRITE  ? BLOCK_DATA
+                        : r->op == VOLUME_ZERO ? BLOCK_ZERO
+                                               : BLOCK_HOLE;
+
+        for (uint64_t b = first; b < end; b++) {
+                bool whole =
+                    b * POOL_BLOCK >= r->offset && (b + 1) * POOL_BLOCK <= r->offset + r->length;
+                if (whole || r->op == VOLUME_WRITE)
+                        volume->blocks[b] = state;
+        }
+}
+
+static void execute(struct volume *volume, const struct volume_request *r)
+{
+        if (transfers(r))
+                copy(volume, r);
+        else if (r->op != VOLUME_FLUSH)
+                memset(volume->data + r->offset, 0, r->length);
+        if (r->op != VOLUME_READ && r->op != VOLUME_FLUSH)
+                set_blocks(volume, r);
+}
+
+static void count(struct volume *volume, const struct volume_request *r)
+{
+        struct fake_counts *c = &volume->counts;
+
+        c->submitted[r->op]++;
+        if (r->flags & VOLUME_FUA)
+                c->fua[r->op]++;
+        if (++c->in_flight > c->in_flight_max)
+                c->in_flight_max = c->in_flight;
+        if (transfers(r))
+                volume->bytes_in_flight += r->length;
+        if (volume->bytes_in_flight > c->bytes_in_flight_max)
+                c->bytes_in_flight_max = volume->bytes_in_flight;
+        if (r->op == VOLUME_WRITE)
+                volume->writes_in_flight++;
+        if (r->op == VOLUME_FLUSH)
+                c->flush_in_flight_writes += volume->writes_in_flight;
+}
+
+void volume_submit(struct volume *volume, struct volume_request *r)
+{
+        uint64_t size = volume_size(volume);
+
+        pthread_mutex_lock(&volume->mutex);
+        r->volume = volume;
+        count(volume, r);
+        int result = volume->fail[r->op];
+        if (r->offset > size || r->length > size - r->offset)
+                result = -EINVAL;
+        if (result == 0)
+                execute(volume, r);
+        r->priv = (void *)(intptr_t)result;
+        if (volume->hold) {
+                list_append(&volume->held, &r->link);
+                volume->n_held++;
+                pthread_cond_broadcast(&volume->changed);
+        } else {
+                list_append(&volume->done, &r->link);
+                loop_post(volume->loop, &volume->task);
+        }
+        pthread_mutex_unlock(&volume->mutex);
+}
+
+static void answer_all(struct loop_task *task)
+{
+        struct volume *volume = container_of(task, struct volume, task);
+        struct list done;
+
+        list_init(&done);
+        pthread_mutex_lock(&volume->mutex);
+        list_splice(&done, &volume->done);
+        list_for_each (it, &done) {
+                struct volume_request *r = container_of(it, struct volume_request, link);
+                volume->counts.in_flight--;
+                if (transfers(r))
+                        volume->bytes_in_flight -= r->length;
+                if (r->op == VOLUME_WRITE)
+                        volume->writes_in_flight--;
+        }
+        pthread_mutex_unlock(&volume->mutex);
+        while (!list_empty(&done)) {
+                struct volume_request *r = container_of(done.next, struct volume_request, link);
+                list_remove(&r->link);
+                r->done(r, (int)(intptr_t)r->priv);
+        }
+}
+
+int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
+                     struct volume_extent *extents, size_t n_max, size_t *ret_n)
+{
+        static const unsigned flags[] = {
+            [BLOCK_HOLE] = EXTENT_HOLE | EXTENT_ZERO, [BLOCK_ZERO] = EXTENT_ZERO, [BLOCK_DATA] = 0};
+        uint64_t end = offset + length;
+        size_t n = 0;
+
+        pthread_mutex_lock(&volume->mutex);
+        volume->counts.statuses++;
+        int fail = volume->fail_status;
+        pthread_mutex_unlock(&volume->mutex);
+        co_yield_loop(); /* as one that had to read the map */
+        if (fail)
+                return fail;
+        while (offset < end) {
+                uint64_t block_end = (offset / POOL_BLOCK + 1) * POOL_BLOCK;
+                uint64_t piece = (block_end < end ? block_end : end) - offset;
+                unsigned f = flags[volume->blocks[offset / POOL_BLOCK]];
+                if (n > 0 && extents[n - 1].flags == f)
+                        extents[n - 1].length += piece;
+                else if (n == n_max)
+                        break;
+                else
+                        extents[n++] = (struct volume_extent){piece, f};
+                offset += piece;
+        }
+        *ret_n = n;
+        return 0;
+}

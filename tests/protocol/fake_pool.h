@@ -1,0 +1,36 @@
+/* fake_pool.h - as much of pool.h as the NBD server uses, over memory: volume_submit(),
+ * volume_size() and co_volume_status(), with faults to order. What it was asked to do it counts.
+ *
+ * Threads    a volume belongs to its loop; fake_* functions may be called from any thread.
+ */
+#pragma once
+#include "pool/pool.h"
+
+struct volume *fake_volume_new(struct loop *loop, uint64_t size_bytes);
+void fake_volume_free(struct volume *volume); /* nothing in flight */
+void fake_resize(struct volume *volume,
+                 uint64_t size_bytes); /* not beyond the size it was made with */
+
+/* Requests of @op fail with @error from now on; 0: no more. */
+void fake_fail(struct volume *volume, enum volume_op op, int error);
+void fake_fail_status(struct volume *volume, int error);
+/* Keep finished requests back; let the one go that came last or first; let all go, in order, and
+ * hold no more. */
+void fake_hold(struct volume *volume);
+void fake_release_last(struct volume *volume);
+void fake_release_all(struct volume *volume);
+
+struct fake_counts {
+        unsigned submitted[VOLUME_ZERO + 1]; /* by operation */
+        unsigned fua[VOLUME_ZERO + 1];       /* of those, with VOLUME_FUA */
+        unsigned statuses;
+        unsigned in_flight, in_flight_max; /* submitted and not yet answered */
+        uint64_t bytes_in_flight_max;      /* of reads and writes */
+        unsigned unaligned;                /* buffers that are not aligned to POOL_BLOCK */
+        unsigned flush_in_flight_writes; /* writes unanswered when a flush was submitted, summed */
+};
+struct fake_counts fake_counts(struct volume *volume);
+/* Wait until as many requests are held. */
+void fake_wait_held(struct volume *volume, unsigned n);
+/* The content, for the test to look at and to fill while nothing is in flight. */
+uint8_t *fake_data(struct volume *volume);

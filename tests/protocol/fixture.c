@@ -1,0 +1,356 @@
+/* fixture.c - see fixture.h. */
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "common/coroutine.h"
+#include "common/log.h"
+#include "tests/protocol/fixture.h"
+
+struct fixture {
+        pthread_t thread;
+        struct loop *loop;
+        struct nbd_server *server;
+        struct volume *volume, *snapshot, *big;
+        char folder[64], path[96];
+        unsigned port;
+        unsigned n_open, n_extra;
+        unsigned stop_timeout_ms;
+        bool stop_begun, stopped;
+        sem_t stop_done;
+};
+
+/* ---- exports ---- */
+
+static int co_export_open(void *arg, const char *name, struct nbd_client *client,
+                          struct nbd_export *ret, struct error *err)
+{
+        struct fixture *f = arg;
+
+        co_yield_loop(); /* as one that has to read */
+        if (strcmp(name, "") == 0 || strcmp(name, "vol") == 0 || strcmp(name, "pool/vol") == 0) {
+                *ret = (struct nbd_export){.volume = f->volume, .name = "pool/vol"};
+                snprintf(ret->description, sizeof(ret->description), "%s", FIXTURE_DESCRIPTION);
+        } else if (strcmp(name, "pool/vol@snap") == 0) {
+                *ret = (struct nbd_export){
+                    .volume = f->snapshot, .name = "pool/vol@snap", .readonly = true};
+        } else if (strcmp(name, "pool/big") == 0) {
+                *ret = (struct nbd_export){.volume = f->big, .name = "pool/big"};
+        } else if (strcmp(name, "secret") == 0) {
+                return error_set(err, -EPERM, "'secret' is not for you");
+        } else {
+                return error_set(err, -ENOENT, "there is no export '%s'", name);
+        }
+        f->n_open++;
+        return 0;
+}
+
+static void co_export_close(void *arg, struct nbd_export *export)
+{
+        struct fixture *f = arg;
+
+        co_yield_loop();
+        assert(f->n_open > 0);
+        f->n_open--;
+}
+
+static int co_export_list(void *arg,
+                          int (*each)(const char *name, const char *description, void *each_arg),
+                          void *each_arg, struct error *err)
+{
+        struct fixture *f = arg;
+        int r = each("pool/vol", FIXTURE_DESCRIPTION, each_arg);
+
+        if (r == 0)
+                r = each("pool/vol@snap", "", each_arg);
+        if (r == 0)
+                r = each("pool/big", NULL, each_arg);
+        for (unsigned i = 0; r == 0 && i < f->n_extra; i++) {
+                char name[64];
+                snprintf(name, sizeof(name), "pool/extra-%u", i);
+                r = each(name, "one more, so that the list is long", each_arg);
+        }
+        return r;
+}
+
+/* ---- the thread ---- */
+
+static void *run(void *arg)
+{
+        loop_run(((struct fixture *)arg)->loop);
+        return NULL;
+}
+
+struct call {
+        struct loop_task task;
+        struct fixture *fixture;
+        void (*f)(void *arg);
+        void *arg;
+        sem_t done;
+};
+
+static void call_run(struct loop_task *task)
+{
+        struct call *call = container_of(task, struct call, task);
+
+        call->f(call->arg);
+        sem_post(&call->done);
+}
+
+static void co_call(void *arg)
+{
+        struct call *call = arg;
+
+        call->f(call->arg);
+        sem_post(&call->done);
+}
+
+static void call_spawn(struct loop_task *task)
+{
+        struct call *call = container_of(task, struct call, task);
+        int r = co_spawn(call->fixture->loop, co_call, call);
+
+        assert(r == 0);
+}
+
+static void call(struct fixture *fixture, void (*f)(void *arg), void *arg,
+                 void (*run_task)(struct loop_task *))
+{
+        struct call c = {.task = {.run = run_task}, .fixture = fixture, .f = f, .arg = arg};
+
+        sem_init(&c.done, 0, 0);
+        loop_post_remote(fixture->loop, &c.task);
+        while (sem_wait(&c.done) < 0 && errno == EINTR)
+                ;
+        sem_destroy(&c.done);
+}
+
+void fixture_run(struct fixture *fixture, void (*f)(void *arg), void *arg)
+{
+        call(fixture, f, arg, call_run);
+}
+
+void fixture_run_co(struct fixture *fixture, void (*co_f)(void *arg), void *arg)
+{
+        call(fixture, co_f, arg, call_spawn);
+}
+
+/* ---- start ---- */
+
+static int listen_unix(struct fixture *f)
+{
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        assert(fd >= 0);
+        snprintf(f->folder, sizeof(f->folder), "/tmp/tarn-nbd-XXXXXX");
+        if (!mkdtemp(f->folder))
+                abort();
+        snprintf(f->path, sizeof(f->path), "%s/socket", f->folder);
+        snprintf(address.sun_path, sizeof(address.sun_path), "%s", f->path);
+        int r = bind(fd, (struct sockaddr *)&address, sizeof(address));
+        assert(r == 0);
+        r = listen(fd, 128);
+        assert(r == 0);
+        return fd;
+}
+
+static int listen_tcp(struct fixture *f)
+{
+        struct sockaddr_in address = {.sin_family = AF_INET,
+                                      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        socklen_t length = sizeof(address);
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        assert(fd >= 0);
+        int r = bind(fd, (struct sockaddr *)&address, sizeof(address));
+        assert(r == 0);
+        r = listen(fd, 128);
+        assert(r == 0);
+        r = getsockname(fd, (struct sockaddr *)&address, &length);
+        assert(r == 0);
+        f->port = ntohs(address.sin_port);
+        return fd;
+}
+
+static void quiet(enum log_level level, const char *message)
+{
+}
+
+struct fixture *fixture_start(const struct nbd_server_options *options)
+{
+        struct fixture *f = calloc(1, sizeof(*f));
+        struct error err = ERROR_INIT;
+
+        assert(f);
+        if (!getenv("TARN_TEST_VERBOSE"))
+                log_set_sink(quiet);
+        else
+                log_set_level(LOG_LEVEL_DEBUG);
+        sem_init(&f->stop_done, 0, 0);
+        int r = loop_new(LOOP_BACKEND_AUTO, &f->loop, &err);
+        assert(r == 0);
+        f->volume = fake_volume_new(f->loop, VOL_BYTES);
+        f->snapshot = fake_volume_new(f->loop, VOL_BYTES);
+        f->big = fake_volume_new(f->loop, BIG_BYTES);
+        struct nbd_exports exports = {co_export_open, co_export_close, co_export_list, f};
+        r = nbd_server_new(f->loop, options, &exports, &f->server, &err);
+        assert(r == 0);
+        r = nbd_server_listen(f->server, listen_unix(f), &err);
+        assert(r == 0);
+        r = nbd_server_listen(f->server, listen_tcp(f), &err);
+        assert(r == 0);
+        r = pthread_create(&f->thread, NULL, run, f);
+        assert(r == 0);
+        return f;
+}
+
+/* ---- stop ---- */
+
+static void co_stop(void *arg)
+{
+        struct fixture *f = arg;
+
+        co_nbd_server_stop(f->server, f->stop_timeout_ms);
+        sem_post(&f->stop_done);
+}
+
+static void spawn_stop(void *arg)
+{
+        struct fixture *f = arg;
+        int r = co_spawn(f->loop, co_stop, f);
+
+        assert(r == 0);
+}
+
+void fixture_begin_stop(struct fixture *fixture, unsigned timeout_ms)
+{
+        fixture->stop_timeout_ms = timeout_ms;
+        fixture->stop_begun = true;
+        fixture_run(fixture, spawn_stop, fixture);
+}
+
+void fixture_wait_stopped(struct fixture *fixture)
+{
+        while (sem_wait(&fixture->stop_done) < 0 && errno == EINTR)
+                ;
+        fixture->stopped = true;
+}
+
+static void stop_loop(void *arg)
+{
+        loop_stop(((struct fixture *)arg)->loop);
+}
+
+void fixture_stop(struct fixture *fixture, unsigned timeout_ms)
+{
+        if (!fixture->stop_begun)
+                fixture_begin_stop(fixture, timeout_ms);
+        if (!fixture->stopped)
+                fixture_wait_stopped(fixture);
+        assert(fixture->n_open == 0);
+        fixture_run(fixture, stop_loop, fixture);
+        pthread_join(fixture->thread, NULL);
+        nbd_server_free(fixture->server);
+        fake_volume_free(fixture->volume);
+        fake_volume_free(fixture->snapshot);
+        fake_volume_free(fixture->big);
+        loop_free(fixture->loop);
+        unlink(fixture->path);
+        rmdir(fixture->folder);
+        sem_destroy(&fixture->stop_done);
+        free(fixture);
+}
+
+/* ---- looking at it ---- */
+
+const char *fixture_path(const struct fixture *fixture)
+{
+        return fixture->path;
+}
+
+unsigned fixture_port(const struct fixture *fixture)
+{
+        return fixture->port;
+}
+
+struct volume *fixture_volume(struct fixture *fixture)
+{
+        return fixture->volume;
+}
+
+struct volume *fixture_snapshot(struct fixture *fixture)
+{
+        return fixture->snapshot;
+}
+
+struct volume *fixture_big(struct fixture *fixture)
+{
+        return fixture->big;
+}
+
+struct nbd_server *fixture_server(struct fixture *fixture)
+{
+        return fixture->server;
+}
+
+struct counting {
+        struct fixture *fixture;
+        unsigned n;
+};
+
+static void count_each(const struct nbd_client_info *info, void *arg)
+{
+        ((struct counting *)arg)->n++;
+}
+
+static void count_clients(void *arg)
+{
+        struct counting *c = arg;
+
+        nbd_server_each_client(c->fixture->server, count_each, c);
+}
+
+unsigned fixture_n_clients(struct fixture *fixture)
+{
+        struct counting c = {fixture, 0};
+
+        fixture_run(fixture, count_clients, &c);
+        return c.n;
+}
+
+static void count_open(void *arg)
+{
+        struct counting *c = arg;
+
+        c->n = c->fixture->n_open;
+}
+
+unsigned fixture_n_open(struct fixture *fixture)
+{
+        struct counting c = {fixture, 0};
+
+        fixture_run(fixture, count_open, &c);
+        return c.n;
+}
+
+static void set_extra(void *arg)
+{
+        struct counting *c = arg;
+
+        c->fixture->n_extra = c->n;
+}
+
+void fixture_list_extra(struct fixture *fixture, unsigned n)
+{
+        struct counting c = {fixture, n};
+
+        fixture_run(fixture, set_extra, &c);
+}

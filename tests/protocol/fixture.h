@@ -1,0 +1,38 @@
+/* fixture.h - an NBD server over volumes in memory, on a loop and thread of its own, for tests that
+ * speak to it over a real socket.
+ *
+ * Exports: "pool/vol" ("vol" and "" mean the same), described; "pool/vol@snap", read-only;
+ * "pool/big", of BIG_BYTES; opening "secret" is not permitted.
+ */
+#pragma once
+#include "nbd-server/nbd_server.h"
+#include "tests/protocol/fake_pool.h"
+
+#define VOL_BYTES           (UINT64_C(64) << 20)
+#define BIG_BYTES           (UINT64_C(16) << 30)
+#define FIXTURE_DESCRIPTION "the test's volume"
+
+struct fixture;
+
+/* @options may be NULL. Listens on a Unix socket, and on TCP on the loopback. */
+struct fixture *fixture_start(const struct nbd_server_options *options);
+/* Stops the server with @timeout_ms, and checks that it has let go of all that it opened. */
+void fixture_stop(struct fixture *fixture, unsigned timeout_ms);
+/* Begin to stop, and return once the server has begun; fixture_stop() then waits for the end. */
+void fixture_begin_stop(struct fixture *fixture, unsigned timeout_ms);
+void fixture_wait_stopped(struct fixture *fixture);
+
+const char *fixture_path(const struct fixture *fixture); /* of the Unix socket */
+unsigned fixture_port(const struct fixture *fixture);    /* on 127.0.0.1 */
+struct volume *fixture_volume(struct fixture *fixture);  /* pool/vol */
+struct volume *fixture_snapshot(struct fixture *fixture);
+struct volume *fixture_big(struct fixture *fixture);
+
+/* Run f(arg) on the server's loop, and wait for it; for co_: as a coroutine. */
+void fixture_run(struct fixture *fixture, void (*f)(void *arg), void *arg);
+void fixture_run_co(struct fixture *fixture, void (*co_f)(void *arg), void *arg);
+struct nbd_server *fixture_server(struct fixture *fixture);
+unsigned fixture_n_clients(struct fixture *fixture);
+unsigned fixture_n_open(struct fixture *fixture); /* exports opened and not closed */
+/* List this many exports more. */
+void fixture_list_extra(struct fixture *fixture, unsigned n);

@@ -1,0 +1,215 @@
+/* test_nbd_hostile.c - clients that send rubbish: the server drops them or answers, and serves the
+ * others. What they send comes from a seed, which is printed; TARN_TEST_SEED=N takes another. */
+#include <errno.h>
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "tests/protocol/fixture.h"
+#include "tests/protocol/wire.h"
+
+static uint64_t seed;
+
+static uint32_t random32(void)
+{
+        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        return (uint32_t)(seed >> 32);
+}
+
+static uint32_t below(uint32_t n)
+{
+        return random32() % n;
+}
+
+static void fill_random(uint8_t *data, size_t length)
+{
+        for (size_t i = 0; i < length; i++)
+                data[i] = (uint8_t)random32();
+}
+
+static int setup(void **state)
+{
+        const char *text = getenv("TARN_TEST_SEED");
+        struct nbd_server_options options = {.handshake_timeout_ms = 500};
+
+        seed = text ? strtoull(text, NULL, 0) : 1;
+        print_message("seed %" PRIu64 "\n", seed);
+        *state = fixture_start(&options);
+        return 0;
+}
+
+static int teardown(void **state)
+{
+        struct wire *w = wire_open(fixture_path(*state), "vol", true);
+
+        wire_expect_alive(w);
+        wire_close(w);
+        fixture_stop(*state, 1000);
+        return 0;
+}
+
+static void random_bytes_at_every_stage(void **state)
+{
+        uint8_t rubbish[4096];
+
+        for (unsigned round = 0; round < 300; round++) {
+                struct wire *w = wire_connect(fixture_path(*state));
+                size_t length = 1 + below(sizeof(rubbish));
+                unsigned stage = below(4);
+                if (stage > 0)
+                        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE);
+                if (stage > 1)
+                        wire_go(w, "vol", NULL, NULL);
+                fill_random(rubbish, length);
+                if (stage == 3) { /* with a request's magic, so that it is looked at */
+                        be32 magic = be32_make(NBD_REQUEST_MAGIC);
+                        memcpy(rubbish, &magic, sizeof(magic));
+                }
+                wire_try_send(w, rubbish, length);
+                if (below(2))
+                        wire_shutdown_send(w);
+                if (below(2))
+                        fixture_n_clients(*state);
+                wire_close(w);
+        }
+}
+
+/* A whole good conversation, cut after each of its bytes. */
+static void a_conversation_cut_anywhere(void **state)
+{
+        uint8_t stream[512], *at = stream;
+        be32 flags = be32_make(NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+        struct nbd_option structured = {be64_make(NBD_OPTION_MAGIC),
+                                        be32_make(NBD_OPT_STRUCTURED_REPLY)};
+        struct nbd_option go = {be64_make(NBD_OPTION_MAGIC), be32_make(NBD_OPT_GO), be32_make(9)};
+        struct nbd_request_header write = {.magic = be32_make(NBD_REQUEST_MAGIC),
+                                           .type = be16_make(NBD_CMD_WRITE),
+                                           .length = be32_make(100)};
+        struct nbd_request_header disc = {.magic = be32_make(NBD_REQUEST_MAGIC),
+                                          .type = be16_make(NBD_CMD_DISC)};
+
+        at = (uint8_t *)memcpy(at, &flags, sizeof(flags)) + sizeof(flags);
+        at = (uint8_t *)memcpy(at, &structured, sizeof(structured)) + sizeof(structured);
+        at = (uint8_t *)memcpy(at, &go, sizeof(go)) + sizeof(go);
+        at = (uint8_t *)memcpy(at, "\0\0\0\3vol\0\0", 9) + 9;
+        at = (uint8_t *)memcpy(at, &write, sizeof(write)) + sizeof(write);
+        at = (uint8_t *)memset(at, 7, 100) + 100;
+        at = (uint8_t *)memcpy(at, &disc, sizeof(disc)) + sizeof(disc);
+        for (size_t cut = 0; cut <= (size_t)(at - stream); cut++) {
+                struct wire *w = wire_connect(fixture_path(*state));
+                wire_send(w, stream, cut);
+                if (cut % 3 == 0)
+                        wire_shutdown_send(w);
+                if (cut % 3 == 0)
+                        wire_drain(w);
+                wire_close(w);
+        }
+}
+
+static void random_options_with_random_payloads(void **state)
+{
+        static const uint32_t numbers[] = {0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0xffffffff};
+        uint8_t data[70000];
+
+        for (unsigned round = 0; round < 100; round++) {
+                struct wire *w = wire_connect(fixture_path(*state));
+                wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE);
+                if (below(2))
+                        wire_structured(w);
+                for (unsigned i = 0; i < 20; i++) {
+                        size_t length = below(3) ? below(40) : below(65536);
+                        fill_random(data, length);
+                        if (length > 4 && below(2)) /* a believable length of name */
+                                memcpy(data, "\0\0\0", 3);
+                        struct nbd_option header = {be64_make(NBD_OPTION_MAGIC),
+                                                    be32_make(numbers[below(13)]),
+                                                    be32_make((uint32_t)length)};
+                        if (!wire_try_send(w, &header, sizeof(header)) ||
+                            !wire_try_send(w, data, length))
+                                break;
+                }
+                wire_shutdown_send(w);
+                wire_drain(w);
+                wire_close(w);
+        }
+}
+
+/* Requests of any type, flags, offset and length; the payload of writes follows, so the stream
+ * stays in step, and each request gets its reply. */
+static void random_requests(void **state)
+{
+        uint8_t *data = malloc(1 << 20), *back = malloc(1 << 20);
+
+        for (unsigned round = 0; round < 20; round++) {
+                bool structured = below(2);
+                struct wire *w =
+                    wire_open(fixture_path(*state), below(2) ? "vol" : "pool/vol@snap", structured);
+                for (unsigned i = 0; i < 200; i++) {
+                        uint16_t type = below(8) ? (uint16_t)below(9) : (uint16_t)random32();
+                        uint16_t flags = below(3) ? 0 : (uint16_t)below(64);
+                        uint64_t offset =
+                            below(4) ? below(VOL_BYTES) : (uint64_t)random32() << below(33);
+                        uint32_t length = below(4) ? below(65536) : below(1 << 20);
+                        struct wire_answer answer;
+                        if (type == NBD_CMD_DISC)
+                                continue;
+                        wire_request(w, type, flags, i, offset, length);
+                        if (type == NBD_CMD_WRITE)
+                                wire_send(w, data, length);
+                        wire_answer(w, &answer);
+                        assert_int_equal(answer.cookie, i);
+                        if (answer.error == 0 && answer.structured &&
+                            answer.type != NBD_REPLY_TYPE_NONE)
+                                wire_receive(w, back,
+                                             answer.type == NBD_REPLY_TYPE_OFFSET_DATA
+                                                 ? answer.length - 8
+                                                 : answer.length);
+                        else if (answer.error == 0 && type == NBD_CMD_READ && !answer.structured)
+                                wire_receive(w, back, length);
+                }
+                wire_expect_alive(w);
+                wire_close(w);
+        }
+        free(data);
+        free(back);
+}
+
+static void many_connections_that_say_nothing_delay_others_by_the_deadline_at_most(void **state)
+{
+        enum { N = 100 };
+        struct wire *silent[N];
+
+        for (unsigned i = 0; i < N; i++)
+                silent[i] = wire_connect(fixture_path(*state));
+        struct wire *w =
+            wire_open(fixture_path(*state), "vol", true); /* after 64 of them have been cut */
+        wire_expect_alive(w);
+        wire_close(w);
+        for (unsigned i = 0; i < N; i++)
+                wire_close(silent[i]);
+}
+
+static void connections_opened_and_closed_at_once(void **state)
+{
+        for (unsigned i = 0; i < 500; i++)
+                wire_close(wire_connect(fixture_path(*state)));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+            TEST(random_bytes_at_every_stage),
+            TEST(a_conversation_cut_anywhere),
+            TEST(random_options_with_random_payloads),
+            TEST(random_requests),
+            TEST(many_connections_that_say_nothing_delay_others_by_the_deadline_at_most),
+            TEST(connections_opened_and_closed_at_once),
+        };
+        return cmocka_run_group_tests_name("nbd hostile", tests, NULL, NULL);
+}

@@ -1,0 +1,436 @@
+/* test_nbd_limits.c - what a connection may hold, how it ends, and that its end hurts nobody. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "tests/protocol/fixture.h"
+#include "tests/protocol/wire.h"
+
+#define MIB (1u << 20)
+
+static int setup(void **state)
+{
+        *state = fixture_start(NULL);
+        return 0;
+}
+
+static int teardown(void **state)
+{
+        fixture_stop(*state, 5000);
+        return 0;
+}
+
+static struct wire *open_vol(void **state)
+{
+        return wire_open(fixture_path(*state), "vol", true);
+}
+
+static void wait_gone(struct fixture *f)
+{
+        while (fixture_n_clients(f) > 0)
+                usleep(1000);
+        assert_int_equal(fixture_n_open(f), 0);
+}
+
+/* ---- bounds ---- */
+
+static void requests_in_flight_are_bounded_and_the_rest_wait_in_the_socket(void **state)
+{
+        enum { N = 300 };
+        struct volume *volume = fixture_volume(*state);
+        struct wire *w = open_vol(state);
+        bool seen[N] = {0};
+
+        fake_hold(volume);
+        for (uint64_t cookie = 0; cookie < N; cookie++)
+                wire_request(w, NBD_CMD_TRIM, 0, cookie, 0, 4096);
+        fake_wait_held(volume, 128);
+        fixture_n_clients(*state); /* the server has had its chance to take more */
+        assert_int_equal(fake_counts(volume).in_flight, 128);
+        fake_release_all(volume);
+        for (unsigned i = 0; i < N; i++) {
+                struct wire_answer answer;
+                wire_answer(w, &answer);
+                assert_int_equal(answer.error, 0);
+                assert_true(answer.cookie < N && !seen[answer.cookie]);
+                seen[answer.cookie] = true;
+        }
+        assert_int_equal(fake_counts(volume).in_flight_max, 128);
+        wire_close(w);
+}
+
+static void bytes_in_flight_are_bounded(void **state)
+{
+        enum { N = 40, LENGTH = 8 * MIB };
+        struct volume *volume = fixture_volume(*state);
+        struct wire *w = open_vol(state);
+        uint8_t *data = malloc(LENGTH);
+
+        fake_hold(volume);
+        for (uint64_t cookie = 0; cookie < N; cookie++)
+                wire_request(w, NBD_CMD_READ, 0, cookie, 0, LENGTH);
+        fake_wait_held(volume, 8);
+        fixture_n_clients(*state);
+        assert_int_equal(fake_counts(volume).in_flight, 8);
+        fake_release_all(volume);
+        for (uint64_t cookie = 0; cookie < N; cookie++)
+                assert_int_equal(wire_read_result(w, cookie, 0, data, LENGTH), 0);
+        assert_true(fake_counts(volume).bytes_in_flight_max <= 64 * MIB);
+        wire_close(w);
+        free(data);
+}
+
+static void a_request_larger_than_the_bound_is_served_alone(void **state)
+{
+        struct nbd_server_options options = {.max_bytes = 100000, .max_requests = 4};
+        struct fixture *f = fixture_start(&options);
+        struct wire *w = wire_open(fixture_path(f), "vol", true);
+        uint8_t *data = malloc(MIB);
+
+        for (uint64_t cookie = 0; cookie < 3; cookie++)
+                wire_request(w, NBD_CMD_READ, 0, cookie, 0, MIB);
+        for (uint64_t cookie = 0; cookie < 3; cookie++)
+                assert_int_equal(wire_read_result(w, cookie, 0, data, MIB), 0);
+        assert_int_equal(fake_counts(fixture_volume(f)).in_flight_max, 1);
+        wire_close(w);
+        fixture_stop(f, 5000);
+        free(data);
+}
+
+static void a_client_that_does_not_read_is_bounded_and_holds_up_nobody(void **state)
+{
+        enum { N = 200 };
+        struct volume *volume = fixture_volume(*state);
+        struct wire *slow = open_vol(state), *other = open_vol(state);
+        uint8_t *data = malloc(MIB);
+
+        for (uint64_t cookie = 0; cookie < N; cookie++)
+                wire_request(slow, NBD_CMD_READ, 0, cookie, 0, MIB);
+        while (fake_counts(volume).submitted[VOLUME_READ] < 64)
+                usleep(1000);
+        for (unsigned i = 0; i < 1000; i++)
+                wire_expect_alive(other);
+        /* 64 MiB, and what the socket has taken */
+        assert_true(fake_counts(volume).submitted[VOLUME_READ] < 80);
+        for (uint64_t cookie = 0; cookie < N; cookie++)
+                assert_int_equal(wire_read_result(slow, cookie, 0, data, MIB), 0);
+        wire_close(slow);
+        wire_close(other);
+        free(data);
+}
+
+static void refused_requests_count_too_while_their_replies_are_not_read(void **state)
+{
+        struct wire *w = open_vol(state), *other = open_vol(state);
+        struct wire_answer answer;
+        enum { N = 20000 };
+
+        for (uint64_t cookie = 0; cookie < N; cookie++) {
+                wire_request(w, 99, 0, cookie, 0, 0);
+                if (cookie % 1000 ==
+                    999) /* read none for long: then the socket would be full both ways */
+                        for (unsigned i = 0; i < 1000; i++)
+                                wire_answer(w, &answer);
+        }
+        wire_expect_alive(other);
+        wire_close(w);
+        wire_close(other);
+}
+
+/* ---- how it ends ---- */
+
+static void a_client_may_vanish_with_requests_in_flight(void **state)
+{
+        struct fixture *f = *state;
+        uint8_t data[4096] = {1};
+
+        for (unsigned structured = 0; structured < 2; structured++) {
+                struct wire *w = wire_open(fixture_path(f), "vol", structured);
+                fake_hold(fixture_volume(f));
+                for (uint64_t cookie = 0; cookie < 20; cookie++) {
+                        wire_write(w, 0, cookie, cookie * 4096, data, sizeof(data));
+                        wire_request(w, NBD_CMD_READ, 0, cookie, 0, MIB);
+                }
+                fake_wait_held(fixture_volume(f), 40);
+                wire_close(w);
+                fixture_n_clients(f);
+                assert_int_equal(fixture_n_open(f), 1); /* the engine has its buffers */
+                fake_release_all(fixture_volume(f));
+                wait_gone(f);
+        }
+}
+
+static void a_client_may_vanish_in_the_middle_of_a_payload(void **state)
+{
+        static const uint32_t lengths[] = {4096, 65536, MIB, 32 * MIB};
+        uint8_t *data = calloc(1, 400000);
+
+        for (unsigned i = 0; i < 4; i++) {
+                struct wire *w = open_vol(state);
+                uint32_t part = lengths[i] - 1 < 400000 ? lengths[i] - 1 : 400000;
+                wire_expect_alive(w);
+                wire_request(w, NBD_CMD_WRITE, 0, 1, 0, lengths[i]);
+                wire_send(w, data, part);
+                fixture_n_clients(*state);
+                wire_close(w);
+                wait_gone(*state);
+        }
+        assert_int_equal(fake_counts(fixture_volume(*state)).submitted[VOLUME_WRITE], 0);
+        free(data);
+}
+
+static void a_client_may_vanish_while_replies_are_being_sent(void **state)
+{
+        struct wire *w = open_vol(state);
+        uint8_t some[5000];
+
+        for (uint64_t cookie = 0; cookie < 50; cookie++)
+                wire_request(w, NBD_CMD_READ, 0, cookie, 0, MIB);
+        wire_receive(w, some, sizeof(some));
+        wire_close(w);
+        wait_gone(*state);
+}
+
+static void a_client_may_vanish_during_the_negotiation(void **state)
+{
+        for (unsigned i = 0; i < 3; i++) {
+                struct wire *w = wire_connect(fixture_path(*state));
+                if (i > 0)
+                        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE);
+                if (i > 1)
+                        wire_option(w, NBD_OPT_GO, "\0\0\0\3vol\0\0", 9);
+                wire_close(w);
+        }
+        wait_gone(*state);
+}
+
+static void the_end_of_the_stream_leaves_replies_to_be_sent(void **state)
+{
+        struct wire *w = open_vol(state);
+        uint8_t *data = malloc(MIB);
+
+        fake_hold(fixture_volume(*state));
+        for (uint64_t cookie = 0; cookie < 5; cookie++)
+                wire_request(w, NBD_CMD_READ, 0, cookie, 0, MIB);
+        wire_shutdown_send(w);
+        fake_wait_held(fixture_volume(*state), 5);
+        fake_release_all(fixture_volume(*state));
+        for (uint64_t cookie = 0; cookie < 5; cookie++)
+                assert_int_equal(wire_read_result(w, cookie, 0, data, MIB), 0);
+        wire_expect_closed(w);
+        wire_close(w);
+        free(data);
+}
+
+static void disc_finishes_what_is_in_flight(void **state)
+{
+        struct wire *w = open_vol(state);
+
+        fake_hold(fixture_volume(*state));
+        wire_request(w, NBD_CMD_FLUSH, 0, 1, 0, 0);
+        wire_request(w, NBD_CMD_DISC, 0, 2, 0, 0);
+        wire_request(w, NBD_CMD_FLUSH, 0, 3, 0, 0); /* comes too late */
+        fake_wait_held(fixture_volume(*state), 1);
+        fake_release_all(fixture_volume(*state));
+        assert_int_equal(wire_result(w, 1), 0);
+        wire_expect_closed(w);
+        assert_int_equal(fake_counts(fixture_volume(*state)).submitted[VOLUME_FLUSH], 1);
+        wire_close(w);
+        wait_gone(*state);
+}
+
+/* ---- cut off by the operator ---- */
+
+static void disconnect(void *arg)
+{
+        co_nbd_server_disconnect(fixture_server(arg), "pool/vol");
+}
+
+static void disconnect_cuts_the_clients_of_one_export_only(void **state)
+{
+        struct wire *a = open_vol(state), *b = wire_open(fixture_path(*state), "", false);
+        struct wire *other = wire_open(fixture_path(*state), "pool/big", true);
+        struct wire *negotiating = wire_connect(fixture_path(*state));
+
+        wire_greet(negotiating, NBD_FLAG_FIXED_NEWSTYLE);
+        wire_expect_alive(a);
+        fixture_run_co(*state, disconnect, *state);
+        assert_int_equal(fixture_n_open(*state), 1);
+        wire_expect_closed(a);
+        wire_expect_closed(b);
+        wire_expect_alive(other);
+        wire_go(negotiating, "vol", NULL, NULL);
+        wire_expect_alive(negotiating);
+        wire_close(a);
+        wire_close(b);
+        wire_close(other);
+        wire_close(negotiating);
+}
+
+static void disconnect_waits_for_the_engine(void **state)
+{
+        struct wire *w = open_vol(state);
+
+        fake_hold(fixture_volume(*state));
+        wire_request(w, NBD_CMD_READ, 0, 1, 0, MIB);
+        fake_wait_held(fixture_volume(*state), 1);
+        fake_release_all(fixture_volume(*state));
+        fixture_run_co(*state, disconnect, *state);
+        assert_int_equal(fixture_n_open(*state), 0);
+        assert_int_equal(fake_counts(fixture_volume(*state)).in_flight, 0);
+        wire_close(w);
+}
+
+/* ---- stop ---- */
+
+static void stopping_answers_what_is_in_flight_and_refuses_what_comes(void **state)
+{
+        struct fixture *f = fixture_start(NULL);
+        struct wire *w = wire_open(fixture_path(f), "vol", true);
+        uint8_t *data = calloc(1, MIB);
+
+        fake_hold(fixture_volume(f));
+        wire_request(w, NBD_CMD_READ, 0, 1, 0, MIB);
+        fake_wait_held(fixture_volume(f), 1);
+        fixture_begin_stop(f, 20000);
+        wire_write(w, 0, 2, 0, data, MIB);
+        assert_int_equal(wire_result(w, 2), NBD_ESHUTDOWN);
+        fake_release_all(fixture_volume(f));
+        assert_int_equal(wire_read_result(w, 1, 0, data, MIB), 0);
+        wire_expect_closed(w);
+        fixture_stop(f, 0);
+        wire_close(w);
+        free(data);
+}
+
+static void stopping_ends_idle_connections_and_listens_no_more(void **state)
+{
+        struct fixture *f = fixture_start(NULL);
+        struct wire *idle = wire_open(fixture_path(f), "vol", true);
+        struct wire *negotiating = wire_connect(fixture_path(f));
+
+        wire_greet(negotiating, NBD_FLAG_FIXED_NEWSTYLE);
+        wire_structured(negotiating);
+        wire_expect_alive(idle);
+        fixture_begin_stop(f, 20000);
+        fixture_wait_stopped(f);
+        wire_expect_closed(idle);
+        wire_expect_closed(negotiating);
+        fixture_stop(f, 0);
+        wire_close(idle);
+        wire_close(negotiating);
+}
+
+static void an_option_that_comes_while_stopping_gets_err_shutdown(void **state)
+{
+        struct fixture *f = fixture_start(NULL);
+        struct wire *w = wire_connect(fixture_path(f)),
+                    *busy = wire_open(fixture_path(f), "vol", true);
+        struct nbd_option header = {be64_make(NBD_OPTION_MAGIC), be32_make(NBD_OPT_LIST),
+                                    be32_make(0)};
+
+        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE);
+        wire_structured(w);
+        fake_hold(fixture_volume(f)); /* keeps the server from having stopped */
+        wire_request(busy, NBD_CMD_FLUSH, 0, 1, 0, 0);
+        fake_wait_held(fixture_volume(f), 1);
+        wire_send(w, &header, 3); /* it is in the middle of one */
+        while (fixture_n_clients(f) != 2)
+                usleep(1000);
+        usleep(20000);
+        fixture_begin_stop(f, 20000);
+        if (wire_try_send(w, (uint8_t *)&header + 3, sizeof(header) - 3))
+                assert_int_equal(wire_final(w, NBD_OPT_LIST), NBD_REP_ERR_SHUTDOWN);
+        wire_expect_closed(w);
+        fake_release_all(fixture_volume(f));
+        assert_int_equal(wire_result(busy, 1), 0);
+        fixture_stop(f, 0);
+        wire_close(w);
+        wire_close(busy);
+}
+
+static void stopping_cuts_off_those_who_do_not_end_in_time(void **state)
+{
+        struct fixture *f = fixture_start(NULL);
+        struct wire *slow = wire_open(fixture_path(f), "vol", true),
+                    *half = wire_open(fixture_path(f), "vol", true);
+
+        for (uint64_t cookie = 0; cookie < 100; cookie++)
+                wire_request(slow, NBD_CMD_READ, 0, cookie, 0, MIB);
+        wire_request(half, NBD_CMD_WRITE, 0, 1, 0, MIB);
+        wire_send(half, slow, sizeof(*slow));
+        while (fake_counts(fixture_volume(f)).submitted[VOLUME_READ] < 64)
+                usleep(1000);
+        fixture_stop(f, 100);
+        wire_drain(slow);
+        wire_drain(half);
+        wire_close(slow);
+        wire_close(half);
+}
+
+static void a_new_connection_after_a_stop_is_not_served(void **state)
+{
+        struct fixture *f = fixture_start(NULL);
+        struct wire *busy = wire_open(fixture_path(f), "vol", true);
+        struct wire *late = wire_connect(fixture_path(f));
+
+        wire_greet(late, NBD_FLAG_FIXED_NEWSTYLE);
+        fixture_stop(f, 0);
+        wire_drain(late);
+        wire_expect_closed(busy);
+        wire_close(late);
+        wire_close(busy);
+}
+
+/* ---- memory ---- */
+
+static void an_idle_connection_gives_its_memory_back_and_goes_on(void **state)
+{
+        struct wire *w = open_vol(state);
+        uint8_t *data = malloc(4 * MIB), *back = malloc(4 * MIB);
+
+        for (unsigned round = 0; round < 2; round++) {
+                memset(data, (int)round + 1, 4 * MIB);
+                wire_write(w, 0, 1, 4096, data, 4 * MIB);
+                assert_int_equal(wire_result(w, 1), 0);
+                assert_int_equal(wire_read(w, 0, 4096, back, 4 * MIB), 0);
+                assert_memory_equal(data, back, 4 * MIB);
+                if (round == 0)
+                        sleep(3); /* two periods of the idle timer */
+        }
+        wire_close(w);
+        free(data);
+        free(back);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+            TEST(requests_in_flight_are_bounded_and_the_rest_wait_in_the_socket),
+            TEST(bytes_in_flight_are_bounded),
+            cmocka_unit_test(a_request_larger_than_the_bound_is_served_alone),
+            TEST(a_client_that_does_not_read_is_bounded_and_holds_up_nobody),
+            TEST(refused_requests_count_too_while_their_replies_are_not_read),
+            TEST(a_client_may_vanish_with_requests_in_flight),
+            TEST(a_client_may_vanish_in_the_middle_of_a_payload),
+            TEST(a_client_may_vanish_while_replies_are_being_sent),
+            TEST(a_client_may_vanish_during_the_negotiation),
+            TEST(the_end_of_the_stream_leaves_replies_to_be_sent),
+            TEST(disc_finishes_what_is_in_flight),
+            TEST(disconnect_cuts_the_clients_of_one_export_only),
+            TEST(disconnect_waits_for_the_engine),
+            cmocka_unit_test(stopping_answers_what_is_in_flight_and_refuses_what_comes),
+            cmocka_unit_test(stopping_ends_idle_connections_and_listens_no_more),
+            cmocka_unit_test(an_option_that_comes_while_stopping_gets_err_shutdown),
+            cmocka_unit_test(stopping_cuts_off_those_who_do_not_end_in_time),
+            cmocka_unit_test(a_new_connection_after_a_stop_is_not_served),
+            TEST(an_idle_connection_gives_its_memory_back_and_goes_on),
+        };
+        return cmocka_run_group_tests_name("nbd limits", tests, NULL, NULL);
+}

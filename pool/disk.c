@@ -9,6 +9,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -152,6 +153,53 @@ static int do_now(struct disk *d, struct member_io *io)
         return -EINVAL;
 }
 
+/* ---- discarding on block devices ----
+ *
+ * fallocate(2) would do, but there it means "make it zeroes": disks that cannot do that by
+ * forgetting either refuse it or write the zeroes. BLKDISCARD asks for no more than is wanted. It
+ * blocks, and io_uring has it only since Linux 6.12, so a thread makes the call: discards are rare
+ * and large. One at a time. */
+
+static void *discard_in_thread(void *arg)
+{
+        struct disk *d = arg;
+        uint64_t range[2] = {d->start_bytes + d->discarding->offset, d->discarding->length};
+
+        d->discard_result = ioctl(d->fd, BLKDISCARD, range) < 0 ? -errno : 0;
+        loop_post_remote(d->base.loop, &d->discard_task);
+        return NULL;
+}
+
+static void discard_next(struct disk *d)
+{
+        if (d->discarding || list_empty(&d->to_discard))
+                return;
+        d->discarding = container_of(d->to_discard.next, struct member_io, link);
+        list_remove(&d->discarding->link);
+        d->has_thread = pthread_create(&d->thread, NULL, discard_in_thread, d) == 0;
+        if (!d->has_thread)
+                (void)discard_in_thread(d);
+}
+
+static void discard_on_block(struct disk *d, struct member_io *io)
+{
+        list_append(&d->to_discard, &io->link);
+        discard_next(d);
+}
+
+static void discard_done(struct loop_task *task)
+{
+        struct disk *d = container_of(task, struct disk, discard_task);
+        struct member_io *io = d->discarding;
+        int result = discard_result(d, d->discard_result);
+
+        if (d->has_thread)
+                pthread_join(d->thread, NULL);
+        d->discarding = NULL;
+        discard_next(d);
+        finish(io, result); /* last: it may close the member */
+}
+
 /* ---- members on disks ---- */
 
 static void call_done(struct loop_io *lio, int result);
@@ -215,6 +263,8 @@ static void disk_submit(struct member *m, struct member_io *io)
                 answer(d, io, 0);
         else if (d->in_memory)
                 answer(d, io, do_now(d, io));
+        else if (io->op == MEMBER_DISCARD && d->is_block)
+                discard_on_block(d, io);
         else
                 call_start(d, io);
 }
@@ -223,7 +273,7 @@ static void disk_close(struct member *m)
 {
         struct disk *d = disk_of(m);
 
-        assert(list_empty(&d->answered));
+        assert(list_empty(&d->answered) && !d->discarding);
         disk_close_fd(&d->fd); /* lets go of the lock */
         free(m->path);
         free(d);
@@ -397,6 +447,8 @@ int co_disk_open_fd(struct loop *loop, int fd, const char *path, const struct di
         d->base.path = strdup(path);
         d->answer_task.run = answer_all;
         list_init(&d->answered);
+        d->discard_task.run = discard_done;
+        list_init(&d->to_discard);
         r = d->base.path ? co_set_up(d, options, err) : error_set(err, -ENOMEM, "out of memory");
         if (r < 0) {
                 disk_close(&d->base);
@@ -426,7 +478,7 @@ static int sync_folder_of(const char *path, struct error *err)
 static int create_file(const char *path, uint64_t size_bytes, struct error *err)
 {
         CLEANUP_FD int fd = -1;
-        int r, result;
+        int r;
 
         if (size_bytes > INT64_MAX)
                 return error_set(err, -EFBIG, "cannot make '%s': no file can be that large", path);
@@ -446,9 +498,7 @@ static int create_file(const char *path, uint64_t size_bytes, struct error *err)
                 (void)unlink(path);
                 return r;
         }
-        result = fd;
-        fd = -1;
-        return result;
+        return disk_take_fd(&fd);
 }
 
 static int co_open_existing(const char *path, const struct disk_options *options, struct error *err)

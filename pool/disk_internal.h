@@ -1,5 +1,6 @@
 /* disk_internal.h - what the disk_*.c files share. */
 #pragma once
+#include <pthread.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -17,6 +18,13 @@ struct disk {
         uint64_t start_bytes;  /* where the member begins on it: its partition's start, else 0 */
         struct list answered;  /* done, to be told from answer_task */
         struct loop_task answer_task;
+        /* Block devices: discards that wait, the one that a thread is at, and what became of it. */
+        struct list to_discard;
+        struct member_io *discarding;
+        struct loop_task discard_task;
+        pthread_t thread;
+        bool has_thread;
+        int discard_result;
 };
 
 static inline struct disk *disk_of(struct member *m)
@@ -28,6 +36,14 @@ static inline void disk_close_fd(int *fd)
 {
         if (*fd >= 0)
                 close(*fd);
+}
+/* The descriptor, no longer to be closed at the end of the block. */
+static inline int disk_take_fd(int *fd)
+{
+        int taken = *fd;
+
+        *fd = -1;
+        return taken;
 }
 #define CLEANUP_FD __attribute__((cleanup(disk_close_fd)))
 

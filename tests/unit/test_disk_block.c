@@ -313,6 +313,50 @@ static void test_discard_reaches_the_file_under_the_device(void **state)
         free(data);
 }
 
+struct parallel {
+        struct member_io io;
+        struct loop *loop;
+        unsigned *n_left;
+};
+
+static void parallel_done(struct member_io *io, int result)
+{
+        struct parallel *p = container_of(io, struct parallel, io);
+
+        assert_int_equal(result, 0);
+        if (--*p->n_left == 0)
+                loop_stop(p->loop);
+}
+
+static void test_discards_in_flight_together_are_all_done(void **state)
+{
+        enum { N = 16 };
+        struct device *d = *state;
+        struct member *m = must_open(&d->f, d->path);
+        char *data = page_alloc(2 * N * MIB);
+        struct parallel p[N];
+        unsigned n_left = N;
+
+        assert_int_equal(do_io(&d->f, m, MEMBER_WRITE, data, 2 * N * MIB, 0), 0);
+        for (unsigned i = 0; i < N; i++) {
+                p[i] = (struct parallel){.loop = d->f.loop, .n_left = &n_left};
+                p[i].io = (struct member_io){.op = MEMBER_DISCARD,
+                                             .offset = 2 * i * MIB,
+                                             .length = MIB,
+                                             .done = parallel_done};
+                member_submit(m, &p[i].io);
+        }
+        loop_run(d->f.loop);
+        assert_int_equal(n_left, 0);
+        assert_int_equal(do_io(&d->f, m, MEMBER_READ, data, 2 * N * MIB, 0), 0);
+        for (unsigned i = 0; i < 2 * N; i++) {
+                assert_int_equal(data[i * MIB], i % 2 ? 0x5a : 0);
+                assert_int_equal(data[(i + 1) * MIB - 1], i % 2 ? 0x5a : 0);
+        }
+        member_close(m);
+        free(data);
+}
+
 static void test_device_is_had_by_one_at_a_time(void **state)
 {
         struct device *d = *state;
@@ -444,6 +488,7 @@ int main(void)
             cmocka_unit_test(test_disk_too_small_for_its_table_is_refused),
             cmocka_unit_test(test_disk_with_sectors_of_4096_bytes),
             WITH(test_discard_reaches_the_file_under_the_device),
+            WITH(test_discards_in_flight_together_are_all_done),
             WITH(test_device_is_had_by_one_at_a_time),
             WITH(test_exclusive_use_that_is_about_to_end_is_waited_for),
             WITH(test_mounted_device_names_its_mount_point),

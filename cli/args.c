@@ -1,0 +1,150 @@
+/* args.c - options and words of a verb. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+enum { TABLE_MAX = 32 };
+
+static const struct {
+        const char *name;
+        int has_argument;
+        enum cli_option option;
+} known[] = {
+    {"json", no_argument, CLI_JSON},
+    {"yes", no_argument, CLI_YES},
+    {"force", no_argument, CLI_FORCE},
+    {"data", no_argument, CLI_DATA},
+    {"snapshots", no_argument, CLI_SNAPSHOTS},
+    {"discard-current", no_argument, CLI_DISCARD_CURRENT},
+    {"layout", required_argument, CLI_LAYOUT},
+    {"file-size", required_argument, CLI_FILE_SIZE},
+    {"size", required_argument, CLI_SIZE},
+    {"format", required_argument, CLI_FORMAT},
+    {"nbd", required_argument, CLI_NBD},
+    {"control", required_argument, CLI_CONTROL},
+    {"group", required_argument, CLI_GROUP},
+    {"vhost-user", required_argument, CLI_LATER},
+    {"threads", required_argument, CLI_LATER},
+    {"takeover", no_argument, CLI_LATER},
+    {"tls-certificates", required_argument, CLI_LATER},
+    {"tls-psk", required_argument, CLI_LATER},
+};
+#define N_KNOWN (sizeof(known) / sizeof(known[0]))
+
+static void verb_words(const struct cli_verb *verb, char *text, size_t size)
+{
+        snprintf(text, size, "tarn %s%s%s", verb->noun ? verb->noun : "", verb->noun ? " " : "",
+                 verb->name);
+}
+
+static int usage_error(const struct cli_verb *verb, const char *sentence, const char *what)
+{
+        char words[64];
+
+        verb_words(verb, words, sizeof(words));
+        fprintf(stderr, "tarn: ");
+        fprintf(stderr, sentence, what);
+        fprintf(stderr, "\nhint: usage is '%s %s'; '%s --help' says more\n", words, verb->usage,
+                words);
+        return EXIT_USAGE;
+}
+
+static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_option option,
+                const char *name, const char *value)
+{
+        args->given |= option;
+        switch (option) {
+        case CLI_LAYOUT:
+                args->layout = value;
+                break;
+        case CLI_FILE_SIZE:
+                args->file_size = value;
+                break;
+        case CLI_SIZE:
+                args->size = value;
+                break;
+        case CLI_FORMAT:
+                args->format = value;
+                break;
+        case CLI_CONTROL:
+                args->control = value;
+                break;
+        case CLI_GROUP:
+                args->group = value;
+                break;
+        case CLI_LATER:
+                args->later = name;
+                break;
+        case CLI_NBD:
+                if (args->n_nbd == CLI_NBD_MAX)
+                        return usage_error(verb, "there are too many options '--%s'", "nbd");
+                args->nbd[args->n_nbd++] = value;
+                break;
+        default:
+                break;
+        }
+        return 0;
+}
+
+static int parse_options(const struct cli_verb *verb, int argc, char **argv, struct cli_args *args)
+{
+        struct option table[TABLE_MAX] = {0};
+        size_t n = 0;
+        int c;
+
+        for (size_t i = 0; i < N_KNOWN; i++)
+                if (verb->options & known[i].option)
+                        table[n++] = (struct option){known[i].name, known[i].has_argument, NULL,
+                                                     (int)i + 256};
+        /* argv[0] stands for the verb; ':' tells a missing argument from an unknown option. */
+        opterr = 0;
+        optind = 1;
+        while ((c = getopt_long(argc, argv, ":", table, NULL)) != -1) {
+                int r;
+
+                if (c == ':')
+                        return usage_error(verb, "option '%s' needs a value", argv[optind - 1]);
+                if (c < 256)
+                        return usage_error(verb, "there is no option '%s' here", argv[optind - 1]);
+                r = keep(verb, args, known[c - 256].option, known[c - 256].name, optarg);
+                if (r != 0)
+                        return r;
+        }
+        args->words = argv + optind;
+        args->n_words = argc - optind;
+        return 0;
+}
+
+int cli_parse(const struct cli_verb *verb, int argc, char **argv, struct cli_args *args)
+{
+        int r;
+
+        *args = (struct cli_args){0};
+        r = parse_options(verb, argc, argv, args);
+        if (r != 0)
+                return r;
+        if (args->n_words < verb->min_words)
+                return usage_error(verb, "'%s' needs more arguments", verb->name);
+        if (verb->max_words >= 0 && args->n_words > verb->max_words)
+                return usage_error(verb, "there is one argument too many: '%s'",
+                                   args->words[verb->max_words]);
+        return 0;
+}
+
+int cli_split(const char *word, char **ret_pool, const char **ret_rest, struct error *err)
+{
+        const char *slash = strrchr(word, '/');
+
+        if (!slash || slash == word || slash[1] == '\0') {
+                error_set(err, -EINVAL, "'%s' does not name a pool and a volume", word);
+                return error_hint(err, "write POOL/VOLUME, or POOL/VOLUME@SNAPSHOT");
+        }
+        *ret_pool = strndup(word, (size_t)(slash - word));
+        if (!*ret_pool)
+                return error_set(err, -ENOMEM, "out of memory");
+        *ret_rest = slash + 1;
+        return 0;
+}

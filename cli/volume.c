@@ -1,0 +1,335 @@
+/* volume.c - tarn volume ... */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/list.h"
+
+/* One request about POOL/REST: the pool goes into the call, the rest into field @key. */
+static int call_about(const char *word, const char *key, json_t *request, json_t **ret_reply)
+{
+        struct error e = ERROR_INIT;
+        const char *rest;
+        char *pool;
+        int r;
+
+        if (cli_split(word, &pool, &rest, &e) < 0) {
+                json_decref(request);
+                cli_fail(&e);
+                return e.code;
+        }
+        json_object_set_new(request, key, json_string(rest));
+        r = cli_call(&(struct cli_call){.pool = pool, .request = request}, ret_reply);
+        free(pool);
+        return r;
+}
+
+__attribute__((format(printf, 3, 4))) static int done(int r, json_t *reply, const char *format, ...)
+{
+        va_list ap;
+
+        if (r < 0)
+                return EXIT_FAILURE;
+        json_decref(reply);
+        va_start(ap, format);
+        vprintf(format, ap);
+        va_end(ap);
+        return EXIT_SUCCESS;
+}
+
+static int parse_size(const char *text, uint64_t *ret)
+{
+        struct error e = ERROR_INIT;
+        int r = size_parse(text, ret, &e);
+
+        if (r < 0)
+                cli_fail(&e);
+        return r;
+}
+
+static int run_create(const struct cli_verb *verb, const struct cli_args *args)
+{
+        json_t *reply = NULL;
+        char text[SIZE_TEXT_MAX];
+        uint64_t size;
+        int r;
+
+        if (parse_size(args->words[1], &size) < 0)
+                return EXIT_FAILURE;
+        r = call_about(
+            args->words[0], "volume",
+            json_pack("{s:s, s:I}", "command", "volume-create", "size", (json_int_t)size), &reply);
+        return done(r, reply, "created volume '%s' of %s\n", args->words[0],
+                    size_format(size, text));
+}
+
+/* ---- list and show ---- */
+
+static void print_volumes(json_t *volumes)
+{
+        static const struct cli_column columns[] = {{"VOLUME", CLI_LEFT},     {"SIZE", CLI_RIGHT},
+                                                    {"USED", CLI_RIGHT},      {"OWN", CLI_RIGHT},
+                                                    {"SNAPSHOTS", CLI_RIGHT}, {"CREATED", CLI_LEFT},
+                                                    {"ORIGIN", CLI_LEFT}};
+        struct cli_table *t = cli_table_new(columns, 7);
+        json_t *v;
+        size_t i;
+
+        json_array_foreach(volumes, i, v)
+        {
+                struct cli_line *line = cli_table_line(t, NULL);
+                char number[24];
+
+                snprintf(number, sizeof(number), "%llu",
+                         (unsigned long long)cli_number(v, "snapshots"));
+                cli_table_cell(line, 0, cli_text(v, "name"));
+                cli_table_cell(line, 1, cli_size(v, "size"));
+                cli_table_cell(line, 2, cli_size(v, "referenced"));
+                cli_table_cell(line, 3, cli_size(v, "freed_if_deleted"));
+                cli_table_cell(line, 4, number);
+                cli_table_cell(line, 5, cli_time(v, "created"));
+                cli_table_cell(line, 6, cli_text(v, "parent"));
+        }
+        cli_table_finish(t);
+}
+
+static int run_list(const struct cli_verb *verb, const struct cli_args *args)
+{
+        json_t *all = NULL, *volumes;
+        int status = cli_collect("volume-list", args->n_words ? args->words[0] : NULL, "volumes",
+                                 NULL, &all);
+
+        volumes = json_object_get(all, "volumes");
+        if (args->given & CLI_JSON)
+                cli_print_json(all);
+        else if (json_array_size(volumes) > 0)
+                print_volumes(volumes);
+        else if (status == EXIT_SUCCESS)
+                cli_note(
+                    "there are no volumes; 'tarn volume create' makes one, 'tarn image import' "
+                    "fills one");
+        json_decref(all);
+        return status;
+}
+
+static void print_volume(json_t *v)
+{
+        json_t *value, *snapshots = json_object_get(v, "snapshots");
+        const char *key;
+        size_t i;
+
+        printf("volume       %s\n", cli_text(v, "name"));
+        printf("uuid         %s\n", cli_text(v, "uuid"));
+        printf("size         %s (%llu bytes)\n", cli_size(v, "size"),
+               (unsigned long long)cli_number(v, "size"));
+        printf("used         %s, of which %s are its own\n", cli_size(v, "referenced"),
+               cli_size(v, "freed_if_deleted"));
+        printf("created      %s\n", cli_time(v, "created"));
+        if (json_is_string(json_object_get(v, "parent")))
+                printf("origin       %s\n", cli_text(v, "parent"));
+        if (cli_text(v, "used_by")[0])
+                printf("in use by    %s\n", cli_text(v, "used_by"));
+        json_object_foreach(json_object_get(v, "properties"), key, value)
+            printf("%-12s %s\n", key, json_string_value(value));
+        json_array_foreach(snapshots, i, value)
+            printf("%-12s %s\n", i == 0 ? "snapshots" : "", json_string_value(value));
+}
+
+static int run_show(const struct cli_verb *verb, const struct cli_args *args)
+{
+        json_t *v = NULL;
+
+        if (call_about(args->words[0], "volume", json_pack("{s:s}", "command", "volume-show"), &v) <
+            0)
+                return EXIT_FAILURE;
+        if (args->given & CLI_JSON)
+                cli_print_json(v);
+        else
+                print_volume(v);
+        json_decref(v);
+        return EXIT_SUCCESS;
+}
+
+/* ---- change ---- */
+
+static json_t *request_with_force(const char *command, const struct cli_args *args)
+{
+        return json_pack("{s:s, s:b}", "command", command, "force", (int)(args->given & CLI_FORCE));
+}
+
+static int run_resize(const struct cli_verb *verb, const struct cli_args *args)
+{
+        json_t *request, *v = NULL, *reply = NULL;
+        char text[SIZE_TEXT_MAX];
+        bool shrink;
+        uint64_t size;
+        int r;
+
+        if (parse_size(args->words[1], &size) < 0 ||
+            call_about(args->words[0], "volume", json_pack("{s:s}", "command", "volume-show"), &v) <
+                0)
+                return EXIT_FAILURE;
+        shrink = size < cli_number(v, "size");
+        if (shrink && size > 0) {
+                bool yes =
+                    cli_confirm(args,
+                                "shrink '%s' from %s to %s? What lies behind the new "
+                                "end is lost.",
+                                args->words[0], cli_size(v, "size"), size_format(size, text));
+
+                if (!yes) {
+                        json_decref(v);
+                        return EXIT_FAILURE;
+                }
+        }
+        json_decref(v);
+        request = request_with_force("volume-resize", args);
+        json_object_set_new(request, "size", json_integer((json_int_t)size));
+        json_object_set_new(request, "shrink", json_boolean(shrink));
+        r = call_about(args->words[0], "volume", request, &reply);
+        return done(r, reply, "volume '%s' has %s now\n", args->words[0], size_format(size, text));
+}
+
+/* NEW may be written with the pool, as the volume is. */
+static int new_name(const char *word, const char *volume, const char **ret)
+{
+        const char *slash = strrchr(word, '/');
+        size_t length = strrchr(volume, '/') ? (size_t)(strrchr(volume, '/') - volume) : 0;
+
+        *ret = slash ? slash + 1 : word;
+        if (!slash || ((size_t)(slash - word) == length && strncmp(word, volume, length) == 0))
+                return 0;
+        fprintf(stderr, "tarn: '%s' is in another pool: a volume stays in its pool\n", word);
+        return -EXDEV;
+}
+
+static int run_rename(const struct cli_verb *verb, const struct cli_args *args)
+{
+        json_t *reply = NULL;
+        const char *name;
+        int r;
+
+        if (new_name(args->words[1], args->words[0], &name) < 0)
+                return EXIT_FAILURE;
+        r = call_about(args->words[0], "volume",
+                       json_pack("{s:s, s:s}", "command", "volume-rename", "new_name", name),
+                       &reply);
+        return done(r, reply, "renamed volume '%s' to '%s'\n", args->words[0], name);
+}
+
+static int run_delete(const struct cli_verb *verb, const struct cli_args *args)
+{
+        json_t *request, *reply = NULL, *v = NULL;
+        size_t n_snapshots;
+        bool with_snapshots = args->given & CLI_SNAPSHOTS, yes;
+        int r;
+
+        if (call_about(args->words[0], "volume", json_pack("{s:s}", "command", "volume-show"), &v) <
+            0)
+                return EXIT_FAILURE;
+        n_snapshots = json_array_size(json_object_get(v, "snapshots"));
+        json_decref(v);
+        if (n_snapshots > 0 && !with_snapshots)
+                yes = true; /* refused below, with a better sentence */
+        else if (n_snapshots > 0)
+                yes = cli_confirm(args, "delete volume '%s' and its %zu snapshot%s?",
+                                  args->words[0], n_snapshots, n_snapshots == 1 ? "" : "s");
+        else
+                yes = cli_confirm(args, "delete volume '%s'?", args->words[0]);
+        if (!yes)
+                return EXIT_FAILURE;
+        request = request_with_force("volume-delete", args);
+        json_object_set_new(request, "snapshots", json_boolean(with_snapshots));
+        r = call_about(args->words[0], "volume", request, &reply);
+        return done(r, reply, "deleted volume '%s'\n", args->words[0]);
+}
+
+static int run_set(const struct cli_verb *verb, const struct cli_args *args)
+{
+        json_t *properties = json_object(), *reply = NULL, *note;
+        size_t i;
+
+        for (int w = 1; w < args->n_words; w++) {
+                const char *equals = strchr(args->words[w], '=');
+                char key[64];
+
+                if (!equals || equals == args->words[w] ||
+                    (size_t)(equals - args->words[w]) >= sizeof(key)) {
+                        json_decref(properties);
+                        fprintf(stderr,
+                                "tarn: '%s' is not a property and its value\nhint: write "
+                                "PROPERTY=VALUE\n",
+                                args->words[w]);
+                        return EXIT_FAILURE;
+                }
+                snprintf(key, sizeof(key), "%.*s", (int)(equals - args->words[w]), args->words[w]);
+                json_object_set_new(properties, key, json_string(equals + 1));
+        }
+        if (call_about(args->words[0], "volume",
+                       json_pack("{s:s, s:o}", "command", "volume-set", "properties", properties),
+                       &reply) < 0)
+                return EXIT_FAILURE;
+        json_array_foreach(json_object_get(reply, "notes"), i, note)
+            cli_note("%s", json_string_value(note));
+        json_decref(reply);
+        return EXIT_SUCCESS;
+}
+
+static int run_clone(const struct cli_verb *verb, const struct cli_args *args)
+{
+        json_t *reply = NULL;
+        const char *name;
+        int r;
+
+        if (new_name(args->words[1], args->words[0], &name) < 0)
+                return EXIT_FAILURE;
+        r = call_about(args->words[0], "snapshot",
+                       json_pack("{s:s, s:s}", "command", "volume-clone", "volume", name), &reply);
+        return done(r, reply, "cloned '%s' as volume '%s'\n", args->words[0], args->words[1]);
+}
+
+const struct cli_verb volume_verbs[] = {
+    {"volume", "create", "POOL/VOLUME SIZE", "make an empty volume",
+     "SIZE takes K, M, G, T (1024); it is a multiple of 512. Space is taken as it is written:\n"
+     "volumes may add up to more than the pool has.\n\n"
+     "Example:\n"
+     "  tarn volume create tank/web 40G\n",
+     0, 2, 2, run_create},
+    {"volume", "list", "[POOL] [--json]", "the volumes, their sizes and what they take",
+     "USED is the data that a volume refers to, OWN what comes back when it is deleted; the\n"
+     "difference is shared with snapshots and clones.\n\n"
+     "  --json   {\"volumes\": [...]}; docs/control.md has the fields\n",
+     CLI_JSON, 0, 1, run_list},
+    {"volume", "show", "POOL/VOLUME [--json]", "all about one volume, with its properties", "",
+     CLI_JSON, 1, 1, run_show},
+    {"volume", "resize", "POOL/VOLUME SIZE [--yes] [--force]", "make a volume larger or smaller",
+     "Growing works while the volume is in use. Shrinking loses what lies behind the new end,\n"
+     "asks first, and is refused while the volume is in use.\n\n"
+     "  --yes     do not ask\n"
+     "  --force   shrink although it is in use; clients are cut off\n",
+     CLI_YES | CLI_FORCE, 2, 2, run_resize},
+    {"volume", "rename", "POOL/VOLUME NEW", "give a volume another name",
+     "Its snapshots go with it. NEW is the name alone, or POOL/NEW.\n", 0, 2, 2, run_rename},
+    {"volume", "delete", "POOL/VOLUME [--snapshots] [--yes] [--force]",
+     "delete a volume; its space comes back in the background",
+     "  --snapshots   delete its snapshots too\n"
+     "  --yes         do not ask\n"
+     "  --force       although it is in use; clients are cut off\n",
+     CLI_SNAPSHOTS | CLI_YES | CLI_FORCE, 1, 1, run_delete},
+    {"volume", "set", "POOL/VOLUME PROPERTY=VALUE...", "change properties",
+     "  iops=N, bandwidth=SIZE         limits; 0 is none\n"
+     "  on-full=wait|enospc            what a writer gets when the pool is full\n"
+     "  discard=on|off                 whether guests may give space back\n"
+     "  compression=off|zstd\n\n"
+     "An empty value takes the default again. A note says where this version of tarn remembers\n"
+     "a value and does not act on it yet.\n",
+     0, 2, -1, run_set},
+    {"volume", "clone", "POOL/VOLUME@SNAPSHOT POOL/NEW", "make a writable copy of a snapshot",
+     "Takes milliseconds and no space, whatever the size.\n", 0, 2, 2, run_clone},
+    {"volume", "attach", "POOL/VOLUME --vhost-user PATH", "offer a volume over vhost-user", "", 0,
+     0, -1, NULL},
+    {"volume", "detach", "POOL/VOLUME", "end an attachment", "", 0, 0, -1, NULL},
+    {0},
+};

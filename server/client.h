@@ -1,0 +1,19 @@
+/* client.h - asking a server over its control socket. Blocking; for commands, not for servers. */
+#pragma once
+#include "server/control.h"
+
+/* Connect to who serves @state's pool.
+ * -ENOENT  nobody does; a socket that a killed server left behind counts as nobody
+ * -EACCES  somebody does, who may not be asked */
+int client_connect(const struct pool_state *state, int *ret_fd, struct error *err);
+
+struct client_call {
+        json_t *request;
+        const int *fds;
+        size_t n_fds;
+        void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
+        void *arg;
+        int signal_fd; /* readable: the user wants to stop; -1: none */
+};
+/* Ask and wait for the reply. A signal hangs up, and the server's answer to that is awaited. */
+int client_run(int fd, const struct client_call *call, json_t **ret_reply, struct error *err);

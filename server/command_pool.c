@@ -1,0 +1,176 @@
+/* command_pool.c - status, add, check. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pool/disk.h"
+#include "server/command.h"
+
+#define ADD_LOCK_WAIT_MS 1000u
+/* A pool that is broken all over has no use for more; the count goes on. */
+#define FINDINGS_MAX 1000u
+
+static json_t *member_json(const struct pool_member_info *m)
+{
+        uint64_t room = m->data_bytes + m->unassigned_bytes + m->metadata_bytes;
+        const struct member_counters *n = m->counters;
+        json_t *j = json_pack("{s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "path", m->path, "uuid",
+                              json_uuid(m->uuid), "size", (json_int_t)m->size_bytes, "used",
+                              (json_int_t)m->used_bytes, "free",
+                              (json_int_t)(room > m->used_bytes ? room - m->used_bytes : 0), "data",
+                              (json_int_t)m->data_bytes, "metadata", (json_int_t)m->metadata_bytes,
+                              "unassigned", (json_int_t)m->unassigned_bytes);
+        json_t *counters =
+            json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads", (json_int_t)n->reads,
+                      "writes", (json_int_t)n->writes, "flushes", (json_int_t)n->flushes,
+                      "discards", (json_int_t)n->discards, "read_bytes", (json_int_t)n->read_bytes,
+                      "write_bytes", (json_int_t)n->write_bytes, "discard_bytes",
+                      (json_int_t)n->discard_bytes, "errors", (json_int_t)n->errors);
+
+        json_object_update(j, counters);
+        json_decref(counters);
+        return j;
+}
+
+static void client_json(const struct nbd_client_info *info, void *arg)
+{
+        json_array_append_new(
+            arg, json_pack("{s:s, s:s?, s:b, s:I, s:I, s:I, s:I, s:I}", "peer", info->peer,
+                           "export", info->export_name, "readonly", info->readonly, "reads",
+                           (json_int_t)info->reads, "writes", (json_int_t)info->writes, "flushes",
+                           (json_int_t)info->flushes, "read_bytes", (json_int_t)info->read_bytes,
+                           "write_bytes", (json_int_t)info->write_bytes));
+}
+
+static json_t *server_json(const struct host *host)
+{
+        json_t *nbd = json_array(), *clients = json_array();
+
+        for (size_t i = 0; i < host->n_nbd_addresses; i++)
+                json_array_append_new(nbd, json_string(host->nbd_addresses[i]));
+        if (host->nbd)
+                nbd_server_each_client(host->nbd, client_json, clients);
+        return json_pack("{s:i, s:s, s:o, s:o}", "pid", (int)getpid(), "control",
+                         host->control_path, "nbd", nbd, "clients", clients);
+}
+
+static void put(json_t *object, const char *key, uint64_t value)
+{
+        json_object_set_new(object, key, json_integer((json_int_t)value));
+}
+
+int co_pool_status(struct command *c, struct error *err)
+{
+        json_t *members = json_array(), *log = json_object(), *r = c->reply;
+        struct pool_info info;
+
+        pool_get_info(c->hp->pool, &info);
+        for (size_t i = 0; i < info.n_members; i++) {
+                struct pool_member_info m;
+
+                pool_get_member_info(c->hp->pool, i, &m);
+                json_array_append_new(members, member_json(&m));
+        }
+        json_object_set_new(r, "name", json_string(info.name));
+        json_object_set_new(r, "uuid", json_uuid(info.uuid));
+        json_object_set_new(r, "layout",
+                            json_string(info.layout == POOL_LAYOUT_CONCAT ? "concat" : "stripe"));
+        put(r, "stripe", info.stripe_bytes);
+        put(r, "slab", info.slab_bytes);
+        put(r, "size", info.size_bytes);
+        put(r, "used", info.used_bytes);
+        put(r, "free", info.free_bytes);
+        put(r, "provisioned", info.provisioned_bytes);
+        put(r, "metadata_used", info.metadata_used_bytes);
+        put(r, "freeing", info.freeing_bytes);
+        put(r, "volumes", info.n_volumes);
+        put(r, "snapshots", info.n_snapshots);
+        put(r, "generation", info.generation);
+        put(r, "epoch", info.epoch);
+        put(r, "checksum_errors", info.checksum_errors);
+        put(r, "repaired_errors", info.repaired_errors);
+        put(log, "used", info.log_used_bytes);
+        put(log, "size", info.log_size_bytes);
+        json_object_set_new(r, "log", log);
+        json_object_set_new(r, "failed", info.failed ? json_string(info.failed) : json_null());
+        /* A one-shot's own way of opening is nobody's business: only damage is told. */
+        json_object_set_new(r, "readonly", json_boolean(info.readonly && c->host->control_path));
+        json_object_set_new(r, "members", members);
+        json_object_set_new(r, "server",
+                            c->host->control_path ? server_json(c->host) : json_null());
+        return 0;
+}
+
+/* Descriptors and "paths" go in pairs. */
+int co_pool_add_members(struct command *c, struct error *err)
+{
+        json_t *paths = json_object_get(c->request, "paths");
+        struct member **members;
+        size_t n = 0;
+        int r = 0;
+
+        if (!json_is_array(paths) || json_array_size(paths) != c->n_fds || c->n_fds == 0)
+                return error_set(err, -EINVAL,
+                                 "the request lacks 'paths', one for each descriptor");
+        members = calloc(c->n_fds, sizeof(*members));
+        if (!members)
+                return error_set(err, -ENOMEM, "out of memory");
+        for (; r == 0 && n < c->n_fds; n++) {
+                const struct disk_options options = {.lock_wait_ms = ADD_LOCK_WAIT_MS};
+                const char *path = json_string_value(json_array_get(paths, n));
+                int fd = fcntl(c->fds[n], F_DUPFD_CLOEXEC, 0);
+
+                if (fd < 0)
+                        r = error_set(err, -errno, "cannot open member %zu: %s", n,
+                                      strerror(errno));
+                else
+                        r = co_disk_open_fd(c->host->loop, fd, path ? path : "?", &options,
+                                            &members[n], err);
+                if (r == 0)
+                        r = co_disk_format(members[n], err);
+        }
+        if (r == 0)
+                r = co_pool_add(c->hp->pool, members, n, err);
+        if (r < 0)
+                for (size_t i = 0; i < n; i++)
+                        member_close(members[i]);
+        else
+                host_pool_save(c->hp);
+        free(members);
+        return r;
+}
+
+struct checking {
+        struct command *c;
+        json_t *findings;
+};
+
+static void keep_finding(void *arg, const char *sentence)
+{
+        struct checking *checking = arg;
+
+        if (json_array_size(checking->findings) < FINDINGS_MAX)
+                json_array_append_new(checking->findings, json_string(sentence));
+}
+
+static void pass_progress(void *arg, uint64_t done, uint64_t total)
+{
+        struct checking *checking = arg;
+
+        command_progress(checking->c, done, total, NULL);
+}
+
+int co_pool_check_all(struct command *c, struct error *err)
+{
+        struct checking checking = {.c = c, .findings = json_array()};
+        const struct pool_check_callbacks callbacks = {
+            .finding = keep_finding, .progress = pass_progress, .arg = &checking};
+        uint64_t n = 0;
+        int r = co_pool_check(c->hp->pool, command_flag(c, "data"), &callbacks, &n, err);
+
+        json_object_set_new(c->reply, "findings", checking.findings);
+        put(c->reply, "n_findings", n);
+        return r;
+}

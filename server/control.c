@@ -1,0 +1,445 @@
+/* control.c - the server's end of the control socket: one coroutine a client. */
+#include "server/control.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/coroutine.h"
+#include "common/log.h"
+
+#define RECEIVE_SIZE 16384u
+/* After accept() failed for want of descriptors or memory. */
+#define ACCEPT_RETRY_NS UINT64_C(100000000)
+/* How long the last reply may take to be taken when the server stops. */
+#define GIVE_UP_NS UINT64_C(2000000000)
+
+struct control {
+        struct host *host;
+        int fd;
+        struct list clients;
+        unsigned n_clients;
+        bool stopping, accepting;
+        struct loop_io *waiting; /* accept() under way */
+        struct loop_timer give_up;
+        struct co_queue ended;
+};
+
+struct client {
+        struct list link;
+        struct control *control;
+        int fd;
+        struct loop_io *waiting; /* what co_stop cancels; NULL while none is under way */
+        char *line;              /* what was received and not yet used */
+        size_t length, room;
+        int fds[COMMAND_FDS_MAX];
+        size_t n_fds;
+        /* While a command runs: */
+        struct command_caller caller;
+        struct loop_io hangup;
+        bool watching;
+        struct co *co;
+};
+
+static void close_fds(struct client *c)
+{
+        for (size_t i = 0; i < c->n_fds; i++)
+                close(c->fds[i]);
+        c->n_fds = 0;
+}
+
+static void client_free(struct client *c)
+{
+        struct control *control = c->control;
+
+        close_fds(c);
+        close(c->fd);
+        free(c->line);
+        list_remove(&c->link);
+        control->n_clients--;
+        free(c);
+        co_wake_all(&control->ended);
+}
+
+/* ---- sending ---- */
+
+static int co_client_io(struct client *c, struct loop_io *io)
+{
+        int r;
+
+        if (c->control->stopping && io->op == LOOP_POLL)
+                return -ECANCELED;
+        c->waiting = io;
+        r = co_io(io);
+        c->waiting = NULL;
+        return r;
+}
+
+static int co_send_all(struct client *c, const char *data, size_t length)
+{
+        while (length > 0) {
+                struct iovec iov = {(void *)data, length};
+                struct loop_io io = {.op = LOOP_SENDMSG, .fd = c->fd, .iov = &iov, .n_iov = 1};
+                int n = co_client_io(c, &io);
+
+                if (n == -EINTR || n == -EAGAIN)
+                        continue;
+                if (n <= 0)
+                        return n < 0 ? n : -EPIPE;
+                data += n;
+                length -= (size_t)n;
+        }
+        return 0;
+}
+
+static int co_send_json(struct client *c, json_t *reply)
+{
+        char *text = reply ? json_dumps(reply, JSON_COMPACT) : NULL;
+        size_t length;
+        int r;
+
+        if (!text)
+                return -ENOMEM;
+        length = strlen(text);
+        text[length] = '\n'; /* in the place of the NUL: the line is sent by its length */
+        r = co_send_all(c, text, length + 1);
+        free(text);
+        return r;
+}
+
+static int co_send_error(struct client *c, const struct error *e)
+{
+        json_t *reply = control_error_json(e);
+        int r = co_send_json(c, reply);
+
+        json_decref(reply);
+        return r;
+}
+
+/* Never waits: a client that does not read gets fewer lines. A line this short goes whole or not at
+ * all (unix(7): sk_buffs of at least a page). */
+static void send_progress(struct command_caller *caller, uint64_t done, uint64_t total)
+{
+        struct client *c = container_of(caller, struct client, caller);
+        char line[128];
+        int n = snprintf(line, sizeof(line), "{\"progress\":{\"done\":%llu,\"total\":%llu}}\n",
+                         (unsigned long long)done, (unsigned long long)total);
+        ssize_t sent = send(c->fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+        if (sent > 0 && sent < n) {
+                shutdown(c->fd, SHUT_RDWR);
+                caller->cancelled = true;
+        }
+}
+
+/* ---- receiving ---- */
+
+static void take_fds(struct client *c, struct msghdr *msg)
+{
+        for (struct cmsghdr *h = CMSG_FIRSTHDR(msg); h; h = CMSG_NXTHDR(msg, h)) {
+                size_t n;
+
+                if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+                        continue;
+                n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+                for (size_t i = 0; i < n; i++) {
+                        int fd;
+
+                        memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
+                        if (c->n_fds < COMMAND_FDS_MAX)
+                                c->fds[c->n_fds++] = fd;
+                        else
+                                close(fd);
+                }
+        }
+}
+
+static int make_room(struct client *c)
+{
+        size_t room = c->room ? c->room * 2 : RECEIVE_SIZE;
+        char *line;
+
+        if (c->length < c->room)
+                return 0;
+        if (room > CONTROL_LINE_MAX)
+                return -E2BIG;
+        line = realloc(c->line, room);
+        if (!line)
+                return -ENOMEM;
+        c->line = line;
+        c->room = room;
+        return 0;
+}
+
+/* More bytes, and descriptors; 0 at the end of the stream. */
+static ssize_t co_receive(struct client *c)
+{
+        union {
+                char buffer[CMSG_SPACE(COMMAND_FDS_MAX * sizeof(int))];
+                struct cmsghdr align;
+        } control;
+        struct iovec iov = {c->line + c->length, c->room - c->length};
+        ssize_t n;
+
+        for (;;) {
+                struct loop_io io = {.op = LOOP_POLL, .fd = c->fd, .flags = POLLIN};
+                struct msghdr msg = {.msg_iov = &iov,
+                                     .msg_iovlen = 1,
+                                     .msg_control = control.buffer,
+                                     .msg_controllen = sizeof(control.buffer)};
+                int r = co_client_io(c, &io);
+
+                if (r < 0 && r != -EINTR)
+                        return r;
+                n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+                if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                        continue;
+                if (n < 0)
+                        return -errno;
+                take_fds(c, &msg);
+                return n;
+        }
+}
+
+/* One line, without its end, NUL in its place; *ret_used is what to drop afterwards. 0 at the end
+ * of the stream, 1 with a line. */
+static int co_read_line(struct client *c, size_t *ret_used)
+{
+        size_t looked = 0;
+
+        for (;;) {
+                char *end =
+                    c->length > looked ? memchr(c->line + looked, '\n', c->length - looked) : NULL;
+                ssize_t n;
+                int r;
+
+                if (end) {
+                        *end = '\0';
+                        *ret_used = (size_t)(end - c->line) + 1;
+                        return 1;
+                }
+                looked = c->length;
+                r = make_room(c);
+                if (r < 0)
+                        return r;
+                n = co_receive(c);
+                if (n <= 0)
+                        return (int)n;
+                c->length += (size_t)n;
+        }
+}
+
+/* ---- commands ---- */
+
+static void hung_up(struct loop_io *io, int result)
+{
+        struct client *c = container_of(io, struct client, hangup);
+
+        c->watching = false;
+        if (result > 0)
+                c->caller.cancelled = true;
+        if (c->co)
+                co_wake(c->co);
+}
+
+static void watch_hangup(struct client *c)
+{
+        c->co = NULL;
+        c->watching = true;
+        c->hangup =
+            (struct loop_io){.op = LOOP_POLL, .fd = c->fd, .flags = POLLRDHUP, .done = hung_up};
+        loop_submit(c->control->host->loop, &c->hangup);
+}
+
+static void co_unwatch_hangup(struct client *c)
+{
+        if (!c->watching)
+                return;
+        c->co = co_self();
+        loop_cancel(c->control->host->loop, &c->hangup);
+        while (c->watching)
+                co_suspend();
+        c->co = NULL;
+}
+
+static int co_answer(struct client *c, size_t line_length)
+{
+        struct error e = ERROR_INIT;
+        json_t *request, *reply = NULL;
+        json_error_t why;
+        int r;
+
+        request = json_loadb(c->line, line_length, JSON_REJECT_DUPLICATES, &why);
+        if (!json_is_object(request)) {
+                json_decref(request);
+                error_set(&e, -EINVAL, "a request is a JSON object on one line");
+                return co_send_error(c, &e);
+        }
+        c->caller =
+            (struct command_caller){.progress = send_progress, .cancelled = c->control->stopping};
+        watch_hangup(c);
+        r = co_command_run(c->control->host, request, c->fds, c->n_fds, &c->caller, &reply, &e);
+        co_unwatch_hangup(c);
+        json_decref(request);
+        if (r < 0)
+                return co_send_error(c, &e);
+        json_object_set_new(reply, "ok", json_true());
+        r = co_send_json(c, reply);
+        json_decref(reply);
+        return r;
+}
+
+static void co_client(void *arg)
+{
+        struct client *c = arg;
+        size_t used = 0;
+        int r = 0;
+
+        while (!c->control->stopping && (r = co_read_line(c, &used)) > 0) {
+                r = co_answer(c, used - 1);
+                close_fds(c);
+                if (r < 0)
+                        break;
+                c->length -= used;
+                memmove(c->line, c->line + used, c->length);
+        }
+        if (r == -E2BIG) {
+                struct error e = ERROR_INIT;
+
+                error_set(&e, r, "a request has at most %u bytes", CONTROL_LINE_MAX);
+                co_send_error(c, &e);
+        }
+        client_free(c);
+}
+
+/* ---- accepting ---- */
+
+static void refuse(int fd)
+{
+        struct error e = ERROR_INIT;
+        json_t *reply;
+        char *text;
+
+        error_set(&e, -EMFILE, "the server has %u clients on its control socket, its limit",
+                  CONTROL_CLIENTS_MAX);
+        reply = control_error_json(&e);
+        text = reply ? json_dumps(reply, JSON_COMPACT) : NULL;
+        if (text) {
+                ssize_t n = send(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
+
+                if (n > 0)
+                        n = send(fd, "\n", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        }
+        free(text);
+        json_decref(reply);
+        close(fd);
+}
+
+static void welcome(struct control *control, int fd)
+{
+        struct client *c;
+
+        if (control->n_clients >= CONTROL_CLIENTS_MAX) {
+                refuse(fd);
+                return;
+        }
+        c = calloc(1, sizeof(*c));
+        if (!c) {
+                close(fd);
+                return;
+        }
+        c->control = control;
+        c->fd = fd;
+        list_append(&control->clients, &c->link);
+        control->n_clients++;
+        if (co_spawn(control->host->loop, co_client, c) < 0)
+                client_free(c);
+}
+
+static void co_accept(void *arg)
+{
+        struct control *control = arg;
+
+        while (!control->stopping) {
+                struct loop_io io = {.op = LOOP_ACCEPT, .fd = control->fd};
+                int fd;
+
+                control->waiting = &io;
+                fd = co_io(&io);
+                control->waiting = NULL;
+                if (fd >= 0 && control->stopping)
+                        close(fd);
+                else if (fd >= 0)
+                        welcome(control, fd);
+                else if (fd != -ECANCELED && fd != -EINTR && fd != -EAGAIN && fd != -ECONNABORTED)
+                        co_sleep_ns(ACCEPT_RETRY_NS);
+        }
+        control->accepting = false;
+        co_wake_all(&control->ended);
+}
+
+int control_new(struct host *host, int fd, struct control **ret_control, struct error *err)
+{
+        struct control *control = calloc(1, sizeof(*control));
+
+        if (control) {
+                control->host = host;
+                control->fd = fd;
+                list_init(&control->clients);
+                co_queue_init(&control->ended);
+                control->accepting = true;
+        }
+        if (!control || co_spawn(host->loop, co_accept, control) < 0) {
+                free(control);
+                close(fd);
+                return error_set(err, -ENOMEM, "out of memory");
+        }
+        *ret_control = control;
+        return 0;
+}
+
+/* Clients that do not take their last reply. */
+static void give_up(struct loop_timer *timer)
+{
+        struct control *control = container_of(timer, struct control, give_up);
+
+        list_for_each (it, &control->clients) {
+                struct client *c = container_of(it, struct client, link);
+
+                if (c->waiting)
+                        loop_cancel(control->host->loop, c->waiting);
+        }
+        loop_timer_set(control->host->loop, timer, loop_now_ns(control->host->loop) + GIVE_UP_NS);
+}
+
+void co_control_stop(struct control *control)
+{
+        struct loop *loop = control->host->loop;
+
+        control->stopping = true;
+        if (control->waiting)
+                loop_cancel(loop, control->waiting);
+        list_for_each (it, &control->clients) {
+                struct client *c = container_of(it, struct client, link);
+
+                c->caller.cancelled = true;
+                if (c->waiting && c->waiting->op == LOOP_POLL)
+                        loop_cancel(loop, c->waiting);
+        }
+        control->give_up = (struct loop_timer){.fire = give_up};
+        loop_timer_set(loop, &control->give_up, loop_now_ns(loop) + GIVE_UP_NS);
+        while (control->accepting || !list_empty(&control->clients))
+                co_wait(&control->ended);
+        loop_timer_cancel(loop, &control->give_up);
+}
+
+void control_free(struct control *control)
+{
+        if (!control)
+                return;
+        close(control->fd);
+        free(control);
+}

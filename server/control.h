@@ -1,0 +1,46 @@
+/* control.h - the control socket of 'tarn serve': JSON, one object a line, descriptors by
+ * SCM_RIGHTS.
+ *
+ * A client sends a request and gets, perhaps after lines {"progress":{"done":..,"total":..}}, one
+ * reply:
+ * {"ok":true,...} or {"error":{"code","message","hint"}}; then it may send another. docs/control.md
+ * is the reference.
+ *
+ * Threads    the host's loop.
+ * Errors     0 or -errno. What a client sends is never an error of the server: it is answered, or
+ * the client is dropped. Limits     CONTROL_CLIENTS_MAX clients; CONTROL_LINE_MAX bytes a line;
+ * COMMAND_FDS_MAX descriptors a request. A client that hangs up holds up nobody: short commands
+ * end, long ones are cancelled.
+ */
+#pragma once
+#include "server/command.h"
+
+#define CONTROL_CLIENTS_MAX 64u
+#define CONTROL_LINE_MAX    (1u << 20)
+/* Lists of a million volumes are replies of some 300 bytes an entry. */
+#define CONTROL_REPLY_MAX (UINT64_C(512) << 20)
+
+struct control;
+
+/* Serve @host on the listening socket @fd, which it takes over also on failure. */
+int control_new(struct host *host, int fd, struct control **ret_control, struct error *err);
+/* Accept nobody else, cancel what can be cancelled, wait until every command has been answered. */
+void co_control_stop(struct control *control);
+void control_free(struct control *control); /* after stop; NULL is fine */
+
+/* ---- both ends ---- */
+
+/* {"error":{...}} of @e; NULL when out of memory. */
+json_t *control_error_json(const struct error *e);
+/* Back: fills *err and returns the code. */
+int control_error_parse(const json_t *reply, struct error *err);
+
+/* Listen on a Unix socket of mode 0600, or 0660 of @group where that is not (gid_t)-1. It appears
+ * only once it is listened on. One that nobody listens on any more is replaced. -EADDRINUSE
+ * somebody listens there */
+int socket_listen_unix(const char *path, gid_t group, int *ret_fd, struct error *err);
+/* Connected, blocking. -ECONNREFUSED, -ENOENT: nobody there. */
+int socket_connect_unix(const char *path, int *ret_fd);
+/* "127.0.0.1:10809", "[::1]:10809", "host:10809"; @ret_exposed: others than this host may reach it.
+ */
+int socket_listen_tcp(const char *address, int *ret_fd, bool *ret_exposed, struct error *err);

@@ -1,0 +1,77 @@
+/* host.h - the pools that are open in this process, and who uses what of them.
+ *
+ * A one-shot command makes a host for one pool and ends; 'tarn serve' keeps one.
+ *
+ * Threads    all on one loop.
+ * Ownership  a host owns its pools; host_pool pointers live until the pool is closed.
+ */
+#pragma once
+#include "nbd-server/nbd_server.h"
+#include "server/state.h"
+
+struct host_pool {
+        struct list link;
+        struct host *host;
+        struct pool *pool;
+        struct pool_state *state; /* as it was at open, with the paths found then */
+};
+
+/* An export that an NBD client has open. */
+struct host_export {
+        struct list link;
+        struct host_pool *pool;
+        struct volume *volume;
+        bool readonly;
+        char name[256]; /* as the NBD server knows it; a rename of the volume does not change it */
+};
+
+/* While one stands, nobody can open the volume: from the check that it is unused until it is gone.
+ */
+struct host_bar {
+        struct list link;
+        struct host_pool *pool;
+        const char *volume;
+};
+
+struct host {
+        struct loop *loop;
+        struct list pools;
+        struct list exports;
+        struct list bars;
+        struct nbd_server *nbd;   /* NULL in a one-shot command */
+        const char *control_path; /* NULL in a one-shot command */
+        char **nbd_addresses;
+        size_t n_nbd_addresses;
+};
+
+void host_init(struct host *host, struct loop *loop);
+
+/* Lock the members, open the pool. On success *state is the host's and *state NULL. A changed path
+ * is saved. @cancelled may be NULL. */
+int co_host_open(struct host *host, struct pool_state **state, const struct pool_options *options,
+                 unsigned wait_ms, const bool *cancelled, struct host_pool **ret_pool,
+                 struct error *err);
+/* Checkpoint and close; gone whatever is returned. */
+int co_host_close(struct host_pool *hp, struct error *err);
+/* Close all; the first failure is returned. */
+int co_host_close_all(struct host *host, struct error *err);
+
+/* -ENOENT */
+int host_find(struct host *host, const char *pool_name, struct host_pool **ret_pool,
+              struct error *err);
+
+/* Write down where the members are now. A failure is logged: the members can be searched for. */
+void host_pool_save(struct host_pool *hp);
+
+/* What the NBD server asks (design.md, "Exports"). */
+struct nbd_exports host_exports(struct host *host);
+
+/* Who uses @volume for writing. Up to @max names, separated by ", ", into text; returns how many
+ * there are. */
+unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t size);
+
+/* Make sure that nobody writes to @volume, and that nobody begins to, until host_unbar(). With
+ * @force NBD clients are cut off. -EBUSY, and the sentence names the users */
+int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, const char *verb,
+                bool force, struct error *err);
+void host_unbar(struct host_bar *bar);

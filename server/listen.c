@@ -1,0 +1,203 @@
+/* listen.c - a server's listening sockets. */
+#include "server/listen.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <limits.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "server/control.h"
+#include "server/state.h"
+
+/* State files are read from any working folder. */
+static char *absolute(const char *path)
+{
+        char folder[PATH_MAX], *result = NULL;
+
+        if (path[0] == '/')
+                return strdup(path);
+        if (!getcwd(folder, sizeof(folder)) || asprintf(&result, "%s/%s", folder, path) < 0)
+                return NULL;
+        return result;
+}
+
+static int open_unix(struct sockets *s, const char *path, gid_t group, int *ret_fd, char **ret_path,
+                     struct error *err)
+{
+        struct socket_file *file = &s->files[s->n_files];
+        struct stat st;
+        int r;
+
+        file->path = absolute(path);
+        if (!file->path)
+                return error_set(err, -ENOMEM, "out of memory");
+        r = socket_listen_unix(path, group, ret_fd, err);
+        if (r == 0 && lstat(file->path, &st) < 0)
+                r = error_set(err, -errno, "cannot look at '%s': %s", file->path, strerror(errno));
+        if (r < 0) {
+                free(file->path);
+                return r;
+        }
+        file->device = st.st_dev;
+        file->inode = st.st_ino;
+        s->n_files++;
+        *ret_path = file->path;
+        return 0;
+}
+
+/* The address as it turned out: port 0 is chosen by the kernel. */
+static char *tcp_uri(int fd)
+{
+        struct sockaddr_storage a;
+        socklen_t length = sizeof(a);
+        char host[INET6_ADDRSTRLEN], port[8], *uri = NULL;
+        bool v6;
+        int n;
+
+        if (getsockname(fd, (struct sockaddr *)&a, &length) < 0 ||
+            getnameinfo((struct sockaddr *)&a, length, host, sizeof(host), port, sizeof(port),
+                        NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+                return NULL;
+        v6 = a.ss_family == AF_INET6;
+        n = asprintf(&uri, "nbd://%s%s%s:%s", v6 ? "[" : "", host, v6 ? "]" : "", port);
+        return n < 0 ? NULL : uri;
+}
+
+static int add_nbd(struct sockets *s, const char *spec, gid_t group, struct error *err)
+{
+        size_t i = s->n_nbd;
+        int r;
+
+        if (i == SOCKETS_NBD_MAX)
+                return error_set(err, -EINVAL, "a server listens on at most %u NBD sockets",
+                                 SOCKETS_NBD_MAX);
+        if (strncmp(spec, "unix:", 5) == 0) {
+                char *path;
+
+                r = open_unix(s, spec + 5, group, &s->nbd_fds[i], &path, err);
+                if (r == 0 && asprintf(&s->nbd_addresses[i], "nbd+unix:///?socket=%s", path) < 0)
+                        s->nbd_addresses[i] = NULL;
+        } else if (strncmp(spec, "tcp:", 4) == 0) {
+                bool exposed;
+
+                r = socket_listen_tcp(spec + 4, &s->nbd_fds[i], &exposed, err);
+                if (r == 0)
+                        s->nbd_addresses[i] = tcp_uri(s->nbd_fds[i]);
+                if (r == 0 && exposed)
+                        log_warning("'%s' is open to other hosts, who need no password and see "
+                                    "everything: there is no TLS",
+                                    spec);
+        } else {
+                error_set(err, -EINVAL, "'%s' is not an address to listen on", spec);
+                return error_hint(err, "write unix:PATH, tcp:127.0.0.1:10809 or tcp:[::1]:10809");
+        }
+        if (r < 0)
+                return r;
+        s->n_nbd++;
+        return s->nbd_addresses[i] ? 0 : error_set(err, -ENOMEM, "out of memory");
+}
+
+static int default_path(const char *pool, const char *suffix, char *path, size_t size,
+                        struct error *err)
+{
+        char folder[PATH_MAX];
+        int r = runtime_dir(folder, sizeof(folder), err);
+
+        if (r < 0)
+                return r;
+        if ((size_t)snprintf(path, size, "%s/%s%s", folder, pool, suffix) >= size)
+                return error_set(err, -ENAMETOOLONG, "the socket folder's path is too long");
+        return 0;
+}
+
+static int find_group(const char *name, gid_t *ret_group, struct error *err)
+{
+        struct group *group;
+
+        *ret_group = (gid_t)-1;
+        if (!name)
+                return 0;
+        errno = 0;
+        group = getgrnam(name);
+        if (!group)
+                return error_set(err, -ENOENT, "there is no group '%s'", name);
+        *ret_group = group->gr_gid;
+        return 0;
+}
+
+static int open_all(struct sockets *s, const char *const *pools, size_t n_pools,
+                    const char *const *nbd, size_t n_nbd, const char *control, gid_t group,
+                    struct error *err)
+{
+        char path[PATH_MAX], spec[PATH_MAX + 8];
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < n_nbd; i++)
+                r = add_nbd(s, nbd[i], group, err);
+        for (size_t i = 0; r == 0 && n_nbd == 0 && i < n_pools; i++) {
+                r = default_path(pools[i], ".nbd", path, sizeof(path), err);
+                if (r == 0) {
+                        snprintf(spec, sizeof(spec), "unix:%s", path);
+                        r = add_nbd(s, spec, group, err);
+                }
+        }
+        if (r == 0 && !control) {
+                r = default_path(pools[0], ".control", path, sizeof(path), err);
+                control = path;
+        }
+        return r < 0 ? r : open_unix(s, control, group, &s->control_fd, &s->control_path, err);
+}
+
+int sockets_open(struct sockets *s, const char *const *pools, size_t n_pools,
+                 const char *const *nbd, size_t n_nbd, const char *control, const char *group,
+                 struct error *err)
+{
+        gid_t gid;
+        int r = find_group(group, &gid, err);
+
+        if (r == 0)
+                r = open_all(s, pools, n_pools, nbd, n_nbd, control, gid, err);
+        if (r < 0) {
+                sockets_unlink(s);
+                sockets_close(s);
+        }
+        return r;
+}
+
+void sockets_unlink(struct sockets *s)
+{
+        for (size_t i = 0; i < s->n_files; i++) {
+                struct stat st;
+
+                if (lstat(s->files[i].path, &st) == 0 && st.st_dev == s->files[i].device &&
+                    st.st_ino == s->files[i].inode)
+                        unlink(s->files[i].path);
+        }
+}
+
+void sockets_close(struct sockets *s)
+{
+        if (s->control_fd >= 0)
+                close(s->control_fd);
+        s->control_fd = -1;
+        for (size_t i = 0; i < s->n_nbd; i++) {
+                if (s->nbd_fds[i] >= 0)
+                        close(s->nbd_fds[i]);
+                s->nbd_fds[i] = -1;
+                free(s->nbd_addresses[i]);
+                s->nbd_addresses[i] = NULL;
+        }
+        s->n_nbd = 0;
+        for (size_t i = 0; i < s->n_files; i++)
+                free(s->files[i].path);
+        s->n_files = 0;
+        s->control_path = NULL;
+}

@@ -1,0 +1,36 @@
+/* listen.h - a server's listening sockets: made together, or none. */
+#pragma once
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "common/error.h"
+
+#define SOCKETS_NBD_MAX 64u
+
+struct sockets {
+        char *control_path;
+        int control_fd; /* -1 once somebody else has it */
+        size_t n_nbd;
+        int nbd_fds[SOCKETS_NBD_MAX];
+        char *nbd_addresses[SOCKETS_NBD_MAX]; /* "nbd+unix:///?socket=PATH", "nbd://127.0.0.1:10809"
+                                               */
+        /* What was made in the file system, to be removed at the end if it is still ours. */
+        struct socket_file {
+                char *path;
+                dev_t device;
+                ino_t inode;
+        } files[SOCKETS_NBD_MAX + 1];
+        size_t n_files;
+};
+#define SOCKETS_INIT                                                                               \
+        {                                                                                          \
+                .control_fd = -1                                                                   \
+        }
+
+/* @pools: names for the default paths. @control, @group may be NULL. */
+int sockets_open(struct sockets *s, const char *const *pools, size_t n_pools,
+                 const char *const *nbd, size_t n_nbd, const char *control, const char *group,
+                 struct error *err);
+/* Nobody finds them any more; those connected stay. */
+void sockets_unlink(struct sockets *s);
+void sockets_close(struct sockets *s);

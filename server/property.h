@@ -1,0 +1,15 @@
+/* property.h - the properties a volume may carry: their names, values and defaults. */
+#pragma once
+#include <jansson.h>
+#include <stddef.h>
+
+#include "common/error.h"
+
+/* An empty value takes the property back to its default.
+ * ret_note: a sentence where this version remembers the value without acting on it; else untouched.
+ * -EINVAL  no such property, or a value that it does not take */
+int property_check(const char *key, const char *value, char *ret_note, size_t size,
+                   struct error *err);
+
+/* An object with each property's value where nothing was set. */
+json_t *property_defaults(void);

@@ -1,0 +1,273 @@
+/* serve.c - the server's life: open, listen, wait for a signal, finish. */
+#include "server/serve.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/coroutine.h"
+#include "common/log.h"
+#include "server/client.h"
+#include "server/control.h"
+#include "server/listen.h"
+#include "server/members.h"
+#include "server/session.h"
+
+/* Connections that have not ended by then are cut off. */
+#define NBD_STOP_TIMEOUT_MS 5000u
+/* Between two looks whether another server was quicker. */
+#define LOCK_LOOK_MS 500u
+
+struct server {
+        const struct serve_options *options;
+        struct host host;
+        struct sockets sockets;
+        struct control *control;
+        struct loop_io signal_io;
+        bool watching, stopping;
+        struct co *co;
+        int signal_fd, result;
+        struct error *err;
+};
+
+static void got_signal(struct loop_io *io, int result)
+{
+        struct server *s = container_of(io, struct server, signal_io);
+
+        s->watching = false;
+        s->stopping = true;
+        /* A second signal ends the process as a crash would, which the pools bear. */
+        if (result > 0)
+                signals_default();
+        if (s->co)
+                co_wake(s->co);
+}
+
+/* ---- pools ---- */
+
+static int refuse_second(const struct pool_state *state, struct error *err)
+{
+        int fd, r = client_connect(state, &fd, NULL);
+
+        if (r == -ENOENT)
+                return 0;
+        if (r == 0)
+                close(fd);
+        return error_set(err, -EBUSY, "pool '%s' is already being served, by process %d",
+                         state->name, (int)state->server_pid);
+}
+
+/* Waits for a server that is being killed or stopped to let go, or to turn out to be there to stay.
+ */
+static int co_open_pool(struct server *s, const char *name, struct error *err)
+{
+        const struct pool_options options = {0};
+        unsigned waited_ms = 0;
+        int r;
+
+        do {
+                struct pool_state *state = NULL;
+                struct host_pool *hp;
+
+                r = co_pool_resolve(s->host.loop, name, &state, err);
+                if (r == 0)
+                        r = refuse_second(state, err);
+                if (r < 0) {
+                        state_free(state);
+                        return r;
+                }
+                r = co_host_open(&s->host, &state, &options, LOCK_LOOK_MS, &s->stopping, &hp, err);
+                state_free(state);
+                waited_ms += LOCK_LOOK_MS;
+        } while (r == -EBUSY && waited_ms < MEMBERS_LOCK_WAIT_MS && !s->stopping);
+        return r;
+}
+
+static int co_open_pools(struct server *s, struct error *err)
+{
+        for (size_t i = 0; i < s->options->n_pools; i++) {
+                int r = co_open_pool(s, s->options->pools[i], err);
+
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* ---- who serves, in the state files ---- */
+
+/* A pool that was named by a path and is not known here becomes known: commands find its server
+ * this way. */
+static int claim(struct server *s, struct host_pool *hp, bool serving, struct error *err)
+{
+        struct pool_state *state = NULL;
+        int lock, r;
+
+        lock = state_lock(err);
+        if (lock < 0)
+                return lock;
+        r = state_load(hp->state->name, &state, NULL);
+        if (r == 0 && memcmp(state->uuid, hp->state->uuid, 16) != 0)
+                r = error_set(err, -EEXIST, "another pool '%s' is known here", hp->state->name);
+        else if (r == -ENOENT)
+                r = state_save(hp->state, err) < 0 ? -EIO
+                                                   : state_load(hp->state->name, &state, err);
+        if (r == 0 && serving) {
+                r = state_set_server(state, s->host.control_path, getpid(), s->host.nbd_addresses,
+                                     s->host.n_nbd_addresses);
+                if (r < 0)
+                        error_set(err, r, "out of memory");
+        }
+        if (r == 0 && !serving) {
+                /* Unless another server took over after this one's sockets were gone. */
+                if (state->server_pid == getpid())
+                        state_clear_server(state);
+        }
+        if (r == 0)
+                r = state_save(state, err);
+        state_free(state);
+        state_unlock(lock);
+        return r;
+}
+
+static int claim_all(struct server *s, struct error *err)
+{
+        list_for_each (it, &s->host.pools) {
+                int r = claim(s, container_of(it, struct host_pool, link), true, err);
+
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static void release_all(struct server *s)
+{
+        list_for_each (it, &s->host.pools) {
+                struct error e = ERROR_INIT;
+
+                if (claim(s, container_of(it, struct host_pool, link), false, &e) < 0)
+                        log_warning("%s", e.message);
+        }
+}
+
+/* ---- sockets ---- */
+
+static int start_nbd(struct server *s, struct error *err)
+{
+        const struct nbd_server_options options = {0};
+        const struct nbd_exports exports = host_exports(&s->host);
+        int r = nbd_server_new(s->host.loop, &options, &exports, &s->host.nbd, err);
+
+        for (size_t i = 0; r == 0 && i < s->sockets.n_nbd; i++) {
+                r = nbd_server_listen(s->host.nbd, s->sockets.nbd_fds[i], err);
+                s->sockets.nbd_fds[i] = -1;
+        }
+        return r;
+}
+
+static int start_control(struct server *s, struct error *err)
+{
+        int fd = s->sockets.control_fd;
+
+        s->sockets.control_fd = -1;
+        return control_new(&s->host, fd, &s->control, err);
+}
+
+static int co_start(struct server *s, struct error *err)
+{
+        const struct serve_options *o = s->options;
+        const char *names[SERVE_POOLS_MAX];
+        size_t n = 0;
+        int r;
+
+        list_for_each (it, &s->host.pools)
+                names[n++] = container_of(it, struct host_pool, link)->state->name;
+        r = sockets_open(&s->sockets, names, n, o->nbd, o->n_nbd, o->control, o->group, err);
+        if (r < 0)
+                return r;
+        s->host.control_path = s->sockets.control_path;
+        s->host.nbd_addresses = s->sockets.nbd_addresses;
+        s->host.n_nbd_addresses = s->sockets.n_nbd;
+        r = start_nbd(s, err);
+        if (r == 0)
+                r = start_control(s, err);
+        return r < 0 ? r : claim_all(s, err);
+}
+
+/* ---- life ---- */
+
+static void co_stop(struct server *s)
+{
+        sockets_unlink(&s->sockets);
+        if (s->control)
+                co_control_stop(s->control);
+        if (s->host.nbd)
+                co_nbd_server_stop(s->host.nbd, NBD_STOP_TIMEOUT_MS);
+        release_all(s);
+        control_free(s->control);
+        nbd_server_free(s->host.nbd);
+        sockets_close(&s->sockets);
+}
+
+static void co_server(void *arg)
+{
+        struct server *s = arg;
+        struct error closing = ERROR_INIT;
+        int r;
+
+        r = co_open_pools(s, s->err);
+        if (r == 0)
+                r = co_start(s, s->err);
+        if (r == 0) {
+                if (s->options->ready)
+                        s->options->ready(&s->host);
+                s->co = co_self();
+                while (!s->stopping)
+                        co_suspend();
+        } else if (s->stopping && (r == -EBUSY || r == -ECANCELED)) {
+                r = 0; /* told to stop while it waited */
+        }
+        co_stop(s);
+        s->result = r;
+        r = co_host_close_all(&s->host, &closing);
+        if (r < 0 && s->result == 0)
+                s->result = error_set(s->err, r, "%s", closing.message);
+        s->co = co_self();
+        if (s->watching)
+                loop_cancel(s->host.loop, &s->signal_io);
+        while (s->watching)
+                co_suspend();
+}
+
+int serve_run(const struct serve_options *options, struct error *err)
+{
+        struct server s = {.options = options, .err = err, .sockets = SOCKETS_INIT};
+        struct loop *loop = NULL;
+        int r;
+
+        s.signal_fd = signals_open(err);
+        if (s.signal_fd < 0)
+                return s.signal_fd;
+        r = loop_new(LOOP_BACKEND_AUTO, &loop, err);
+        if (r == 0) {
+                host_init(&s.host, loop);
+                s.watching = true;
+                s.signal_io = (struct loop_io){
+                    .op = LOOP_POLL, .fd = s.signal_fd, .flags = POLLIN, .done = got_signal};
+                loop_submit(loop, &s.signal_io);
+                r = co_run(loop, co_server, &s);
+                if (r < 0)
+                        error_set(err, r, "cannot start: %s", strerror(-r));
+                else
+                        r = s.result;
+                loop_free(loop);
+        }
+        close(s.signal_fd);
+        return r;
+}

@@ -1,0 +1,36 @@
+/* session.h - running one command from start to end: by the pool's server where there is one, else
+ * here.
+ *
+ * Blocking, for programs whose whole work is one command. SIGINT and SIGTERM cancel what is long
+ * (import, export, check) and let it clean up; a second one ends the process at once.
+ */
+#pragma once
+#include "server/command.h"
+#include "server/state.h"
+
+struct session {
+        const char *pool; /* a name, or a member's path */
+        json_t *request;  /* its "pool" is filled in */
+        const int *fds;
+        size_t n_fds;
+        void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
+        void *arg;
+        unsigned wait_ms; /* for a pool that another process holds; 0: 30 s */
+};
+int session_run(const struct session *session, json_t **ret_reply, struct error *err);
+
+/* The pool's state, by name or by a member's path. */
+int session_resolve(const char *pool, struct pool_state **ret_state, struct error *err);
+
+/* Run @co(@arg) on a loop of its own, with SIGINT and SIGTERM setting *arg's flag: for work that
+ * has no server (create, import, destroy, image info). */
+struct session_work {
+        int (*co_run)(struct loop *loop, struct session_work *work, struct error *err);
+        bool cancelled;
+};
+int session_do(struct session_work *work, struct error *err);
+
+/* SIGINT and SIGTERM as a descriptor: blocked from here on, before any thread is made. After the
+ * first one was seen, signals_default() lets the next one end the process. */
+int signals_open(struct error *err);
+void signals_default(void);

@@ -1,0 +1,122 @@
+/* setup_disks.c - looking at disks that are to become members. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/size.h"
+#include "pool/disk.h"
+#include "server/setup.h"
+
+static bool same_disk(const struct stat *a, const struct stat *b)
+{
+        if (S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode))
+                return a->st_rdev == b->st_rdev;
+        return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+int setup_check_distinct(const char *const *paths, size_t n_paths, struct error *err)
+{
+        struct stat *st = calloc(n_paths, sizeof(*st));
+        bool *there = calloc(n_paths, sizeof(*there));
+        int r = 0;
+
+        if (!st || !there)
+                r = error_set(err, -ENOMEM, "out of memory");
+        for (size_t i = 0; r == 0 && i < n_paths; i++) {
+                there[i] = stat(paths[i], &st[i]) == 0;
+                for (size_t j = 0; r == 0 && j < i; j++)
+                        if (there[i] && there[j] ? same_disk(&st[i], &st[j])
+                                                 : strcmp(paths[i], paths[j]) == 0)
+                                r = error_set(err, -EEXIST, "'%s' and '%s' are the same disk",
+                                              paths[j], paths[i]);
+        }
+        free(st);
+        free(there);
+        return r;
+}
+
+static int refuse_member(const char *path, const struct pool_label *label, struct error *err)
+{
+        error_set(err, -EEXIST, "'%s' is a member of pool '%s'", path, label->pool_name);
+        return error_hint(err,
+                          "'tarn pool import %s' makes that pool known; --force takes the disk "
+                          "from it, and what that pool holds is lost",
+                          path);
+}
+
+int co_setup_check_disk(struct loop *loop, const char *path, struct error *err)
+{
+        const struct disk_options options = {.readonly = true};
+        struct pool_label label;
+        struct member *m = NULL;
+        char found[128] = "";
+        int r;
+
+        r = co_disk_open(loop, path, &options, &m, err);
+        if (r < 0)
+                return r;
+        r = co_pool_read_label(m, &label, NULL);
+        member_close(m);
+        if (r == 0)
+                return refuse_member(path, &label, err);
+        if (r == -ENOTSUP || r == -EUCLEAN) {
+                error_set(err, -EEXIST, "'%s' is a member of a pool%s", path,
+                          r == -ENOTSUP ? " of a newer format" : ", with damaged labels");
+                return error_hint(err, "--force takes it, and what is on it is lost");
+        }
+        r = disk_probe(path, found, sizeof(found), err);
+        if (r < 0)
+                return r;
+        if (found[0]) {
+                error_set(err, -EEXIST, "'%s' holds data: %s", path, found);
+                return error_hint(err, "--force takes it, and what is on it is lost");
+        }
+        return 0;
+}
+
+static int make_file(const char *path, uint64_t bytes, bool *ret_made, struct error *err)
+{
+        int r = 0, fd;
+
+        fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (fd < 0 && errno == EEXIST)
+                return 0;
+        if (fd < 0)
+                return error_set(err, -errno, "cannot make '%s': %s", path, strerror(errno));
+        *ret_made = true;
+        if (ftruncate(fd, (off_t)bytes) < 0 || fsync(fd) < 0)
+                r = error_set(err, -errno, "cannot make '%s' %llu bytes long: %s", path,
+                              (unsigned long long)bytes, strerror(errno));
+        close(fd);
+        return r;
+}
+
+int setup_make_files(const char *const *paths, size_t n_paths, uint64_t file_bytes, bool *ret_made,
+                     struct error *err)
+{
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < n_paths; i++) {
+                ret_made[i] = false;
+                if (file_bytes > 0) {
+                        r = make_file(paths[i], file_bytes, &ret_made[i], err);
+                } else if (access(paths[i], F_OK) < 0 && errno == ENOENT) {
+                        r = error_set(err, -ENOENT, "there is no disk or file '%s'", paths[i]);
+                        error_hint(err, "--file-size SIZE makes members that do not exist yet, as "
+                                        "sparse files");
+                }
+                if (r < 0)
+                        setup_remove_files(paths, i + 1, ret_made);
+        }
+        return r;
+}
+
+void setup_remove_files(const char *const *paths, size_t n_paths, const bool *made)
+{
+        for (size_t i = 0; i < n_paths; i++)
+                if (made[i])
+                        unlink(paths[i]);
+}

@@ -1,0 +1,199 @@
+/* socket.c - listening and connecting. */
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "server/control.h"
+
+#define BACKLOG 128
+
+static int unix_address(const char *path, struct sockaddr_un *address)
+{
+        *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+        if (strlen(path) >= sizeof(address->sun_path) || path[0] == '\0')
+                return -ENAMETOOLONG;
+        memcpy(address->sun_path, path, strlen(path) + 1);
+        return 0;
+}
+
+int socket_connect_unix(const char *path, int *ret_fd)
+{
+        struct sockaddr_un address;
+        int fd, r = unix_address(path, &address);
+
+        if (r < 0)
+                return r;
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return -errno;
+        if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
+                r = -errno;
+                close(fd);
+                return r;
+        }
+        *ret_fd = fd;
+        return 0;
+}
+
+/* What stands at @path may be replaced: nothing, or a socket that nobody listens on. */
+static int check_free(const char *path, struct error *err)
+{
+        struct stat st;
+        int fd, r;
+
+        if (lstat(path, &st) < 0)
+                return errno == ENOENT ? 0
+                                       : error_set(err, -errno, "cannot look at '%s': %s", path,
+                                                   strerror(errno));
+        if (!S_ISSOCK(st.st_mode))
+                return error_set(err, -EEXIST, "'%s' exists and is not a socket", path);
+        r = socket_connect_unix(path, &fd);
+        if (r == 0)
+                close(fd);
+        if (r == 0 || r == -EAGAIN)
+                return error_set(err, -EADDRINUSE, "another server listens on '%s'", path);
+        return 0;
+}
+
+/* Bound under another name beside @path, given its mode, listened on, renamed. */
+static int bind_beside(int fd, const char *path, const char *tmp, gid_t group)
+{
+        struct sockaddr_un address;
+        int r = unix_address(tmp, &address);
+
+        if (r < 0)
+                return r;
+        unlink(tmp);
+        if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+                return -errno;
+        if (group != (gid_t)-1 && chown(tmp, (uid_t)-1, group) < 0)
+                r = -errno;
+        if (r == 0 && chmod(tmp, group == (gid_t)-1 ? 0600 : 0660) < 0)
+                r = -errno;
+        if (r == 0 && listen(fd, BACKLOG) < 0)
+                r = -errno;
+        if (r == 0 && rename(tmp, path) < 0)
+                r = -errno;
+        if (r < 0)
+                unlink(tmp);
+        return r;
+}
+
+int socket_listen_unix(const char *path, gid_t group, int *ret_fd, struct error *err)
+{
+        char folder[PATH_MAX], tmp[PATH_MAX];
+        struct sockaddr_un address;
+        int fd, folder_fd, r;
+
+        r = unix_address(path, &address);
+        if (r < 0)
+                return error_set(err, r, "'%s' is too long for a socket: %zu characters at most",
+                                 path, sizeof(address.sun_path) - 1);
+        r = check_free(path, err);
+        if (r < 0)
+                return r;
+        snprintf(folder, sizeof(folder), "%s", path);
+        folder_fd = open(dirname(folder), O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (folder_fd < 0)
+                return error_set(err, -errno, "cannot make the socket '%s': %s", path,
+                                 strerror(errno));
+        /* By way of /proc, so that the other name may be longer than the one asked for. */
+        snprintf(tmp, sizeof(tmp), "/proc/self/fd/%d/.tarn-%d.sock", folder_fd, (int)getpid());
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        r = fd < 0 ? -errno : bind_beside(fd, path, tmp, group);
+        close(folder_fd);
+        if (r < 0) {
+                if (fd >= 0)
+                        close(fd);
+                return error_set(err, r, "cannot make the socket '%s': %s", path, strerror(-r));
+        }
+        *ret_fd = fd;
+        return 0;
+}
+
+/* ---- TCP ---- */
+
+static int split_address(const char *address, char *host, size_t host_size, const char **ret_port)
+{
+        const char *colon = strrchr(address, ':');
+        size_t length;
+
+        if (!colon || colon[1] == '\0')
+                return -EINVAL;
+        length = (size_t)(colon - address);
+        if (length >= 2 && address[0] == '[' && address[length - 1] == ']') {
+                address++;
+                length -= 2;
+        } else if (memchr(address, ':', length)) {
+                return -EINVAL; /* an IPv6 address needs its brackets */
+        }
+        if (length >= host_size)
+                return -EINVAL;
+        memcpy(host, address, length);
+        host[length] = '\0';
+        *ret_port = colon + 1;
+        return 0;
+}
+
+static bool is_loopback(const struct sockaddr *a)
+{
+        if (a->sa_family == AF_INET) {
+                const struct sockaddr_in *in = (const struct sockaddr_in *)a;
+
+                return ntohl(in->sin_addr.s_addr) >> 24 == 127;
+        }
+        return a->sa_family == AF_INET6 &&
+               IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)a)->sin6_addr);
+}
+
+static int listen_on(const struct addrinfo *info)
+{
+        int fd, r, on = 1;
+
+        fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return -errno;
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+        if (info->ai_family == AF_INET6)
+                setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+        if (bind(fd, info->ai_addr, info->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0)
+                return fd;
+        r = -errno;
+        close(fd);
+        return r;
+}
+
+int socket_listen_tcp(const char *address, int *ret_fd, bool *ret_exposed, struct error *err)
+{
+        const struct addrinfo want = {
+            .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+        struct addrinfo *found = NULL;
+        char host[256];
+        const char *port;
+        int fd, r;
+
+        if (split_address(address, host, sizeof(host), &port) < 0) {
+                error_set(err, -EINVAL, "'%s' is not an address and port", address);
+                return error_hint(err, "write tcp:127.0.0.1:10809 or tcp:[::1]:10809");
+        }
+        r = getaddrinfo(host[0] ? host : NULL, port, &want, &found);
+        if (r != 0)
+                return error_set(err, -EINVAL, "cannot resolve '%s': %s", address, gai_strerror(r));
+        fd = listen_on(found);
+        *ret_exposed = !is_loopback(found->ai_addr);
+        freeaddrinfo(found);
+        if (fd < 0)
+                return error_set(err, fd, "cannot listen on '%s': %s", address, strerror(-fd));
+        *ret_fd = fd;
+        return 0;
+}

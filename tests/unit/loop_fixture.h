@@ -11,7 +11,7 @@
 static enum loop_backend fixture_backend;
 
 /* Each test gets a loop of its own as *state. */
-static int fixture_setup(void **state)
+static inline int fixture_setup(void **state)
 {
         struct loop *loop;
 
@@ -21,7 +21,7 @@ static int fixture_setup(void **state)
         return 0;
 }
 
-static int fixture_teardown(void **state)
+static inline int fixture_teardown(void **state)
 {
         loop_free(*state);
         return 0;

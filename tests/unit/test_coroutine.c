@@ -8,6 +8,19 @@
 #include "common/coroutine.h"
 #include "tests/unit/loop_fixture.h"
 
+/* More than a loop keeps for reuse. ThreadSanitizer takes milliseconds to make a fiber. */
+enum { CROWD = 5000, CROWD_UNDER_TSAN = 300 };
+#if defined(__SANITIZE_THREAD__)
+#define N_CROWD CROWD_UNDER_TSAN
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define N_CROWD CROWD_UNDER_TSAN
+#endif
+#endif
+#ifndef N_CROWD
+#define N_CROWD CROWD
+#endif
+
 static char trace[256];
 
 static void say(const char *what)
@@ -348,7 +361,7 @@ static void sleeps_in_crowd(void *arg)
 
 static void spawns_crowd(void *arg)
 {
-        enum { N = 5000 };
+        enum { N = N_CROWD };
         struct member_of_crowd *members = calloc(N, sizeof(*members));
 
         for (int pass = 0; pass < 2; pass++) {

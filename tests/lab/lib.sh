@@ -1,0 +1,82 @@
+# Sourced by the lab's tests: a folder to work in, a pool's server, and guests.
+# TARN names the binary. What a test starts, it ends by pid.
+set -eu
+lab=$(dirname "$(readlink -f "$0")")
+tarn=${TARN:?names the tarn binary}
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/tarn-lab-test.XXXXXX")
+export TARN_STATE_DIR=$work/state TARN_RUNTIME_DIR=$work
+server='' guest=''
+
+# shellcheck disable=SC2317  # called by the traps
+clean_up() {
+        for process in $guest $server; do
+                kill "$process" 2>/dev/null || true
+        done
+        wait
+        rm -rf "$work"
+}
+trap clean_up EXIT
+trap 'exit 143' TERM INT HUP
+
+fail() {
+        printf 'FAIL: %s\n' "$1" >&2
+        exit 1
+}
+
+# Waits up to SECONDS until COMMAND succeeds.
+wait_until() { # SECONDS COMMAND...
+        local tries=$(($1 * 20))
+        shift
+        while ! "$@"; do
+                tries=$((tries - 1))
+                [ $tries -gt 0 ] || return 1
+                sleep 0.05
+        done
+}
+
+# Serves POOL at $work/nbd.
+start_server() { # POOL
+        rm -f "$work/nbd"
+        "$tarn" serve "$1" --nbd "unix:$work/nbd" &
+        server=$!
+        wait_until 60 server_is_up || fail "the server does not serve"
+}
+
+server_is_up() {
+        kill -0 "$server" 2>/dev/null || fail "the server ended at its start"
+        [ -S "$work/nbd" ]
+}
+
+kill_server() {
+        kill -9 "$server"
+        wait "$server" 2>/dev/null || true
+        server=
+}
+
+stop_server() {
+        local status=0
+        kill "$server"
+        wait "$server" || status=$?
+        server=
+        [ $status = 0 ] || fail "the server's exit status is $status"
+}
+
+# tests/lab/run; a machine that cannot run it skips the test.
+lab() {
+        local status=0
+        "$lab/run" "$@" || status=$?
+        [ $status != 77 ] || exit 77
+        return $status
+}
+
+# The same in the background, with output in $work/output.
+start_guest() {
+        "$lab/run" "$@" >"$work/output" 2>"$work/guest-errors" &
+        guest=$!
+}
+
+end_guest() {
+        kill "$guest" 2>/dev/null || true
+        wait "$guest" 2>/dev/null || true
+        guest=
+}

@@ -27,13 +27,14 @@ static const char usage[] =
     "  --plan NAME      explore that one run\n"
     "  --replay STATE   look at that one state, as printed: PLAN:POINT:CHOICES[:POINT:CHOICES]\n"
     "  --kept LIST      with --plan and --replay: only these operations of the run, as printed\n"
-    "  --show           with --plan: print its operations\n";
+    "  --show           with --plan: print its operations\n"
+    "  --as-found       do not shorten the list of operations of a violation\n";
 
 struct options {
         struct settings settings;
         const char *plan, *replay;
         bool kept[OPS_MAX];
-        bool has_kept, show;
+        bool has_kept, show, as_found;
 };
 
 /* ---- shrinking ---- */
@@ -96,7 +97,7 @@ static void print_violation(const struct worker *worker, const struct plan *plan
         print_ops(stdout, plan, kept);
 }
 
-static void report(struct worker *worker)
+static void report(struct worker *worker, bool as_found)
 {
         static struct plan plan;
         bool kept[OPS_MAX];
@@ -107,6 +108,8 @@ static void report(struct worker *worker)
         printf("VIOLATION, as found:\n");
         print_violation(worker, &plan, kept);
         fflush(stdout);
+        if (as_found)
+                return;
         shrink(&plan, kept, worker);
         printf("VIOLATION, shortened:\n");
         print_violation(worker, &plan, kept);
@@ -157,7 +160,7 @@ static int run_all(const struct options *options)
                 if (workers[i].violation.found) {
                         struct worker copy = workers[i];
 
-                        report(&copy);
+                        report(&copy, options->as_found);
                         status = 1;
                 }
         print_figures(workers, options->settings.n_jobs, &options->settings, started);
@@ -247,6 +250,9 @@ static bool parse_option(int c, const char *text, struct options *options)
         case 'w':
                 options->show = true;
                 return true;
+        case 'f':
+                options->as_found = true;
+                return true;
         case 'a':
                 s->alphabet = text;
                 return strspn(text, ops_letters) == strlen(text) && text[0] != '\0';
@@ -287,7 +293,7 @@ int main(int argc, char **argv)
             {"alphabet", 1, NULL, 'a'}, {"ops", 1, NULL, 'o'},     {"seed", 1, NULL, 'S'},
             {"members", 1, NULL, 'M'},  {"jobs", 1, NULL, 'j'},    {"plan", 1, NULL, 'p'},
             {"replay", 1, NULL, 'r'},   {"kept", 1, NULL, 'k'},    {"show", 0, NULL, 'w'},
-            {NULL, 0, NULL, 0},
+            {"as-found", 0, NULL, 'f'}, {NULL, 0, NULL, 0},
         };
         static struct options options = {
             .settings = {.seed = 1,

@@ -1,13 +1,11 @@
 /* recover.c - see recover.h */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/coroutine.h"
 #include "pool/pool.h"
+#include "tests/crash/loops.h"
 #include "tests/crash/observe.h"
 #include "tests/crash/recover.h"
-#include "tests/sim/sim_loop.h"
 #include "tests/sim/sim_random.h"
 
 struct recoverer {
@@ -187,13 +185,14 @@ static void co_recoverer(void *arg)
 bool recover(const struct recovery *q, struct observed *ret_observed, char *text, size_t text_size)
 {
         struct recoverer r = {
-            .q = q, .text = text, .text_size = text_size, .stage = "at the start"};
+            .q = q,
+            .loop = loop_borrow(),
+            .text = text,
+            .text_size = text_size,
+            .stage = "at the start",
+        };
+        const char *reason;
 
-        if (sim_loop_new(q->plan->seed, true, &r.loop) < 0) {
-                set_reason(&r, "no memory");
-                return false;
-        }
-        sim_loop_set_step_limit(r.loop, RUN_STEPS_MAX);
         for (unsigned i = 0; i < q->n_images; i++) {
                 struct sim_disk_options options = {.seed = sim_mix(q->plan->seed ^ i)};
 
@@ -201,13 +200,11 @@ bool recover(const struct recovery *q, struct observed *ret_observed, char *text
                 if (q->points != NULL)
                         sim_disk_set_hook(r.disks[i], on_event, &r);
         }
-        co_run(r.loop, co_recoverer, &r);
-        if (!r.ended) {
-                set_reason(&r, sim_loop_end(r.loop) == SIM_LOOP_IDLE ? "nothing goes on any more"
-                                                                     : "it goes on for ever");
-                return false; /* what hangs cannot be taken apart */
+        if (!loop_run_entry(q->plan->seed, co_recoverer, &r, &reason)) {
+                if (r.well || !r.ended)
+                        set_reason(&r, reason);
+                return false; /* and nothing is released: it may still be in use */
         }
-        loop_free(r.loop);
         for (unsigned i = 0; i < q->n_images; i++)
                 sim_disk_free(r.disks[i]);
         if (r.well)

@@ -1,15 +1,14 @@
 /* run.c - see run.h. One coroutine goes through the plan and starts an operation as soon as it may
  * overlap with what is in flight; each runs as a coroutine of its own (run_ops.c). */
-#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "tests/crash/model_impl.h"
+#include "tests/crash/loops.h"
 #include "tests/crash/observe.h"
 #include "tests/crash/run_impl.h"
-#include "tests/sim/sim_loop.h"
 #include "tests/sim/sim_random.h"
 
 void runner_fail(struct runner *runner, const char *format, ...)
@@ -195,6 +194,8 @@ static bool may_start(const struct runner *runner, const struct op *op)
 {
         const struct slot *slot = &runner->slots[op->volume];
 
+        if (runner->reopening)
+                return false;
         if (runner->in_flight > 0 && (op->alone || runner->in_flight >= runner->plan->depth))
                 return false;
         if (op->kind == OP_REOPEN)
@@ -247,6 +248,8 @@ static void mark(struct runner *runner, const struct running *running, bool on)
         runner->in_flight += change;
         if (op->kind == OP_ADD)
                 runner->adding = on;
+        if (op->kind == OP_REOPEN)
+                runner->reopening = on;
         if (op_is_io(op)) {
                 runner->slots[op->volume].io += change;
                 if (op_is_wide(op))
@@ -358,7 +361,6 @@ static void co_runner(void *arg)
         runner_close_handles(runner);
         if (runner->pool != NULL)
                 co_pool_abandon(runner->pool);
-        runner->ended = true;
 }
 
 void run_plan(const struct plan *plan, const bool *kept, struct run *ret_run)
@@ -369,22 +371,15 @@ void run_plan(const struct plan *plan, const bool *kept, struct run *ret_run)
             .kept = kept,
             .model = model_new(),
         };
+        const char *reason;
 
         *ret_run = (struct run){.plan = plan, .model = runner.model};
         co_queue_init(&runner.changed);
-        if (sim_loop_new(plan->seed, true, &runner.loop) < 0) {
-                runner_fail(&runner, "no memory");
-                return;
+        runner.loop = loop_borrow();
+        if (!loop_run_entry(plan->seed, co_runner, &runner, &reason)) {
+                runner_fail(&runner, "after operation %u: %s", runner.op, reason);
+                return; /* and nothing is released: it may still be in use */
         }
-        sim_loop_set_step_limit(runner.loop, RUN_STEPS_MAX);
-        co_run(runner.loop, co_runner, &runner);
-        if (!runner.ended) {
-                runner_fail(&runner, "after operation %u: %s", runner.op,
-                            sim_loop_end(runner.loop) == SIM_LOOP_IDLE ? "nothing goes on any more"
-                                                                       : "it goes on for ever");
-                return; /* what hangs cannot be taken apart */
-        }
-        loop_free(runner.loop);
         for (unsigned i = 0; i < runner.n_disks; i++)
                 sim_disk_free(runner.disks[i]);
 }

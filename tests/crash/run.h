@@ -10,11 +10,10 @@
 #include "tests/crash/ops.h"
 #include "tests/sim/sim_disk.h"
 
-#define DISKS_MAX     8u
-#define DISK_BYTES    (UINT64_C(16) << 20)
-#define REASON_MAX    1400
-#define POINTS_MAX    4000u
-#define RUN_STEPS_MAX UINT64_C(3000000) /* more is an endless loop */
+#define DISKS_MAX  8u
+#define DISK_BYTES (UINT64_C(16) << 20)
+#define REASON_MAX 1400
+#define POINTS_MAX 4000u
 
 struct pool_options;
 

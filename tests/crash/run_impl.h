@@ -23,11 +23,10 @@ struct runner {
         unsigned n_disks;
         struct slot slots[VOLUME_SLOTS];
         unsigned in_flight;
-        bool adding;
+        bool adding, reopening; /* in flight */
         bool capturing;
         unsigned op;             /* the last begun */
         struct co_queue changed; /* something ended */
-        bool ended;
 };
 
 struct running {

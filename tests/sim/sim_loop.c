@@ -216,12 +216,28 @@ int sim_loop_new(uint64_t seed, bool shuffle, struct loop **ret_loop)
                 return -ENOMEM;
         s->base.ops = &sim_loop_ops;
         list_init(&s->base.idle_coroutines);
-        s->now_ns = SIM_LOOP_START_NS;
-        s->shuffle = shuffle;
-        s->end_task = &s->first_task;
-        sim_random_init(&s->random, seed);
+        sim_loop_reset(&s->base, seed, shuffle);
         *ret_loop = &s->base;
         return 0;
+}
+
+uint32_t sim_loop_reset(struct loop *loop, uint64_t seed, bool shuffle)
+{
+        struct sim_loop *s = sim_loop_of(loop);
+        uint32_t n_armed = s->n_heap;
+
+        s->now_ns = SIM_LOOP_START_NS;
+        sim_random_init(&s->random, seed);
+        s->shuffle = shuffle;
+        s->next_order = 0;
+        s->first_task = NULL;
+        s->end_task = &s->first_task;
+        s->n_heap = 0;
+        s->stop = false;
+        s->end = SIM_LOOP_STOPPED;
+        s->steps = s->max_steps = 0;
+        s->n_idle_runs = 0;
+        return n_armed;
 }
 
 enum sim_loop_end sim_loop_end(const struct loop *loop)

@@ -232,6 +232,7 @@ static void co_serve(struct nbd_client *client)
                         request_release(request);
                 else
                         co_request_execute_slow(request);
+                co_yield_loop(); /* many of them hold up nobody else */
         }
 }
 

@@ -11,6 +11,12 @@
 
 enum block_state { BLOCK_HOLE = 0, BLOCK_ZERO = 1, BLOCK_DATA = 2 };
 
+struct pending {
+        struct list link; /* in held or done */
+        struct volume_request *request;
+        int result;
+};
+
 struct volume {
         struct loop *loop;
         uint64_t size_bytes, made_bytes;
@@ -221,22 +227,22 @@ static void count(struct volume *volume, const struct volume_request *r)
 void volume_submit(struct volume *volume, struct volume_request *r)
 {
         uint64_t size = volume_size(volume);
+        struct pending *pending = malloc(sizeof(*pending));
 
+        assert(pending);
         pthread_mutex_lock(&volume->mutex);
-        r->volume = volume;
         count(volume, r);
-        int result = volume->fail[r->op];
+        *pending = (struct pending){.request = r, .result = volume->fail[r->op]};
         if (r->offset > size || r->length > size - r->offset)
-                result = -EINVAL;
-        if (result == 0)
+                pending->result = -EINVAL;
+        if (pending->result == 0)
                 execute(volume, r);
-        r->priv = (void *)(intptr_t)result;
         if (volume->hold) {
-                list_append(&volume->held, &r->link);
+                list_append(&volume->held, &pending->link);
                 volume->n_held++;
                 pthread_cond_broadcast(&volume->changed);
         } else {
-                list_append(&volume->done, &r->link);
+                list_append(&volume->done, &pending->link);
                 loop_post(volume->loop, &volume->task);
         }
         pthread_mutex_unlock(&volume->mutex);
@@ -251,7 +257,7 @@ static void answer_all(struct loop_task *task)
         pthread_mutex_lock(&volume->mutex);
         list_splice(&done, &volume->done);
         list_for_each (it, &done) {
-                struct volume_request *r = container_of(it, struct volume_request, link);
+                const struct volume_request *r = container_of(it, struct pending, link)->request;
                 volume->counts.in_flight--;
                 if (transfers(r))
                         volume->bytes_in_flight -= r->length;
@@ -260,9 +266,12 @@ static void answer_all(struct loop_task *task)
         }
         pthread_mutex_unlock(&volume->mutex);
         while (!list_empty(&done)) {
-                struct volume_request *r = container_of(done.next, struct volume_request, link);
-                list_remove(&r->link);
-                r->done(r, (int)(intptr_t)r->priv);
+                struct pending *pending = container_of(done.next, struct pending, link);
+                struct volume_request *r = pending->request;
+                int result = pending->result;
+                list_remove(&pending->link);
+                free(pending);
+                r->done(r, result);
         }
 }
 

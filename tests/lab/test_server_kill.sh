@@ -6,7 +6,7 @@
 rounds=${ROUNDS:-3}
 uri="nbd+unix:///tank/fs?socket=$work/nbd"
 last=0
-guest_arguments=(--disk "$uri" --program mke2fs --program e2fsck --file "$lab/stamps=lab/stamps")
+guest_arguments=(--disk "$uri" --program mke2fs --program e2fsck --program sync --file "$lab/stamps=lab/stamps")
 
 newest_stamp() {
         sed -n 's/^stamp \([0-9]*\)\r\?$/\1/p' "$work/output" | tail -1

@@ -5,6 +5,8 @@
 #   cache_dir                                      prints the folder for what is worth keeping
 #   own_apt ARG...                                 apt for downloads only, as any user
 
+# shellcheck disable=SC2034  # used by who sources this
+#
 # Everything is named here, also what a usual machine has: a missing name shows only on a bare one.
 packages_build=(
         gcc libc6-dev meson ninja-build pkg-config
@@ -40,11 +42,11 @@ need_packages() {
         [ ${#missing[@]} -gt 0 ] || return 0
         line="apt-get install --no-install-recommends ${missing[*]}"
         if [ "$(id -u)" != 0 ]; then
-                command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; } || {
+                if ! command -v sudo >/dev/null || { [ ! -t 0 ] && ! sudo -n true 2>/dev/null; }; then
                         printf 'Packages are missing. Run this as root, then start again:\n' >&2
                         printf '    apt-get update && %s\n' "$line" >&2
                         exit 1
-                }
+                fi
                 sudo=(sudo)
         fi
         printf '$ %s\n' "${sudo[*]:+sudo }$line"

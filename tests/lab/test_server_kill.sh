@@ -25,8 +25,8 @@ stamps_reach() {
 "$tarn" volume create tank/fs 192M
 for ((round = 1; round <= rounds; round++)); do
         start_server tank
-        start_guest "${guest_arguments[@]}" --timeout 300 --io-errors -- sh /lab/stamps $last load
-        wait_until 240 stamps_reach $((last + 5 + RANDOM % 60)) || fail "the guest is too slow"
+        start_guest "${guest_arguments[@]}" --timeout 300 --io-errors -- sh /lab/stamps "$last" load
+        wait_until 240 stamps_reach $((last + 5 + RANDOM % 30)) || fail "the guest is too slow"
         kill_server
         end_guest
         last=$(newest_stamp)

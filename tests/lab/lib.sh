@@ -80,3 +80,29 @@ end_guest() {
         wait "$guest" 2>/dev/null || true
         guest=
 }
+
+# What tests/lab/stamps needs, and how far it has come.
+stamps_arguments=(--program mke2fs --program e2fsck --program sync --file "$lab/stamps=lab/stamps")
+
+newest_stamp() {
+        sed -n 's/^stamp \([0-9]*\)\r\?$/\1/p' "$work/output" | tail -1
+}
+
+wait_for_stamp() { # NUMBER
+        wait_until 240 stamp_is_there "$1" || fail "the guest is too slow"
+}
+
+stamp_is_there() {
+        local newest
+        kill -0 "$guest" 2>/dev/null || guest_has_ended
+        newest=$(newest_stamp)
+        [ "${newest:-0}" -ge "$1" ]
+}
+
+guest_has_ended() {
+        local status=0
+        wait "$guest" || status=$?
+        cat "$work/output" "$work/guest-errors" >&2
+        [ $status != 77 ] || exit 77
+        fail "the guest ended with status $status"
+}

@@ -26,6 +26,7 @@ static int co_transfer(struct nbd_client *client, enum loop_io_op op, void *data
                 if (n <= 0)
                         return n < 0 ? n : -ECONNRESET;
                 done += (size_t)n;
+                client->between_options = false;
         }
         return 0;
 }
@@ -74,7 +75,6 @@ static int co_receive_option(struct nbd_client *client, struct option *ret_optio
 
         client->between_options = true;
         int r = co_receive(client, &header, sizeof(header));
-        client->between_options = false;
         if (r < 0)
                 return r;
         if (be64_get(header.magic) != NBD_OPTION_MAGIC)

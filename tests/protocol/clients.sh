@@ -205,6 +205,7 @@ run_fio() {
 	done
 }
 
+cd "$dir" # fio leaves files where it runs
 command -v "$tool" >/dev/null || skip "$tool is not installed"
 if [ -n "${TARN:-}" ]; then start_tarn; else start_fake; fi
 uri="nbd+unix:///pool/vol?socket=$socket"

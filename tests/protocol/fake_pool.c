@@ -17,6 +17,10 @@ struct pending {
         int result;
 };
 
+/* Enough for a few connections. No allocation while requests run: tests make those of the server
+ * fail. */
+#define PENDING_MAX 1024
+
 struct volume {
         struct loop *loop;
         uint64_t size_bytes, made_bytes;
@@ -28,7 +32,8 @@ struct volume {
         struct list held;
         unsigned n_held;
         bool hold, posted;
-        struct list done;
+        struct list done, unused;
+        struct pending pendings[PENDING_MAX];
         int fail[VOLUME_ZERO + 1], fail_status;
         struct fake_counts counts;
         uint64_t bytes_in_flight;
@@ -64,6 +69,9 @@ struct volume *fake_volume_new(struct loop *loop, uint64_t size_bytes)
         pthread_cond_init(&volume->changed, NULL);
         list_init(&volume->held);
         list_init(&volume->done);
+        list_init(&volume->unused);
+        for (unsigned i = 0; i < PENDING_MAX; i++)
+                list_append(&volume->unused, &volume->pendings[i].link);
         return volume;
 }
 
@@ -227,12 +235,14 @@ static void count(struct volume *volume, const struct volume_request *r)
 void volume_submit(struct volume *volume, struct volume_request *r)
 {
         uint64_t size = volume_size(volume);
-        struct pending *pending = malloc(sizeof(*pending));
 
-        assert(pending);
         pthread_mutex_lock(&volume->mutex);
+        assert(!list_empty(&volume->unused));
+        struct pending *pending = container_of(volume->unused.next, struct pending, link);
+        list_remove(&pending->link);
         count(volume, r);
-        *pending = (struct pending){.request = r, .result = volume->fail[r->op]};
+        pending->request = r;
+        pending->result = volume->fail[r->op];
         if (r->offset > size || r->length > size - r->offset)
                 pending->result = -EINVAL;
         if (pending->result == 0)
@@ -269,8 +279,10 @@ static void answer_all(struct loop_task *task)
                 struct pending *pending = container_of(done.next, struct pending, link);
                 struct volume_request *r = pending->request;
                 int result = pending->result;
+                pthread_mutex_lock(&volume->mutex);
                 list_remove(&pending->link);
-                free(pending);
+                list_append(&volume->unused, &pending->link);
+                pthread_mutex_unlock(&volume->mutex);
                 r->done(r, result);
         }
 }

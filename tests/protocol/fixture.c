@@ -296,6 +296,11 @@ struct volume *fixture_big(struct fixture *fixture)
         return fixture->big;
 }
 
+struct loop *fixture_loop(struct fixture *fixture)
+{
+        return fixture->loop;
+}
+
 struct nbd_server *fixture_server(struct fixture *fixture)
 {
         return fixture->server;

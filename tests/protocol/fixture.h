@@ -31,6 +31,7 @@ struct volume *fixture_big(struct fixture *fixture);
 /* Run f(arg) on the server's loop, and wait for it; for co_: as a coroutine. */
 void fixture_run(struct fixture *fixture, void (*f)(void *arg), void *arg);
 void fixture_run_co(struct fixture *fixture, void (*co_f)(void *arg), void *arg);
+struct loop *fixture_loop(struct fixture *fixture);
 struct nbd_server *fixture_server(struct fixture *fixture);
 unsigned fixture_n_clients(struct fixture *fixture);
 unsigned fixture_n_open(struct fixture *fixture); /* exports opened and not closed */

@@ -1,5 +1,6 @@
 /* test_nbd_limits.c - what a connection may hold, how it ends, and that its end hurts nobody. */
 #include <errno.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -7,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "common/coroutine.h"
 #include "tests/protocol/fixture.h"
 #include "tests/protocol/wire.h"
 
@@ -271,18 +273,63 @@ static void disconnect_cuts_the_clients_of_one_export_only(void **state)
         wire_close(negotiating);
 }
 
+struct disconnecting {
+        struct fixture *fixture;
+        sem_t done;
+};
+
+static void co_disconnecting(void *arg)
+{
+        struct disconnecting *d = arg;
+
+        co_nbd_server_disconnect(fixture_server(d->fixture), "pool/vol");
+        sem_post(&d->done);
+}
+
+static void spawn_disconnecting(void *arg)
+{
+        struct disconnecting *d = arg;
+
+        assert_int_equal(co_spawn(fixture_loop(d->fixture), co_disconnecting, d), 0);
+}
+
 static void disconnect_waits_for_the_engine(void **state)
 {
+        struct fixture *f = *state;
+        struct disconnecting d = {.fixture = f};
         struct wire *w = open_vol(state);
+        uint8_t data[4096] = {0};
 
-        fake_hold(fixture_volume(*state));
+        sem_init(&d.done, 0, 0);
+        fake_hold(fixture_volume(f));
         wire_request(w, NBD_CMD_READ, 0, 1, 0, MIB);
-        fake_wait_held(fixture_volume(*state), 1);
-        fake_release_all(fixture_volume(*state));
-        fixture_run_co(*state, disconnect, *state);
-        assert_int_equal(fixture_n_open(*state), 0);
-        assert_int_equal(fake_counts(fixture_volume(*state)).in_flight, 0);
+        wire_write(w, 0, 2, 0, data, sizeof(data));
+        wire_request(w, NBD_CMD_FLUSH, 0, 3, 0, 0);
+        wire_request(w, NBD_CMD_BLOCK_STATUS, 0, 4, 0, MIB);
+        fake_wait_held(fixture_volume(f), 3);
+        fixture_run(f, spawn_disconnecting, &d);
+        wire_drain(w); /* cut at once, but its requests live on */
+        assert_int_equal(fixture_n_open(f), 1);
+        assert_int_equal(sem_trywait(&d.done), -1);
+        fake_release_all(fixture_volume(f));
+        while (sem_wait(&d.done) < 0)
+                assert_int_equal(errno, EINTR);
+        assert_int_equal(fixture_n_open(f), 0);
+        sem_destroy(&d.done);
         wire_close(w);
+}
+
+static void a_client_may_be_cut_while_slow_requests_wait(void **state)
+{
+        for (unsigned round = 0; round < 30; round++) {
+                struct wire *w = open_vol(state);
+                for (uint64_t cookie = 0; cookie < 100; cookie++)
+                        wire_request(w, cookie % 3 ? NBD_CMD_BLOCK_STATUS : NBD_CMD_CACHE, 0,
+                                     cookie, 0, 32 * MIB);
+                fixture_run_co(*state, disconnect, *state);
+                assert_int_equal(fixture_n_open(*state), 0);
+                wire_close(w);
+        }
 }
 
 /* ---- stop ---- */
@@ -425,6 +472,7 @@ int main(void)
             TEST(disc_finishes_what_is_in_flight),
             TEST(disconnect_cuts_the_clients_of_one_export_only),
             TEST(disconnect_waits_for_the_engine),
+            TEST(a_client_may_be_cut_while_slow_requests_wait),
             cmocka_unit_test(stopping_answers_what_is_in_flight_and_refuses_what_comes),
             cmocka_unit_test(stopping_ends_idle_connections_and_listens_no_more),
             cmocka_unit_test(an_option_that_comes_while_stopping_gets_err_shutdown),

@@ -589,7 +589,9 @@ static void errors_of_the_engine_are_put_into_the_protocols_words(void **state)
             {-ENOMEM, NBD_ENOMEM}, {-EINVAL, NBD_EINVAL},     {-EOVERFLOW, NBD_EIO},
             {-EUCLEAN, NBD_EIO},   {-EOPNOTSUPP, NBD_EINVAL}, {-ESHUTDOWN, NBD_ESHUTDOWN}};
         struct volume *volume = fixture_volume(*state);
+        struct nbd_status_descriptor extent;
         uint8_t data[4096] = {0};
+        unsigned n;
 
         for (unsigned structured = 0; structured < 2; structured++) {
                 struct wire *w = wire_open(fixture_path(*state), "vol", structured);
@@ -606,6 +608,9 @@ static void errors_of_the_engine_are_put_into_the_protocols_words(void **state)
                             command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE, 0, 1),
                             errors[i].nbd);
                         assert_int_equal(command(w, NBD_CMD_CACHE, 0, 0, 1), errors[i].nbd);
+                        if (structured)
+                                assert_int_equal(wire_status(w, 0, 0, 1, &extent, 1, &n),
+                                                 errors[i].nbd);
                 }
                 for (unsigned op = VOLUME_READ; op <= VOLUME_ZERO; op++)
                         fake_fail(volume, op, 0);

@@ -54,7 +54,7 @@ static void print_ops(FILE *to, const struct plan *plan, const bool *kept)
 static bool still_fails(const char *plan, const bool *kept, struct worker *worker)
 {
         memset(worker, 0, sizeof(*worker));
-        work_one(plan, kept, NULL, SHRINK_STATES, worker);
+        work_one(plan, kept, NULL, SHRINK_STATES, true, worker);
         return worker->violation.found;
 }
 
@@ -188,7 +188,8 @@ static int run_one(const struct options *options)
                 memcpy(kept, options->kept, sizeof(kept));
         if (options->show)
                 print_ops(stdout, &plan, kept);
-        work_one(name, kept, id != NULL ? id + 1 : NULL, options->settings.max_states, worker);
+        work_one(name, kept, id != NULL ? id + 1 : NULL, options->settings.max_states, false,
+                 worker);
         if (worker->violation.found) {
                 printf("VIOLATION:\n");
                 print_violation(worker, &plan, kept);

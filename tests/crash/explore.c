@@ -111,7 +111,7 @@ static bool try_state(struct explorer *x, const struct point *point,
         struct violation *violation = x->q->violation;
         struct recovery recovery = {
             .plan = x->q->plan,
-            .model = x->run.model,
+            .model = point->model,
             .time = point->time,
             .images = images,
             .n_images = point->n_disks,

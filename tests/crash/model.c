@@ -43,6 +43,7 @@ void model_free(struct model *model)
                 for (size_t k = 0; k < model->branches[i].n_blocks; k++)
                         free(model->branches[i].blocks[k].versions);
                 free(model->branches[i].blocks);
+                free(model->branches[i].base);
         }
         free(model->branches);
         free(model->versions);
@@ -257,6 +258,16 @@ static size_t branch_position(const struct branch *branch, uint64_t block)
         return low;
 }
 
+const struct content *branch_base(const struct branch *branch, uint64_t block)
+{
+        static const struct content zeroes;
+
+        for (size_t i = 0; i < branch->n_base; i++)
+                if (branch->base[i].block == block)
+                        return &branch->base[i].content;
+        return &zeroes;
+}
+
 const struct block_history *branch_block(const struct branch *branch, uint64_t block)
 {
         size_t at = branch_position(branch, block);
@@ -370,6 +381,10 @@ size_t model_touched(const struct model *model, const struct model_root *root,
                         blocks = model_grow(blocks, n, sizeof(*blocks));
                         blocks[n++] = branch->blocks[i].block;
                 }
+                for (size_t i = 0; i < branch->n_base; i++) {
+                        blocks = model_grow(blocks, n, sizeof(*blocks));
+                        blocks[n++] = branch->base[i].block;
+                }
                 id = branch->parent == MODEL_NONE ? MODEL_NONE : model->cuts[branch->parent].branch;
         }
         if (n > 0)
@@ -381,7 +396,7 @@ size_t model_touched(const struct model *model, const struct model_root *root,
         return unique;
 }
 
-/* ---- operations ---- */
+/* ---- crashes ---- */
 
 static uint32_t branch_add(struct model *model, uint32_t parent)
 {
@@ -389,6 +404,45 @@ static uint32_t branch_add(struct model *model, uint32_t parent)
         model->branches[model->n_branches] = (struct branch){.parent = parent};
         return (uint32_t)model->n_branches++;
 }
+
+static void root_after_crash(struct model *model, const struct observed_root *observed)
+{
+        uint32_t id = branch_add(model, MODEL_NONE);
+        struct branch *branch = &model->branches[id];
+
+        for (size_t i = 0; i < observed->n_blocks; i++) {
+                branch->base = model_grow(branch->base, branch->n_base, sizeof(*branch->base));
+                branch->base[branch->n_base++] = observed->blocks[i];
+        }
+        if (observed->is_snapshot) {
+                model->cuts = model_grow(model->cuts, model->n_cuts, sizeof(*model->cuts));
+                model->cuts[model->n_cuts] = (struct cut){.branch = id, .operation = MODEL_NONE};
+                id = (uint32_t)model->n_cuts++;
+        }
+        roots_add(&model->now, observed->name, id, observed->size_bytes);
+}
+
+struct model *model_after_crash(const struct model *before, const struct observed *observed)
+{
+        struct model *model = model_new();
+
+        model->clock = before->clock + 1;
+        model->answers = before->answers + 1;
+        /* Their numbers are in the data and are not given out again; their times no longer matter.
+         */
+        while (model->n_versions < before->n_versions) {
+                model->versions =
+                    model_grow(model->versions, model->n_versions, sizeof(*model->versions));
+                model->versions[model->n_versions++] =
+                    (struct version){.branch = MODEL_NONE, .operation = MODEL_NONE};
+        }
+        for (size_t i = 0; i < observed->n_roots; i++)
+                root_after_crash(model, &observed->roots[i]);
+        model->initial = model->now;
+        return model;
+}
+
+/* ---- operations ---- */
 
 static void cut_add(struct model *model, struct operation *op, const char *volume)
 {

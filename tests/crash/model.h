@@ -36,7 +36,12 @@
 
 struct model;
 
+struct observed;
+
 struct model *model_new(void);
+/* The model for what follows a crash of @model's run from which @observed came back: that is
+ * durable. */
+struct model *model_after_crash(const struct model *model, const struct observed *observed);
 void model_free(struct model *model); /* NULL is fine */
 
 /* The time now; then it is later. */

@@ -191,7 +191,7 @@ static bool branch_walk(const struct view *view, uint32_t id, uint64_t block,
         struct candidates bases = {.n = 0};
 
         if (branch->parent == MODEL_NONE)
-                bases.n = 1; /* zeroes */
+                bases.content[bases.n++] = *branch_base(branch, block);
         else
                 cut_walk(view, branch->parent, block, collect, &bases);
         for (unsigned b = 0; b < bases.n; b++) {
@@ -208,19 +208,19 @@ static bool branch_walk(const struct view *view, uint32_t id, uint64_t block,
 
 static bool cut_answered(const struct view *view, const struct cut *cut)
 {
-        return view_operation(view, cut->operation) == WHEN_DONE;
+        return cut->operation == MODEL_NONE || view_operation(view, cut->operation) == WHEN_DONE;
 }
 
 static bool cut_walk(const struct view *view, uint32_t id, uint64_t block, visit_content *visit,
                      void *arg)
 {
         const struct cut *cut = &view->model->cuts[id];
-        const struct operation *op = &view->model->operations[cut->operation];
-        struct scope scope = {
-            .answered_before = op->requested,
-            .requested_before = op->answered,
-        };
+        struct scope scope = {.requested_before = 0}; /* from before a crash: its base, no more */
 
+        if (cut->operation != MODEL_NONE) {
+                scope.answered_before = view->model->operations[cut->operation].requested;
+                scope.requested_before = view->model->operations[cut->operation].answered;
+        }
         if (!cut_answered(view, cut)) /* promises nothing yet beyond what is durable */
                 scope = (struct scope){.durable_by = view->time, .requested_before = view->time};
         return branch_walk(view, cut->branch, block, &scope, visit, arg);
@@ -428,7 +428,7 @@ static bool contents_allowed(const struct view *view, const struct observed *obs
                     .view = view, .root = root, .text = text, .text_size = text_size};
                 const struct cut *cut = root->is_snapshot ? &view->model->cuts[root->id] : NULL;
 
-                if (cut != NULL && cut_answered(view, cut)) {
+                if (cut != NULL && cut->operation != MODEL_NONE && cut_answered(view, cut)) {
                         unsigned g = 0;
 
                         while (g < n_groups && groups[g].operation != cut->operation)
@@ -452,7 +452,7 @@ static bool view_allowed(struct view *view, const struct observed *observed, cha
                          size_t text_size)
 {
         const struct model *model = view->model;
-        struct model_roots before = {.n = 0};
+        struct model_roots before = model->initial;
         bool catalog_matched = false;
 
         for (size_t i = 0; i < model->n_succeeded; i++) {
@@ -521,7 +521,7 @@ void model_describe(const struct model *model, const struct model_root *root, ui
         size_t at = 0;
 
         text[0] = '\0';
-        if (root->is_snapshot) {
+        if (root->is_snapshot && model->cuts[root->id].operation != MODEL_NONE) {
                 const struct operation *op = &model->operations[model->cuts[root->id].operation];
 
                 at += (size_t)snprintf(text, text_size, "snapshot requested %llu",

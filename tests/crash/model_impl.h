@@ -18,10 +18,13 @@ struct block_history {
         size_t n_versions;
 };
 
-/* The life of a volume from its creation, or from a clone or restore, to its deletion or next
- * restore. */
+/* The life of a volume from its creation, or from a clone, restore or crash, to its deletion or
+ * next restore. It begins with what @parent, a cut, holds, or (MODEL_NONE) with @base, zeroes
+ * elsewhere. */
 struct branch {
-        uint32_t parent;              /* a cut, or MODEL_NONE: begins as zeroes */
+        uint32_t parent;
+        struct observed_block *base; /* what a crash left, ascending */
+        size_t n_base;
         struct block_history *blocks; /* ascending */
         size_t n_blocks;
 };
@@ -29,7 +32,7 @@ struct branch {
 /* A snapshot: an instant of a branch. */
 struct cut {
         uint32_t branch;
-        uint32_t operation; /* which took it; the same for a group */
+        uint32_t operation; /* which took it; the same for a group. MODEL_NONE: before a crash */
 };
 
 struct operation {
@@ -54,9 +57,11 @@ struct model {
         size_t n_operations;
         uint32_t *succeeded; /* operations in the order of their answers */
         size_t n_succeeded;
-        struct model_roots now;
+        struct model_roots initial, now;
 };
 
+/* What @branch, of no parent, begins with at @block. */
+const struct content *branch_base(const struct branch *branch, uint64_t block);
 const struct block_history *branch_block(const struct branch *branch, uint64_t block);
 /* What @operation does to the catalog. */
 void operation_apply(const struct operation *operation, struct model_roots *roots);

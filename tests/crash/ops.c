@@ -196,6 +196,14 @@ static void print_volumes(const struct op *op, char *text, size_t text_size)
                                                op->snapshot);
 }
 
+static const char *print_snapshot(const struct op *op, char text[16])
+{
+        bool kept = op->snapshot >= SNAPSHOT_SLOTS;
+
+        snprintf(text, 16, "v%u@%c%u", op->volume, kept ? 'k' : 's', op->snapshot % SNAPSHOT_SLOTS);
+        return text;
+}
+
 void op_print(const struct op *op, char *text, size_t text_size)
 {
         static const char *const names[] = {
@@ -215,8 +223,9 @@ void op_print(const struct op *op, char *text, size_t text_size)
             [OP_CHECKPOINT] = "checkpoint",
             [OP_ADD] = "add a member",
             [OP_REOPEN] = "close and open",
+            [OP_CRASH] = "crash",
         };
-        char detail[160] = "", volumes[120];
+        char detail[160] = "", volumes[120], name[16];
 
         switch (op->kind) {
         case OP_CREATE:
@@ -238,20 +247,18 @@ void op_print(const struct op *op, char *text, size_t text_size)
                 snprintf(detail, sizeof(detail), "%s", volumes);
                 break;
         case OP_RESTORE:
-                snprintf(detail, sizeof(detail), " v%u@s%u", op->volume, op->snapshot);
+                snprintf(detail, sizeof(detail), " %s", print_snapshot(op, name));
                 if (op->keep)
-                        snprintf(detail, sizeof(detail), " v%u@s%u, keep as @k%u", op->volume,
-                                 op->snapshot, op->kept);
+                        snprintf(detail, sizeof(detail), " %s, keep as @k%u", name, op->kept);
                 break;
         case OP_DELETE_SNAPSHOT:
-                snprintf(detail, sizeof(detail), " v%u@s%u", op->volume, op->snapshot);
+                snprintf(detail, sizeof(detail), " %s", print_snapshot(op, name));
                 break;
         case OP_DELETE_VOLUME:
                 snprintf(detail, sizeof(detail), " v%u", op->volume);
                 break;
         case OP_CLONE:
-                snprintf(detail, sizeof(detail), " v%u@s%u to v%u", op->volume, op->snapshot,
-                         op->other);
+                snprintf(detail, sizeof(detail), " %s to v%u", print_snapshot(op, name), op->other);
                 break;
         case OP_RENAME:
                 snprintf(detail, sizeof(detail), " v%u to v%u", op->volume, op->other);

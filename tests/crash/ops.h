@@ -38,16 +38,20 @@ enum op_kind {
         OP_CHECKPOINT,
         OP_ADD,    /* a member more */
         OP_REOPEN, /* close and open */
+        OP_CRASH,  /* the power goes at one of the last moments, and what follows goes on from there
+                    */
 };
 
 struct op {
         enum op_kind kind;
         bool alone; /* all before it has ended, and it ends before the next begins */
         bool fua, keep;
-        uint8_t volume, other, snapshot, kept;
+        uint8_t volume, other, kept;
+        uint8_t snapshot;        /* 0..7 is s0..s7, 8..15 is k0..k7 */
         uint8_t volumes;         /* a bit a slot */
         uint64_t offset, length; /* multiples of 256 */
         uint64_t size_bytes;
+        uint64_t random; /* of a crash */
 };
 
 struct plan {

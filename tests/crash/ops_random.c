@@ -11,7 +11,7 @@ struct state {
         struct sim_random random;
         bool exists[VOLUME_SLOTS];
         uint64_t size_bytes[VOLUME_SLOTS];
-        uint64_t snapshot_bytes[VOLUME_SLOTS][SNAPSHOT_SLOTS]; /* 0: none */
+        uint64_t snapshot_bytes[VOLUME_SLOTS][2 * SNAPSHOT_SLOTS]; /* 0: none */
         uint8_t kept[VOLUME_SLOTS];
         unsigned n_members;
 };
@@ -32,14 +32,16 @@ static unsigned pick_volume(struct state *s, bool exists)
         return VOLUME_SLOTS;
 }
 
+/* One that is there, kept ones too, or a free slot that an operation may name; 2 * SNAPSHOT_SLOTS:
+ * there is none. */
 static unsigned pick_snapshot(struct state *s, unsigned volume, bool exists)
 {
-        unsigned start = below(s, SNAPSHOT_SLOTS);
+        unsigned n = exists ? 2 * SNAPSHOT_SLOTS : SNAPSHOT_SLOTS, start = below(s, n);
 
-        for (unsigned i = 0; i < SNAPSHOT_SLOTS; i++)
-                if ((s->snapshot_bytes[volume][(start + i) % SNAPSHOT_SLOTS] != 0) == exists)
-                        return (start + i) % SNAPSHOT_SLOTS;
-        return SNAPSHOT_SLOTS;
+        for (unsigned i = 0; i < n; i++)
+                if ((s->snapshot_bytes[volume][(start + i) % n] != 0) == exists)
+                        return (start + i) % n;
+        return 2 * SNAPSHOT_SLOTS;
 }
 
 static uint64_t pick_size(struct state *s)
@@ -93,7 +95,7 @@ static bool make_snapshot(struct state *s, struct op *op)
         unsigned n = 1 + (below(s, 3) == 0 ? below(s, 3) : 0);
 
         op->snapshot = (uint8_t)pick_snapshot(s, op->volume, false);
-        if (op->snapshot == SNAPSHOT_SLOTS)
+        if (op->snapshot == 2 * SNAPSHOT_SLOTS)
                 return false;
         for (unsigned i = 0; i < n; i++) {
                 unsigned volume = i == 0 ? op->volume : pick_volume(s, true);
@@ -109,13 +111,16 @@ static bool make_snapshot(struct state *s, struct op *op)
 static bool make_from_snapshot(struct state *s, struct op *op)
 {
         op->snapshot = (uint8_t)pick_snapshot(s, op->volume, true);
-        if (op->snapshot == SNAPSHOT_SLOTS)
+        if (op->snapshot == 2 * SNAPSHOT_SLOTS)
                 return false;
         switch (op->kind) {
         case OP_RESTORE:
                 op->keep = below(s, 2) == 0 && s->kept[op->volume] < SNAPSHOT_SLOTS;
-                if (op->keep)
+                if (op->keep) {
                         op->kept = s->kept[op->volume]++;
+                        s->snapshot_bytes[op->volume][SNAPSHOT_SLOTS + op->kept] =
+                            s->size_bytes[op->volume];
+                }
                 s->size_bytes[op->volume] = s->snapshot_bytes[op->volume][op->snapshot];
                 return true;
         case OP_CLONE:
@@ -194,6 +199,10 @@ static bool make_op(struct state *s, enum op_kind kind, struct op *op)
                 return make_volume_op(s, op);
         case OP_ADD:
                 return s->n_members++ < 3;
+        case OP_CRASH:
+                op->alone = true;
+                op->random = sim_random_next(&s->random);
+                return true;
         case OP_FLUSH:
         case OP_CHECKPOINT:
         case OP_REOPEN:
@@ -212,6 +221,7 @@ static enum op_kind pick_kind(struct state *s)
             {OP_FLUSH, 8},      {OP_SNAPSHOT, 9},        {OP_RESTORE, 4},       {OP_CLONE, 5},
             {OP_RESIZE, 4},     {OP_DELETE_SNAPSHOT, 5}, {OP_DELETE_VOLUME, 3}, {OP_CREATE, 3},
             {OP_CHECKPOINT, 4}, {OP_RENAME, 2},          {OP_ADD, 1},           {OP_REOPEN, 1},
+            {OP_CRASH, 2},
         };
         unsigned total = 0, at;
 

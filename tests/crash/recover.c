@@ -4,6 +4,7 @@
 #include <string.h>
 #include "pool/pool.h"
 #include "tests/crash/loops.h"
+#include "tests/crash/members.h"
 #include "tests/crash/observe.h"
 #include "tests/crash/recover.h"
 #include "tests/sim/sim_random.h"
@@ -23,7 +24,7 @@ struct recoverer {
 
 static void recoverer_point(struct recoverer *r)
 {
-        struct point times = {.time = r->q->time, .after_open = r->opened};
+        struct point times = {.model = r->q->model, .time = r->q->time, .after_open = r->opened};
 
         points_take(r->q->points, &times, r->disks, r->q->n_images);
 }
@@ -39,56 +40,17 @@ static void set_reason(struct recoverer *r, const char *reason)
         snprintf(r->text, r->text_size, "%s: %s", r->stage, reason);
 }
 
-/* Which of @members are the pool's: those that the newest superblock names. Members come and go
- * only by superblocks; a disk that 'add' did not come to is left alone, and closed here. */
-static int co_choose_members(struct member **members, unsigned *n, struct error *err)
-{
-        struct pool_label labels[DISKS_MAX];
-        bool labelled[DISKS_MAX];
-        unsigned newest = 0, n_kept = 0;
-        uint8_t(*uuids)[16];
-        size_t n_uuids;
-        int r;
-
-        for (unsigned i = 0; i < *n; i++) {
-                labelled[i] = co_pool_read_label(members[i], &labels[i], NULL) == 0;
-                if (labelled[i] && labels[i].generation > labels[newest].generation)
-                        newest = i;
-        }
-        r = co_pool_read_membership(members[newest], &uuids, &n_uuids, err);
-        if (r < 0)
-                return r;
-        for (unsigned i = 0; i < *n; i++) {
-                bool named = false;
-
-                for (size_t k = 0; labelled[i] && k < n_uuids; k++)
-                        named = named || memcmp(uuids[k], labels[i].member_uuid, 16) == 0;
-                if (named)
-                        members[n_kept++] = members[i];
-                else
-                        member_close(members[i]);
-        }
-        *n = n_kept;
-        free(uuids);
-        return 0;
-}
-
 static int co_open(struct recoverer *r)
 {
         struct member *members[DISKS_MAX];
         struct pool_options options;
         struct error err = ERROR_INIT;
-        unsigned n = 0;
-        int result = 0;
+        unsigned n = 0, kept;
+        int result;
 
         run_pool_options(r->q->plan, &options);
         options.manual_checkpoints = true;
-        while (result == 0 && n < r->q->n_images) {
-                result = sim_disk_open(r->disks[n], r->loop, &members[n]);
-                n += result == 0;
-        }
-        if (result == 0 && n > r->q->plan->n_members)
-                result = co_choose_members(members, &n, &err);
+        result = co_members_open(r->loop, r->disks, r->q->n_images, members, &n, &kept, &err);
         if (result == 0)
                 result = co_pool_open(r->loop, members, n, &options, &r->pool, &err);
         if (result < 0) {

@@ -20,8 +20,9 @@ struct pool_options;
 /* A moment: all disks, and the model's time. */
 struct point {
         uint64_t time, answers;
-        unsigned op;     /* the last that had begun */
-        bool after_open; /* of a recovery: it had ended */
+        unsigned op;               /* the last that had begun */
+        const struct model *model; /* that judges it */
+        bool after_open;           /* of a recovery: it had ended */
         unsigned n_disks;
         struct sim_snapshot *disks[DISKS_MAX];
 };
@@ -36,7 +37,9 @@ void points_free(struct points *points);
 
 struct run {
         const struct plan *plan;
-        struct model *model;
+        struct model *model;   /* of what follows the last crash */
+        struct model **models; /* of what came before, up to each crash */
+        size_t n_models;
         struct points points;
         uint64_t n_ops; /* carried out */
         uint64_t n_no_space;

@@ -16,11 +16,11 @@ struct runner {
         struct run *run;
         const struct plan *plan;
         const bool *kept;
-        struct model *model;
         struct loop *loop;
         struct pool *pool;
         struct sim_disk *disks[DISKS_MAX];
         unsigned n_disks;
+        size_t first_point; /* since the last crash */
         struct slot slots[VOLUME_SLOTS];
         unsigned in_flight;
         bool adding, reopening; /* in flight */
@@ -38,10 +38,12 @@ struct running {
 
 void runner_fail(struct runner *runner, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-/* An answer reached the user. */
-void runner_answered(struct runner *runner);
+/* A moment: to be called after each answer, too. */
+void runner_take_point(struct runner *runner);
+void co_runner_look(struct runner *runner);
 /* A new disk, and a member on it. */
 int runner_add_disk(struct runner *runner, struct member **ret_member);
+void co_runner_crash(struct runner *runner, uint64_t random);
 int co_runner_create(struct runner *runner);
 int co_runner_open(struct runner *runner);
 void runner_close_handles(struct runner *runner);

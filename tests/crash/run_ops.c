@@ -17,7 +17,7 @@ bool op_is_io(const struct op *op)
 bool op_is_catalog(const struct op *op)
 {
         return !op_is_io(op) && op->kind != OP_FLUSH && op->kind != OP_CHECKPOINT &&
-               op->kind != OP_ADD && op->kind != OP_REOPEN;
+               op->kind != OP_ADD && op->kind != OP_REOPEN && op->kind != OP_CRASH;
 }
 
 bool op_is_wide(const struct op *op)
@@ -104,7 +104,7 @@ static int co_catalog(struct pool *pool, const struct catalog_request *q, struct
 static void co_op_catalog(struct running *running)
 {
         struct runner *runner = running->runner;
-        uint32_t operation = model_catalog_begin(runner->model, &running->request);
+        uint32_t operation = model_catalog_begin(runner->run->model, &running->request);
         struct error err = ERROR_INIT;
         char text[200];
         int r = co_catalog(runner->pool, &running->request, &err);
@@ -114,13 +114,13 @@ static void co_op_catalog(struct running *running)
                 runner->run->n_no_space++;
         else if (r < 0)
                 runner_fail(runner, "%s: %s (%s)", text, err.message, strerror(-r));
-        model_catalog_end(runner->model, operation, r == 0);
+        model_catalog_end(runner->run->model, operation, r == 0);
         if (r == 0 && running->op->kind == OP_RENAME) {
                 runner->slots[running->op->other].handle =
                     runner->slots[running->op->volume].handle;
                 runner->slots[running->op->volume].handle = NULL;
         }
-        runner_answered(runner);
+        runner_take_point(runner);
 }
 
 /* ---- reads and writes ---- */
@@ -142,7 +142,7 @@ static uint16_t op_mask(const struct op *op, uint64_t block)
 static size_t op_blocks(const struct running *running, uint64_t **ret_blocks)
 {
         const struct op *op = running->op;
-        const struct model *model = running->runner->model;
+        const struct model *model = running->runner->run->model;
         uint64_t *blocks = NULL;
         char name[MODEL_NAME_MAX];
         size_t n = 0, touched;
@@ -206,7 +206,7 @@ static void co_op_write(struct running *running)
         op_name(running, name);
         op_print(op, text, sizeof(text));
         for (size_t i = 0; i < n; i++) {
-                versions[i] = model_write_begin(runner->model, name, blocks[i],
+                versions[i] = model_write_begin(runner->run->model, name, blocks[i],
                                                 op_mask(op, blocks[i]), zeroes);
                 if (!zeroes)
                         buffer_fill(op, buffer, blocks[i], versions[i]);
@@ -217,8 +217,8 @@ static void co_op_write(struct running *running)
         else if (r < 0)
                 runner_fail(runner, "%s: %s", text, strerror(-r));
         for (size_t i = 0; r == 0 && i < n; i++)
-                model_write_end(runner->model, versions[i], op->fua);
-        runner_answered(runner);
+                model_write_end(runner->run->model, versions[i], op->fua);
+        runner_take_point(runner);
         free(bytes);
         free(versions);
         free(blocks);
@@ -240,11 +240,12 @@ static void check_read(struct running *running, const uint8_t *buffer, uint64_t 
                         if (mask >> g & 1)
                                 content.grain[g] = content_decode(
                                     buffer + (b * BLOCK_SIZE + g * GRAIN - op->offset), g);
-                if (model_read_allowed(running->runner->model, name, b, mask, &content, requested))
+                if (model_read_allowed(running->runner->run->model, name, b, mask, &content,
+                                       requested))
                         continue;
-                model_describe(running->runner->model,
-                               model_roots_find(model_now(running->runner->model), name), b, known,
-                               sizeof(known));
+                model_describe(running->runner->run->model,
+                               model_roots_find(model_now(running->runner->run->model), name), b,
+                               known, sizeof(known));
                 runner_fail(running->runner,
                             "%s: block %llu holds %u .. %u, which it must not; known: %s", text,
                             (unsigned long long)b, content.grain[0],
@@ -256,13 +257,13 @@ static void co_op_read(struct running *running)
 {
         struct runner *runner = running->runner;
         const struct op *op = running->op;
-        uint64_t requested = model_tick(runner->model);
+        uint64_t requested = model_tick(runner->run->model);
         uint8_t *buffer = malloc(op->length);
         char text[200];
         int r = co_volume_read(runner->slots[op->volume].handle, buffer, op->length, op->offset);
 
         op_print(op, text, sizeof(text));
-        model_tick(runner->model);
+        model_tick(runner->run->model);
         if (r < 0)
                 runner_fail(runner, "%s: %s", text, strerror(-r));
         else if (!op_is_wide(op))
@@ -285,7 +286,7 @@ static void co_op_flush(struct running *running)
 {
         struct runner *runner = running->runner;
         struct slot *slot = flush_slot(runner);
-        uint64_t requested = model_tick(runner->model);
+        uint64_t requested = model_tick(runner->run->model);
         int r;
 
         if (slot == NULL)
@@ -296,21 +297,21 @@ static void co_op_flush(struct running *running)
         if (r < 0)
                 runner_fail(runner, "flush: %s", strerror(-r));
         else
-                model_flush_end(runner->model, requested);
-        runner_answered(runner);
+                model_flush_end(runner->run->model, requested);
+        runner_take_point(runner);
 }
 
 static void co_op_checkpoint(struct running *running)
 {
         struct runner *runner = running->runner;
         struct error err = ERROR_INIT;
-        uint64_t requested = model_tick(runner->model);
+        uint64_t requested = model_tick(runner->run->model);
 
         if (co_pool_checkpoint(runner->pool, &err) < 0)
                 runner_fail(runner, "checkpoint: %s", err.message);
         else
-                model_flush_end(runner->model, requested);
-        runner_answered(runner);
+                model_flush_end(runner->run->model, requested);
+        runner_take_point(runner);
 }
 
 static void co_op_add(struct running *running)
@@ -324,13 +325,13 @@ static void co_op_add(struct running *running)
                 r = co_pool_add(runner->pool, &member, 1, &err);
         if (r < 0)
                 runner_fail(runner, "add a member: %s", err.message);
-        runner_answered(runner);
+        runner_take_point(runner);
 }
 
 static void co_op_reopen(struct running *running)
 {
         struct runner *runner = running->runner;
-        uint64_t requested = model_tick(runner->model);
+        uint64_t requested = model_tick(runner->run->model);
         struct error err = ERROR_INIT;
         int r;
 
@@ -341,14 +342,16 @@ static void co_op_reopen(struct running *running)
                 runner_fail(runner, "close: %s", err.message);
                 return;
         }
-        model_flush_end(runner->model, requested);
-        runner_answered(runner);
+        model_flush_end(runner->run->model, requested);
+        runner_take_point(runner);
         if (co_runner_open(runner) == 0)
-                runner_answered(runner);
+                runner_take_point(runner);
 }
 
 void co_op_run(struct running *running)
 {
+        struct runner *runner = running->runner;
+
         switch (running->op->kind) {
         case OP_WRITE:
         case OP_DISCARD:
@@ -369,6 +372,9 @@ void co_op_run(struct running *running)
                 return;
         case OP_REOPEN:
                 co_op_reopen(running);
+                return;
+        case OP_CRASH:
+                co_runner_crash(runner, running->op->random);
                 return;
         default:
                 co_op_catalog(running);

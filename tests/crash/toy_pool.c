@@ -740,7 +740,7 @@ int co_snapshot_delete(struct pool *pool, const char *name, struct error *err)
 
 int co_snapshot_restore(struct pool *pool, const char *name, const char *keep_as, struct error *err)
 {
-        char volume[2 * POOL_NAME_MAX], keep[4 * POOL_NAME_MAX];
+        char volume[POOL_NAME_MAX + 1], keep[2 * POOL_NAME_MAX];
         struct root *root;
         int r;
 
@@ -748,7 +748,8 @@ int co_snapshot_restore(struct pool *pool, const char *name, const char *keep_as
         co_lock(&pool->lock);
         root = find(pool, volume);
         if (keep_as != NULL) {
-                snprintf(keep, sizeof(keep), "%s@%s", volume, keep_as);
+                if (snprintf(keep, sizeof(keep), "%s@%s", volume, keep_as) >= (int)sizeof(keep))
+                        abort();
                 root_copy(add_root(pool, keep), root);
         }
         root_clear(root);

@@ -228,12 +228,14 @@ static void look_at_one(const char *name, const bool *kept, const char *id, stru
         }
 }
 
-void work_one(const char *plan, const bool *kept, const char *id, uint64_t max_states,
+void work_one(const char *plan, const bool *kept, const char *id, uint64_t max_states, bool quiet,
               struct worker *worker)
 {
         pid_t pid = start();
 
         if (pid == 0) {
+                if (quiet && freopen("/dev/null", "w", stderr) == NULL)
+                        _exit(1);
                 if (id != NULL)
                         look_at_one(plan, kept, id, worker);
                 else

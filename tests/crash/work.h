@@ -37,5 +37,5 @@ void work(const struct settings *settings, struct worker *workers);
 
 /* Explore one plan, or the one state @id of it (NULL: up to @max_states), in a process of its own.
  */
-void work_one(const char *plan, const bool *kept, const char *id, uint64_t max_states,
+void work_one(const char *plan, const bool *kept, const char *id, uint64_t max_states, bool quiet,
               struct worker *worker);

@@ -588,6 +588,34 @@ static void later_answers_do_not_count(void **state)
         assert_false(crash_allows(&found));
 }
 
+/* What came back from a crash is what there is from then on. */
+static void after_a_crash_what_was_found_is_durable(void **state)
+{
+        struct found found = {.observed = {.n_roots = 0}};
+        struct observed_root *volume = found_root(&found, "v");
+        struct model *before = model;
+        uint32_t a, b;
+
+        create("v");
+        a = written("v", 1);
+        b = written("v", 1);
+        catalog_begin(CATALOG_SNAPSHOT, "v", "s", "", 0);
+        found_block(volume, 1, a);
+        found_block(found_root(&found, "v@s"), 1, a);
+        model = model_after_crash(before, &found.observed);
+        model_free(before);
+        assert_true(crash_allows(&found));
+        found_block(volume, 1, b);
+        volume->blocks++;
+        volume->n_blocks = 1;
+        assert_false(crash_allows(&found));
+        assert_int_not_equal(written("v", 1), b);
+        catalog(CATALOG_DELETE_SNAPSHOT, "v", "s", "", 0);
+        assert_true(crash_allows_version(a));
+        flush();
+        assert_false(crash_allows_version(a));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -619,6 +647,7 @@ int main(void)
             TEST(a_renamed_volume_takes_its_snapshots_along),
             TEST(without_a_crash_all_that_was_answered_is_there),
             TEST(later_answers_do_not_count),
+            TEST(after_a_crash_what_was_found_is_durable),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,10 @@
+/* members.h - the members that a user would open a pool with, found as a user would. */
+#pragma once
+#include "pool/pool.h"
+#include "tests/sim/sim_disk.h"
+
+/* Open members on those of @disks that the newest superblock of any of them names: a disk whose
+ * 'add' did not come to its superblock is no member. *kept has a bit for each disk; @members is in
+ * the order of the disks. */
+int co_members_open(struct loop *loop, struct sim_disk *const *disks, unsigned n_disks,
+                    struct member **members, unsigned *ret_n, unsigned *kept, struct error *err);

@@ -427,10 +427,14 @@ static void test_member_in_use_names_the_process_that_has_it(void **state)
         struct fixture *f = *state;
         struct error err = ERROR_INIT;
         struct member *m;
-        char number[32];
-        pid_t pid;
+        char number[32], other_path[160];
+        pid_t pid, other_pid;
 
         member_close(make_disk(f, DISK_BYTES));
+        /* A process that has locked another file is not the one. */
+        snprintf(other_path, sizeof(other_path), "%s/other", f->folder);
+        close(open(other_path, O_CREAT | O_WRONLY, 0600));
+        other_pid = start_holder(other_path, 60000);
         pid = start_holder(f->path, 60000);
         snprintf(number, sizeof(number), "process %d", (int)pid);
         assert_int_equal(
@@ -440,6 +444,7 @@ static void test_member_in_use_names_the_process_that_has_it(void **state)
                 fail_msg("'%s' is not in: %s", number, err.message);
         assert_true(err.hint[0] != '\0');
         reap(pid);
+        reap(other_pid);
 }
 
 static void test_opening_waits_for_a_lock_that_is_about_to_go(void **state)

@@ -145,8 +145,8 @@ static void test_posting_twice_runs_once_and_stop_ends_after_its_callback(void *
         make_steps(s, loop, log, &n);
         s[0].stops = true;
         loop_post(loop, &s[0].task);
-        loop_post(loop, &s[0].task);
         loop_post_remote(loop, &s[1].task);
+        loop_post(loop, &s[0].task);
         loop_run(loop);
         assert_int_equal(sim_loop_end(loop), SIM_LOOP_STOPPED);
         assert_int_equal(n, 1);

@@ -312,6 +312,18 @@ static void test_discarded_pages_hold_zeroes_or_what_they_held(void **state)
         free_world(&w);
 }
 
+static void test_disk_that_keeps_discarded_pages(void **state)
+{
+        struct sim_disk_options options = {.seed = 1, .discard = SIM_DISCARD_KEEP};
+        struct world w = new_world(1, &options);
+
+        assert_int_equal(run(&w, MEMBER_WRITE, 0, 8 * PAGE, 'a'), 0);
+        assert_int_equal(run(&w, MEMBER_DISCARD, 0, 8 * PAGE, 0), 0);
+        for (unsigned page = 0; page < 8; page++)
+                assert_int_equal(visible_byte(&w, page * PAGE), 'a');
+        free_world(&w);
+}
+
 static void test_snapshot_is_independent_of_what_the_disk_does_next(void **state)
 {
         static const uint8_t both[] = {SIM_WHOLE, SIM_WHOLE};
@@ -377,6 +389,24 @@ static uint64_t busy_trace(uint64_t seed, bool in_order, unsigned *ret_n_reorder
         trace = sim_disk_trace(w.disk);
         free_world(&w);
         return trace;
+}
+
+static uint64_t write_trace(uint64_t offset, uint8_t byte)
+{
+        struct world w = new_world(1, NULL);
+        uint64_t trace;
+
+        assert_int_equal(run(&w, MEMBER_WRITE, offset, PAGE, byte), 0);
+        trace = sim_disk_trace(w.disk);
+        free_world(&w);
+        return trace;
+}
+
+static void test_trace_tells_places_and_data_apart(void **state)
+{
+        assert_int_equal(write_trace(0, 'a'), write_trace(0, 'a'));
+        assert_int_not_equal(write_trace(0, 'a'), write_trace(0, 'b'));
+        assert_int_not_equal(write_trace(0, 'a'), write_trace(PAGE, 'a'));
 }
 
 static void test_seed_decides_the_trace(void **state)
@@ -530,6 +560,44 @@ static void test_flush_after_a_failed_flush_does_not_save_what_that_one_lost(voi
         free_world(&w);
 }
 
+static void test_failed_flush_says_nothing_of_writes_that_completed_beside_it(void **state)
+{
+        struct sim_fault fault = {
+            .kind = SIM_FAULT_ERROR, .ops = SIM_OP(MEMBER_FLUSH), .count = 1, .error = -EIO};
+
+        for (uint64_t seed = 0; seed < 20; seed++) {
+                struct world w = new_world(seed, NULL);
+                struct request write, flush;
+
+                sim_disk_add_fault(w.disk, &fault);
+                submit(&w, &write, MEMBER_WRITE, 0, PAGE, 'a');
+                submit(&w, &flush, MEMBER_FLUSH, 0, 0, 0);
+                assert_int_equal(settle(&w, &flush), -EIO);
+                assert_int_equal(settle(&w, &write), 0);
+                assert_int_equal(sim_disk_n_pending(w.disk), 1);
+                assert_int_equal(run(&w, MEMBER_FLUSH, 0, 0, 0), 0);
+                assert_int_equal(crash_byte(&w, NULL, 0), 'a');
+                free_world(&w);
+        }
+}
+
+static void test_failed_read_leaves_nothing_that_could_pass_for_data(void **state)
+{
+        struct world w = new_world(1, NULL);
+        struct sim_fault fault = {
+            .kind = SIM_FAULT_ERROR, .ops = SIM_OP(MEMBER_READ), .error = -EIO};
+        struct request r;
+
+        sim_disk_add_fault(w.disk, &fault);
+        assert_int_equal(run(&w, MEMBER_WRITE, 0, PAGE, 'a'), 0);
+        submit(&w, &r, MEMBER_READ, 0, PAGE, 0);
+        loop_run(w.loop);
+        assert_int_equal(r.result, -EIO);
+        assert_true(r.memory[0] != 0 && r.memory[0] != 'a');
+        free(r.memory);
+        free_world(&w);
+}
+
 static void test_lying_flush_saves_nothing_and_an_honest_one_makes_up_for_it(void **state)
 {
         struct world w = new_world(1, NULL);
@@ -639,8 +707,10 @@ int main(void)
             cmocka_unit_test(test_each_pending_write_has_its_own_choice_and_the_later_lies_on_top),
             cmocka_unit_test(test_unflushed_discard_may_have_happened_page_by_page),
             cmocka_unit_test(test_discarded_pages_hold_zeroes_or_what_they_held),
+            cmocka_unit_test(test_disk_that_keeps_discarded_pages),
             cmocka_unit_test(test_snapshot_is_independent_of_what_the_disk_does_next),
             cmocka_unit_test(test_killed_process_loses_nothing),
+            cmocka_unit_test(test_trace_tells_places_and_data_apart),
             cmocka_unit_test(test_seed_decides_the_trace),
             cmocka_unit_test(test_completions_are_reordered_unless_asked_not_to_be),
             cmocka_unit_test(test_hook_sees_each_change_when_it_has_taken_effect),
@@ -649,6 +719,8 @@ int main(void)
             cmocka_unit_test(test_write_without_space_leaves_the_old_content),
             cmocka_unit_test(test_failed_write_may_have_written_some_sectors),
             cmocka_unit_test(test_flush_after_a_failed_flush_does_not_save_what_that_one_lost),
+            cmocka_unit_test(test_failed_flush_says_nothing_of_writes_that_completed_beside_it),
+            cmocka_unit_test(test_failed_read_leaves_nothing_that_could_pass_for_data),
             cmocka_unit_test(test_lying_flush_saves_nothing_and_an_honest_one_makes_up_for_it),
             cmocka_unit_test(test_misdirected_and_lost_writes_are_answered_all_the_same),
             cmocka_unit_test(test_bit_rot_is_seen_by_reads_and_stays),

@@ -1,13 +1,12 @@
 /* member.h - a disk of the pool: asynchronous read, write, flush and discard.
  *
- * The engine sees disks only through this table; a file, a block device and the simulator's disk are
- * back ends, and the engine cannot tell them apart.
+ * The engine sees disks only through this table; a file, a block device and the simulator's disk
+ * are back ends, and the engine cannot tell them apart.
  *
- * Units      offset and length are bytes, multiples of 4096, inside size_bytes. Buffers of reads and writes
- *            are aligned to MEMBER_BUFFER_ALIGN; each iovec's length is a multiple of it.
- * Threads    a member belongs to its loop.
- * Errors     done() gets 0 or -errno, from the loop and never from inside submit(). Short transfers are the
- *            back end's to complete. A read of a hole gives zeroes.
+ * Units      offset and length are bytes, multiples of 4096, inside size_bytes. Buffers of reads
+ * and writes are aligned to MEMBER_BUFFER_ALIGN; each iovec's length is a multiple of it. Threads
+ * a member belongs to its loop. Errors     done() gets 0 or -errno, from the loop and never from
+ * inside submit(). Short transfers are the back end's to complete. A read of a hole gives zeroes.
  * Durability MEMBER_FLUSH makes durable every write that completed before the flush was submitted.
  * Ownership  member_io is the caller's and must live until done().
  */
@@ -21,7 +20,7 @@
 #include "common/loop.h"
 
 #define MEMBER_BUFFER_ALIGN 512u
-#define MEMBER_SIZE_MIN (UINT64_C(64) << 20)
+#define MEMBER_SIZE_MIN     (UINT64_C(64) << 20)
 
 enum member_op { MEMBER_READ, MEMBER_WRITE, MEMBER_FLUSH, MEMBER_DISCARD };
 
@@ -44,8 +43,8 @@ struct member_io {
 struct member_ops {
         void (*submit)(struct member *m, struct member_io *io);
         void (*close)(struct member *m); /* nothing may be in flight */
-        /* Take the exclusive lock, waiting at most @wait_ms; NULL where the back end has no other users.
-         * -EBUSY, and *err says who holds it where that can be known */
+        /* Take the exclusive lock, waiting at most @wait_ms; NULL where the back end has no other
+         * users. -EBUSY, and *err says who holds it where that can be known */
         int (*co_lock)(struct member *m, unsigned wait_ms, struct error *err);
 };
 
@@ -59,8 +58,10 @@ struct member_counters {
 struct member {
         const struct member_ops *ops;
         struct loop *loop;
-        char *path;          /* for messages and for finding it again; malloc'ed, freed by the back end's close */
-        uint64_t size_bytes; /* usable, a multiple of 4096; on a whole disk that of tarn's partition */
+        char *path; /* for messages and for finding it again; malloc'ed, freed by the back end's
+                       close */
+        uint64_t
+            size_bytes; /* usable, a multiple of 4096; on a whole disk that of tarn's partition */
         bool can_discard;
         struct member_counters counters;
 };

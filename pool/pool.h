@@ -1,14 +1,16 @@
 /* pool.h - thin, checksummed volumes and snapshots over a set of disks.
  *
- * Units      offsets, lengths and sizes are bytes unless a name says _blocks (POOL_BLOCK, 4096 bytes).
- * Threads    a pool and all that belongs to it live on the loop that opened it.
- * Errors     0 or -errno. On failure *err (may be NULL) holds a sentence for the operator; on success it is
+ * Units      offsets, lengths and sizes are bytes unless a name says _blocks (POOL_BLOCK, 4096
+ * bytes). Threads    a pool and all that belongs to it live on the loop that opened it. Errors 0 or
+ * -errno. On failure *err (may be NULL) holds a sentence for the operator; on success it is
  *            untouched. A failed call leaves the pool as it was.
  * Ownership  ret_* is set only on success; release with the named close.
- * Waiting    co_* functions may suspend and are called from coroutines. volume_submit() never suspends.
+ * Waiting    co_* functions may suspend and are called from coroutines. volume_submit() never
+ * suspends.
  *
- * Durability: what co_* operations on the catalog (create, snapshot, restore, delete, ...) did is durable
- * when they return 0. Writes are durable once a later flush, or their own FUA, has completed.
+ * Durability: what co_* operations on the catalog (create, snapshot, restore, delete, ...) did is
+ * durable when they return 0. Writes are durable once a later flush, or their own FUA, has
+ * completed.
  */
 #pragma once
 #include <stdbool.h>
@@ -19,13 +21,13 @@
 #include "common/loop.h"
 #include "pool/member.h"
 
-#define POOL_BLOCK            4096u
-#define POOL_NAME_MAX         63u                     /* characters, without NUL */
-#define POOL_MEMBERS_MAX      1024u                   /* superblock slot: 64 bytes a member in 128 KiB */
-#define POOL_ROOTS_MAX        1000000u                /* volumes and snapshots: the index is read at open */
-#define VOLUME_SIZE_MAX       (UINT64_C(1) << 52)     /* 4 PiB: five levels of map */
-#define VOLUME_SECTOR         512u                    /* a volume's size is a multiple of this */
-#define VOLUME_REQUEST_MAX    (UINT64_C(1) << 26)     /* bytes in one read or write */
+#define POOL_BLOCK         4096u
+#define POOL_NAME_MAX      63u      /* characters, without NUL */
+#define POOL_MEMBERS_MAX   1024u    /* superblock slot: 64 bytes a member in 128 KiB */
+#define POOL_ROOTS_MAX     1000000u /* volumes and snapshots: the index is read at open */
+#define VOLUME_SIZE_MAX    (UINT64_C(1) << 52) /* 4 PiB: five levels of map */
+#define VOLUME_SECTOR      512u                /* a volume's size is a multiple of this */
+#define VOLUME_REQUEST_MAX (UINT64_C(1) << 26) /* bytes in one read or write */
 
 struct pool;
 struct volume;
@@ -46,19 +48,20 @@ struct pool_create_options {
         enum pool_layout layout;
         uint32_t stripe_bytes; /* 0: 64 KiB */
         /* For tests that want many slabs on small disks; 0 is the right choice everywhere else. */
-        uint32_t slab_bytes;   /* power of two, 256 KiB to 128 MiB */
+        uint32_t slab_bytes; /* power of two, 256 KiB to 128 MiB */
         uint32_t log_slabs;
-        const uint8_t *uuid;   /* 16 bytes, or NULL: random */
+        const uint8_t *uuid; /* 16 bytes, or NULL: random */
 };
 
-/* True where @name is [A-Za-z0-9][A-Za-z0-9._-]{0,62}; otherwise -EINVAL and a sentence calling it @what. */
+/* True where @name is [A-Za-z0-9][A-Za-z0-9._-]{0,62}; otherwise -EINVAL and a sentence calling it
+ * @what. */
 int pool_name_check(const char *name, const char *what, struct error *err);
 
-/* Write a new, empty pool onto @members (1 to POOL_MEMBERS_MAX); it is not open afterwards, and the members
- * stay the caller's. Whatever was on them is gone: the caller has asked.
- * -EINVAL  too few bytes, too many members, bad name */
-int co_pool_create(struct member *const *members, size_t n_members, const struct pool_create_options *options,
-                   struct error *err);
+/* Write a new, empty pool onto @members (1 to POOL_MEMBERS_MAX); it is not open afterwards, and the
+ * members stay the caller's. Whatever was on them is gone: the caller has asked. -EINVAL  too few
+ * bytes, too many members, bad name */
+int co_pool_create(struct member *const *members, size_t n_members,
+                   const struct pool_create_options *options, struct error *err);
 
 /* What a member's label says, without opening the pool. */
 struct pool_label {
@@ -66,50 +69,56 @@ struct pool_label {
         char pool_name[POOL_NAME_MAX + 1];
         unsigned index;
         uint64_t size_bytes;
-        uint64_t generation;  /* of its newest superblock; 0 where none is readable */
-        unsigned n_members;   /* by that superblock */
+        uint64_t generation; /* of its newest superblock; 0 where none is readable */
+        unsigned n_members;  /* by that superblock */
 };
 /* -ENODATA  no label of tarn's at either end; -EUCLEAN  there was one, damaged at both ends
  * -ENOTSUP  a newer format version */
 int co_pool_read_label(struct member *member, struct pool_label *ret_label, struct error *err);
 
-/* The uuids of all members of the pool that @member belongs to, by its newest superblock, in order; the
- * path each was last seen at, where recorded. *ret_uuids is malloc'ed: n_members times 16 bytes. */
-int co_pool_read_membership(struct member *member, uint8_t (**ret_uuids)[16], size_t *ret_n, struct error *err);
+/* The uuids of all members of the pool that @member belongs to, by its newest superblock, in order;
+ * the path each was last seen at, where recorded. *ret_uuids is malloc'ed: n_members times 16
+ * bytes. */
+int co_pool_read_membership(struct member *member, uint8_t (**ret_uuids)[16], size_t *ret_n,
+                            struct error *err);
 
-/* Open the pool whose members are @members, in any order, replaying its log after an unclean stop. On success
- * the pool owns the members; on failure they stay the caller's.
- * -ENXIO    a member is missing: named by index and uuid
- * -ESTALE   a member is at an older generation: named
- * -EMEDIUMTYPE  a member is of another pool: named
- * -ENOTSUP  newer format or unknown incompatible feature, named
+/* Open the pool whose members are @members, in any order, replaying its log after an unclean stop.
+ * On success the pool owns the members; on failure they stay the caller's. -ENXIO    a member is
+ * missing: named by index and uuid -ESTALE   a member is at an older generation: named -EMEDIUMTYPE
+ * a member is of another pool: named -ENOTSUP  newer format or unknown incompatible feature, named
  * -EUCLEAN  metadata fails its checksum on every copy; nothing was written */
 int co_pool_open(struct loop *loop, struct member *const *members, size_t n_members,
                  const struct pool_options *options, struct pool **ret_pool, struct error *err);
 
-/* Finish what is in flight, checkpoint, let go of everything, close the members. All volumes must be closed.
- * The pool is gone whatever is returned; a failure means that the next open replays the log. */
+/* Finish what is in flight, checkpoint, let go of everything, close the members. All volumes must
+ * be closed. The pool is gone whatever is returned; a failure means that the next open replays the
+ * log. */
 int co_pool_close(struct pool *pool, struct error *err);
-/* The same without a last checkpoint or flush: what a kill would leave (crash tests; a pool that failed). */
+/* The same without a last checkpoint or flush: what a kill would leave (crash tests; a pool that
+ * failed). */
 void co_pool_abandon(struct pool *pool);
 
-/* Zero the labels of all members: the pool is gone. The pool is closed afterwards, whatever is returned. */
+/* Zero the labels of all members: the pool is gone. The pool is closed afterwards, whatever is
+ * returned. */
 int co_pool_destroy(struct pool *pool, struct error *err);
 
-/* New members, written and then made part of the pool by one superblock. On success the pool owns them. */
-int co_pool_add(struct pool *pool, struct member *const *members, size_t n_members, struct error *err);
+/* New members, written and then made part of the pool by one superblock. On success the pool owns
+ * them. */
+int co_pool_add(struct pool *pool, struct member *const *members, size_t n_members,
+                struct error *err);
 
 int co_pool_checkpoint(struct pool *pool, struct error *err);
-/* Wait until no orphan is left to free and freed space is allocatable (tests, 'image import' clean-up). */
+/* Wait until no orphan is left to free and freed space is allocatable (tests, 'image import'
+ * clean-up). */
 int co_pool_settle(struct pool *pool, struct error *err);
 
 struct pool_member_info {
         const char *path;
         uint8_t uuid[16];
         uint64_t size_bytes;
-        uint64_t data_bytes;     /* in slabs of data on it */
-        uint64_t metadata_bytes; /* in slabs of metadata, log and table on it, and labels */
-        uint64_t used_bytes;     /* allocated blocks, every leg counted */
+        uint64_t data_bytes;       /* in slabs of data on it */
+        uint64_t metadata_bytes;   /* in slabs of metadata, log and table on it, and labels */
+        uint64_t used_bytes;       /* allocated blocks, every leg counted */
         uint64_t unassigned_bytes; /* in no slab yet */
         const struct member_counters *counters;
 };
@@ -119,9 +128,9 @@ struct pool_info {
         uint8_t uuid[16];
         enum pool_layout layout;
         uint32_t stripe_bytes, slab_bytes;
-        uint64_t size_bytes;          /* that data could take if none were written, metadata set apart */
-        uint64_t used_bytes;          /* data blocks allocated */
-        uint64_t free_bytes;          /* for data: size less used */
+        uint64_t size_bytes; /* that data could take if none were written, metadata set apart */
+        uint64_t used_bytes; /* data blocks allocated */
+        uint64_t free_bytes; /* for data: size less used */
         uint64_t metadata_used_bytes; /* map nodes, catalog, lists */
         uint64_t freeing_bytes;       /* known to be on its way back: orphans, frees that wait */
         uint64_t provisioned_bytes;   /* sum of the sizes of volumes */
@@ -129,8 +138,8 @@ struct pool_info {
         uint64_t n_volumes, n_snapshots;
         uint64_t checksum_errors, repaired_errors;
         uint64_t log_used_bytes, log_size_bytes;
-        bool readonly;                /* opened so, or found damaged */
-        const char *failed;           /* a sentence where the pool has stopped writing; else NULL */
+        bool readonly;      /* opened so, or found damaged */
+        const char *failed; /* a sentence where the pool has stopped writing; else NULL */
         size_t n_members;
 };
 void pool_get_info(struct pool *pool, struct pool_info *ret_info);
@@ -147,7 +156,8 @@ struct pool_check_callbacks {
         void *arg;
 };
 /* Walk everything and report; writes nothing. Guest I/O may go on.
- * 0 and the number of findings, or -EAGAIN where it had to give up (space too low to hold a checkpoint). */
+ * 0 and the number of findings, or -EAGAIN where it had to give up (space too low to hold a
+ * checkpoint). */
 int co_pool_check(struct pool *pool, bool read_data, const struct pool_check_callbacks *callbacks,
                   uint64_t *ret_n_findings, struct error *err);
 
@@ -159,28 +169,31 @@ enum root_kind { ROOT_VOLUME, ROOT_SNAPSHOT };
 
 struct root_info {
         enum root_kind kind;
-        const char *volume;       /* its volume's name */
-        const char *snapshot;     /* NULL for a volume */
-        uint64_t id, parent_id;   /* of roots; parent_id 0: none. A parent may be hidden (nameless) */
-        uint64_t volume_id;       /* the same for a volume and its snapshots; stays over rename and restore */
-        const char *origin_volume, *origin_snapshot; /* the named snapshot nearest above; NULL where none */
+        const char *volume;     /* its volume's name */
+        const char *snapshot;   /* NULL for a volume */
+        uint64_t id, parent_id; /* of roots; parent_id 0: none. A parent may be hidden (nameless) */
+        uint64_t
+            volume_id; /* the same for a volume and its snapshots; stays over rename and restore */
+        const char *origin_volume,
+            *origin_snapshot; /* the named snapshot nearest above; NULL where none */
         uint8_t uuid[16];
         uint64_t size_bytes;
-        int64_t created_ns;       /* since 1970, UTC */
-        uint64_t referenced_bytes;/* data reachable from it */
+        int64_t created_ns;              /* since 1970, UTC */
+        uint64_t referenced_bytes;       /* data reachable from it */
         uint64_t freed_if_deleted_bytes; /* for a snapshot or volume, with the cascade; exact */
         unsigned n_children;
-        unsigned n_clones;        /* children that are volumes of their own */
+        unsigned n_clones; /* children that are volumes of their own */
         unsigned n_handles;
 };
-/* Call @each for every named root: volumes by name, each followed by its snapshots by epoch. A non-zero
- * answer ends the walk and is returned. The strings live during the call. */
+/* Call @each for every named root: volumes by name, each followed by its snapshots by epoch. A
+ * non-zero answer ends the walk and is returned. The strings live during the call. */
 int co_pool_list(struct pool *pool, int (*each)(const struct root_info *info, void *arg), void *arg,
                  struct error *err);
-int co_root_get(struct pool *pool, const char *name, int (*each)(const struct root_info *info, void *arg),
-                void *arg, struct error *err);
+int co_root_get(struct pool *pool, const char *name,
+                int (*each)(const struct root_info *info, void *arg), void *arg, struct error *err);
 
-/* -EEXIST, -EINVAL (size no multiple of 512, zero, above VOLUME_SIZE_MAX), -ENOSPC (catalog full) */
+/* -EEXIST, -EINVAL (size no multiple of 512, zero, above VOLUME_SIZE_MAX), -ENOSPC (catalog full)
+ */
 int co_volume_create(struct pool *pool, const char *name, uint64_t size_bytes, struct error *err);
 /* -ENOENT; -EBUSY with open handles; -ENOTEMPTY with snapshots unless @with_snapshots */
 int co_volume_delete(struct pool *pool, const char *name, bool with_snapshots, struct error *err);
@@ -189,32 +202,38 @@ int co_volume_rename(struct pool *pool, const char *name, const char *new_name, 
 int co_volume_resize(struct pool *pool, const char *name, uint64_t size_bytes, struct error *err);
 
 /* All the snapshots named ("VOL@SNAP"), of different volumes, at one instant. */
-int co_snapshot_create(struct pool *pool, const char *const *names, size_t n_names, struct error *err);
+int co_snapshot_create(struct pool *pool, const char *const *names, size_t n_names,
+                       struct error *err);
 int co_snapshot_delete(struct pool *pool, const char *name, struct error *err);
-/* The volume takes the snapshot's content and size. What it held becomes the snapshot @keep_as of it, or is
- * discarded where @keep_as is NULL. -EBUSY with open handles on the volume. */
-int co_snapshot_restore(struct pool *pool, const char *name, const char *keep_as, struct error *err);
-int co_snapshot_clone(struct pool *pool, const char *snapshot, const char *new_volume, struct error *err);
+/* The volume takes the snapshot's content and size. What it held becomes the snapshot @keep_as of
+ * it, or is discarded where @keep_as is NULL. -EBUSY with open handles on the volume. */
+int co_snapshot_restore(struct pool *pool, const char *name, const char *keep_as,
+                        struct error *err);
+int co_snapshot_clone(struct pool *pool, const char *snapshot, const char *new_volume,
+                      struct error *err);
 
 /* Properties: tagged texts a volume carries; keys and meaning are the caller's ("on-full", "iops").
  * A NULL value removes. At most 16, keys up to 31 and values up to 63 characters. */
-int co_volume_set(struct pool *pool, const char *name, const char *key, const char *value, struct error *err);
+int co_volume_set(struct pool *pool, const char *name, const char *key, const char *value,
+                  struct error *err);
 int co_volume_get_properties(struct pool *pool, const char *name,
                              int (*each)(const char *key, const char *value, void *arg), void *arg,
                              struct error *err);
 
-/* The ranges in which the contents of A and B (any two named roots) may differ, in order, merged; exact to
- * the block, except that a block rewritten with the same content counts as changed where A is an ancestor
- * of B. Sizes may differ: the smaller reads as zeroes behind its end. */
+/* The ranges in which the contents of A and B (any two named roots) may differ, in order, merged;
+ * exact to the block, except that a block rewritten with the same content counts as changed where A
+ * is an ancestor of B. Sizes may differ: the smaller reads as zeroes behind its end. */
 int co_pool_diff(struct pool *pool, const char *a, const char *b,
-                 int (*each)(uint64_t offset, uint64_t length, void *arg), void *arg, struct error *err);
+                 int (*each)(uint64_t offset, uint64_t length, void *arg), void *arg,
+                 struct error *err);
 
 /* ---- I/O ---- */
 
-/* Open "VOLUME" or "VOLUME@SNAPSHOT". Handles are counted: the same volume may be opened many times.
- * Snapshots are read-only: writes to them get -EPERM. */
-int co_volume_open(struct pool *pool, const char *name, struct volume **ret_volume, struct error *err);
-void co_volume_close(struct volume *volume); /* NULL is fine; nothing may be in flight */
+/* Open "VOLUME" or "VOLUME@SNAPSHOT". Handles are counted: the same volume may be opened many
+ * times. Snapshots are read-only: writes to them get -EPERM. */
+int co_volume_open(struct pool *pool, const char *name, struct volume **ret_volume,
+                   struct error *err);
+void co_volume_close(struct volume *volume);       /* NULL is fine; nothing may be in flight */
 uint64_t volume_size(const struct volume *volume); /* now: changes with resize */
 bool volume_is_readonly(const struct volume *volume);
 const char *volume_name(const struct volume *volume); /* "VOL" or "VOL@SNAP", as it is now */
@@ -227,15 +246,15 @@ enum volume_op {
         VOLUME_ZERO,    /* reads as zeroes */
 };
 enum {
-        VOLUME_FUA = 1,      /* answer when durable; on WRITE, DISCARD, ZERO */
-        VOLUME_UNSTABLE = 2, /* WRITE from memory that may change under way: copied once, CRC of the copy */
+        VOLUME_FUA = 1, /* answer when durable; on WRITE, DISCARD, ZERO */
+        VOLUME_UNSTABLE =
+            2, /* WRITE from memory that may change under way: copied once, CRC of the copy */
 };
 
-/* One request. Any offset and length down to a byte inside the volume; for READ and WRITE @iov's lengths add
- * up to @length. Buffers need no alignment; aligned to MEMBER_BUFFER_ALIGN they are used without a copy.
- * result: 0, or
- *   -EINVAL out of range; -EPERM read-only; -ENOSPC; -EIO (also for a checksum that fails: buffers then hold
- *   zeroes where nothing good was read) */
+/* One request. Any offset and length down to a byte inside the volume; for READ and WRITE @iov's
+ * lengths add up to @length. Buffers need no alignment; aligned to MEMBER_BUFFER_ALIGN they are
+ * used without a copy. result: 0, or -EINVAL out of range; -EPERM read-only; -ENOSPC; -EIO (also
+ * for a checksum that fails: buffers then hold zeroes where nothing good was read) */
 struct volume_request {
         enum volume_op op;
         unsigned flags;
@@ -245,15 +264,15 @@ struct volume_request {
         void (*done)(struct volume_request *request, int result);
         /* the engine's */
         struct volume *volume;
-        void *priv;
-        struct list link;
         struct loop_task task;
+        int result;
 };
 /* done() runs from the loop, never from inside this call. The request must live until then. */
 void volume_submit(struct volume *volume, struct volume_request *request);
 
 int co_volume_read(struct volume *volume, void *buffer, uint64_t length, uint64_t offset);
-int co_volume_write(struct volume *volume, const void *buffer, uint64_t length, uint64_t offset, unsigned flags);
+int co_volume_write(struct volume *volume, const void *buffer, uint64_t length, uint64_t offset,
+                    unsigned flags);
 int co_volume_flush(struct volume *volume);
 int co_volume_discard(struct volume *volume, uint64_t offset, uint64_t length, unsigned flags);
 int co_volume_zero(struct volume *volume, uint64_t offset, uint64_t length, unsigned flags);
@@ -263,7 +282,7 @@ struct volume_extent {
         uint64_t length;
         unsigned flags; /* EXTENT_HOLE: takes no space; EXTENT_ZERO: reads as zeroes */
 };
-/* Extents from @offset on, neighbours with equal flags merged, until @length is covered or @n_max are
- * filled. *ret_n is at least 1; the extents never add up to more than @length. */
-int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length, struct volume_extent *extents,
-                     size_t n_max, size_t *ret_n);
+/* Extents from @offset on, neighbours with equal flags merged, until @length is covered or @n_max
+ * are filled. *ret_n is at least 1; the extents never add up to more than @length. */
+int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
+                     struct volume_extent *extents, size_t n_max, size_t *ret_n);

@@ -1,0 +1,212 @@
+/* checkpoint.c - making a moment durable, while I/O goes on.
+ *
+ * The cut is one step without suspension: CRCs are filled in, roots, maps and tables are frozen
+ * into a list of pages, and the epoch is raised, so that nothing frozen changes any more. Then:
+ * write the pages; flush; superblock on every member; flush; only then is it committed [I1]. */
+#include <errno.h>
+#include <stdlib.h>
+#include "pool/engine.h"
+
+void epoch_raise(struct pool *pool)
+{
+        log_seal(pool);
+        pool->epoch++;
+        assert(pool->epoch <= BIRTH_MAX);
+}
+
+static uint64_t dirty_limit(const struct pool *pool)
+{
+        return min_u64(min_u64(pool->cache.n_max / 4, 16384),
+                       max_u64(pool->metadata_total / 8, 32));
+}
+
+bool checkpoint_due(struct pool *pool)
+{
+        return log_pages_used(pool) > pool->log.ring_pages / 2 ||
+               pool->cache.n_dirty > dirty_limit(pool) ||
+               pool->waiting_frees > max_u64(pool->data_free, 64) ||
+               pool->waiting_frees > (1 << 20);
+}
+
+static int super_fill(struct pool *pool, struct super *s)
+{
+        *s = (struct super){
+            .generation = pool->generation + 1,
+            .epoch = pool->epoch + 1,
+            .incompat = pool->incompat,
+            .ro_compat = pool->ro_compat,
+            .compat = pool->compat,
+            .created_ns = pool->created_ns,
+            .layout = pool->layout,
+            .stripe_blocks = pool->stripe_blocks,
+            .slab_blocks = pool->slab_blocks,
+            .n_slabs = pool->n_slabs,
+            .log_pages = pool->log.ring_pages,
+            .log_incarnation = pool->log.incarnation,
+            .log_start = pool->log.next,
+            .log_chain = pool->log.chain,
+            .catalog_height = pool->catalog.height,
+            .catalog = pool->catalog.root,
+            .next_root_id = pool->next_root_id,
+            .next_record = pool->log.next_record,
+            .n_members = (uint32_t)pool->n_disks,
+            .n_index = pool->n_index,
+        };
+        memcpy(s->pool_uuid, pool->uuid, 16);
+        memcpy(s->name, pool->name, sizeof(s->name));
+        s->member = calloc(s->n_members, sizeof(*s->member));
+        s->index = calloc(s->n_index ? s->n_index : 1, sizeof(*s->index));
+        if (!s->member || !s->index)
+                return -ENOMEM;
+        for (uint32_t i = 0; i < s->n_members; i++) {
+                memcpy(s->member[i].uuid, pool->disk[i]->uuid, 16);
+                s->member[i].index = i;
+                s->member[i].state = MEMBER_STATE_IN;
+                s->member[i].size_bytes = pool->disk[i]->size_bytes;
+        }
+        memcpy(s->index, pool->index, s->n_index * sizeof(*s->index));
+        return 0;
+}
+
+/* [sync] The cut. */
+static int cut(struct pool *pool, bool fresh_log, struct frozen *frozen, struct super *super)
+{
+        int r = catalog_freeze(pool, frozen);
+        if (r == 0)
+                r = slabs_freeze(pool, frozen);
+        if (r < 0)
+                return r;
+        log_seal(pool);
+        if (fresh_log) {
+                pool->log.incarnation++;
+                pool->log.next = 0;
+                pool->log.chain = 0;
+        }
+        r = super_fill(pool, super);
+        if (r < 0)
+                return r;
+        pool->last_cut_epoch = pool->epoch;
+        epoch_raise(pool);
+        pool->interval++;
+        return 0;
+}
+
+static int co_write_out(struct pool *pool, const struct frozen *frozen, const struct super *super)
+{
+        struct error e = ERROR_INIT;
+        int r = co_write_frozen(pool, frozen);
+        if (r == 0)
+                r = co_flush_members(pool);
+        if (r == 0 && co_super_write_all(pool, super, &e) < 0)
+                r = pool_fail(pool, "%s", e.message);
+        if (r == 0)
+                r = co_flush_members(pool);
+        return r < 0 && !pool_failed(pool) ? pool_fail(pool, "out of memory for a checkpoint") : r;
+}
+
+static bool nothing_to_do(const struct pool *pool)
+{
+        return pool->n_dirty_roots == 0 && pool->log.next == pool->log.start &&
+               pool->log.open_used == 0 && pool->n_disks == pool->n_disks_committed &&
+               pool->generation > 0;
+}
+
+static void committed(struct pool *pool, struct frozen *frozen, const struct super *super,
+                      uint64_t interval)
+{
+        pool->generation = super->generation;
+        pool->n_disks_committed = super->n_members;
+        pool->committed_interval = interval;
+        for (size_t i = 0; i < frozen->n; i++)
+                if (frozen->page[i].node)
+                        node_written(pool, frozen->page[i].node);
+        log_advance(pool, super->log_start);
+}
+
+static int co_checkpoint_locked(struct pool *pool, bool fresh_log, struct error *err)
+{
+        /* Frees of old intervals wait for readers; there is a place for each interval only while it
+         * lasts. */
+        while (pool->interval - pool->released_interval >= INTERVALS - 1 && !pool_failed(pool))
+                co_sleep_ns(1000000);
+        if (pool_failed(pool))
+                return error_set(err, -EIO, "pool '%s' has stopped writing: %s", pool->name,
+                                 pool->failed);
+        if (pool->readonly || (nothing_to_do(pool) && !fresh_log))
+                return 0;
+        struct frozen frozen = {0};
+        struct super super = {0};
+        uint64_t interval = pool->interval;
+        int r = cut(pool, fresh_log, &frozen, &super);
+        if (r < 0)
+                r = pool_fail(pool, r == -ENOSPC ? "no metadata block is left for a checkpoint"
+                                                 : "out of memory for a checkpoint");
+        else
+                r = co_write_out(pool, &frozen, &super);
+        if (r == 0)
+                committed(pool, &frozen, &super, interval);
+        frozen_release(pool, &frozen);
+        super_free(&super);
+        if (r < 0)
+                return error_set(err, r, "pool '%s' has stopped writing: %s", pool->name,
+                                 pool->failed);
+        space_release(pool);
+        cache_trim(pool);
+        return 0;
+}
+
+static int co_checkpoint_with(struct pool *pool, bool fresh_log, struct error *err)
+{
+        co_lock(&pool->checkpoint_lock);
+        pool->checkpoint_wanted = false;
+        pool->checkpoint_running = true;
+        int r = co_checkpoint_locked(pool, fresh_log, err);
+        pool->checkpoint_running = false;
+        pool->n_checkpoints++;
+        co_unlock(&pool->checkpoint_lock);
+        co_wake_all(&pool->checkpoint_ended);
+        stalled_wake(pool);
+        return r;
+}
+
+int co_checkpoint(struct pool *pool, struct error *err)
+{
+        return co_checkpoint_with(pool, false, err);
+}
+
+int co_checkpoint_fresh(struct pool *pool, struct error *err)
+{
+        return co_checkpoint_with(pool, true, err);
+}
+
+void co_checkpoint_wait(struct pool *pool)
+{
+        co_wait(&pool->checkpoint_ended);
+}
+
+static void checkpoint_main(void *arg)
+{
+        struct pool *pool = arg;
+        co_checkpoint(pool, NULL);
+        if (!pool->discarder_running && !pool_failed(pool)) {
+                pool->discarder_running = true;
+                co_discard_free(pool);
+                pool->discarder_running = false;
+        }
+        engine_coroutine_ends(pool);
+}
+
+void checkpoint_kick(struct pool *pool)
+{
+        if (pool->checkpoint_wanted || pool->readonly || pool->recovering || pool_failed(pool))
+                return;
+        pool->checkpoint_wanted = true;
+        if (engine_spawn(pool, checkpoint_main, pool) < 0)
+                pool->checkpoint_wanted = false;
+}
+
+void checkpoint_kick_if_useful(struct pool *pool)
+{
+        if (!nothing_to_do(pool))
+                checkpoint_kick(pool);
+}

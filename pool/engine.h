@@ -1,0 +1,732 @@
+/* engine.h - the engine's inside: structures that the files of this folder share. Nobody else
+ * includes it.
+ *
+ * Threads    one loop, no locks. What must not be interleaved runs without suspending; "sync" marks
+ * it. Numbers    README.md lists the invariants; comments cite them as [I1] and so on.
+ */
+#pragma once
+#include <assert.h>
+#include "common/coroutine.h"
+#include "common/crc32c.h"
+#include "common/error.h"
+#include "common/list.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "pool/format.h"
+#include "pool/pool.h"
+
+#define BLOCK       POOL_BLOCK
+#define BLOCK_SHIFT 12
+
+static inline uint64_t min_u64(uint64_t a, uint64_t b)
+{
+        return a < b ? a : b;
+}
+static inline uint64_t max_u64(uint64_t a, uint64_t b)
+{
+        return a > b ? a : b;
+}
+
+/* ---- map entries ---- */
+
+struct entry {
+        uint64_t address; /* pool block */
+        uint64_t birth;
+        uint32_t crc;
+        uint8_t type; /* enum entry_type, or what the disk holds */
+};
+static inline struct entry entry_get(const struct entry_disk *disk)
+{
+        uint64_t word = le64_get(disk->word);
+        return (struct entry){
+            .address = word & ADDRESS_MAX,
+            /* an entry with a flag, and none is defined, is of no type that is known */
+            .type = (word >> 48) & 0xff ? 0xff : (word >> 44) & 0xf,
+            .birth = (word >> 56) | (uint64_t)le32_get(disk->birth_high) << 8,
+            .crc = le32_get(disk->crc32c),
+        };
+}
+static inline void entry_put(struct entry_disk *disk, const struct entry *e)
+{
+        assert(e->address <= ADDRESS_MAX && e->birth <= BIRTH_MAX && e->type <= 0xf);
+        disk->word = le64_make(e->address | (uint64_t)e->type << 44 | (e->birth & 0xff) << 56);
+        disk->birth_high = le32_make((uint32_t)(e->birth >> 8));
+        disk->crc32c = le32_make(e->crc);
+}
+static inline bool entry_is_hole(const struct entry *e)
+{
+        return e->type == ENTRY_ABSENT || e->type == ENTRY_ZERO;
+}
+
+/* ---- slabs and space (slab.c, space.c) ---- */
+
+struct leg {
+        unsigned member;
+        uint64_t offset;
+};
+
+struct slab {
+        uint32_t index;
+        uint8_t kind, n_legs, map_copy;
+        struct leg leg[SLAB_LEGS_MAX];
+        uint64_t map_address[MAP_COPIES];
+        uint32_t map_crc;
+        uint32_t log_index;
+        uint64_t touched[2];
+        uint32_t live_free;  /* bits clear in live; a system slab: blocks not handed out */
+        uint32_t alloc_free; /* bits clear in busy */
+        uint32_t cursor;     /* next-fit */
+        uint64_t *live;      /* referenced by a tree, list or table as of now: goes to disk */
+        uint64_t *busy;      /* live, or taken, or freed and not yet allocatable */
+        bool dirty;          /* record or map differs from the last cut */
+        bool map_dirty;
+        bool discarding;         /* a coroutine discards free runs of it */
+        uint64_t freed_interval; /* of the last free in it */
+        struct list avail;       /* in its member's or the pool's list while alloc_free > 0 */
+};
+
+/* A member as the pool sees it. */
+struct disk {
+        struct member *member;
+        uint8_t uuid[16];
+        unsigned index;
+        uint64_t size_bytes;
+        uint32_t n_units, free_units, unit_cursor;
+        uint64_t *units;    /* bit set: a slab's leg lies there */
+        struct list avail;  /* data slabs with room */
+        uint64_t data_free; /* alloc_free over its data slabs */
+        int64_t credit;     /* of the weighted round */
+        uint64_t writes_done,
+            writes_durable; /* completed; and of those, covered by a completed flush */
+};
+
+/* Frees of one interval (the time between two cuts), waiting to become allocatable [I3]. */
+struct interval {
+        uint64_t *address;
+        size_t n, room;
+        uint64_t readers; /* that looked an entry up during this interval and still read */
+};
+#define INTERVALS 64u
+
+/* ---- node cache (cache.c) ---- */
+
+struct node {
+        struct node *hash_next;
+        struct list lru;
+        uint64_t address, birth;
+        uint32_t crc;
+        uint32_t pins;
+        bool loading, dirty, sealed, dead, referenced, forever;
+        int error;               /* of the load */
+        struct co_queue waiting; /* for the load */
+        void *page;              /* 4096 bytes, aligned */
+};
+
+struct cache {
+        struct node **bucket;
+        size_t n_buckets, n_nodes, n_max, n_dirty;
+        struct list lru;
+        struct list finished; /* deadlist.c's: dirty pages that will not change again */
+        struct list spare;    /* nodes kept for reuse */
+        size_t n_spare;
+};
+
+/* ---- roots (root.c, catalog.c) ---- */
+
+struct bucket {
+        uint64_t key;
+        struct entry head;
+        uint64_t n_blocks;
+        uint32_t n_pages;
+        uint32_t flags;
+};
+
+struct tree {
+        struct entry root;
+        uint8_t height;
+};
+
+struct root_body {
+        uint8_t uuid[16];
+        int64_t created_ns;
+        uint64_t size_bytes, high_bytes;
+        struct tree map;
+        uint64_t data_blocks, own_blocks;
+        uint64_t cursor;
+        struct bucket *bucket; /* by key, ascending */
+        size_t n_buckets, bucket_room;
+        struct entry *bucket_page; /* where the buckets beyond ROOT_BUCKETS lie now */
+        size_t n_bucket_pages;
+        struct property_disk property[ROOT_PROPERTIES];
+        unsigned n_properties;
+};
+
+/* A write's place in the order of overlapping ones (range.c). */
+struct range {
+        struct list link;
+        uint64_t first, last; /* blocks */
+        bool exclusive, granted;
+        void (*grant)(struct range *range); /* called when a lock that had to wait is granted */
+};
+
+struct root {
+        uint64_t id, volume_id, epoch;
+        struct root *parent;
+        struct list children, sibling;
+        unsigned n_children;
+        struct root *hash_next[3]; /* by id, by name, by volume: catalog.c */
+        uint32_t slot;
+        uint8_t state; /* enum root_state */
+        char name[POOL_NAME_MAX + 1];
+        bool loaded; /* body is there */
+        bool dirty;
+        bool broken; /* an orphan that cannot be read: left alone until the next open */
+        struct root_body *body;
+        struct list dirty_link;
+        unsigned n_handles;
+        /* I/O on a live root */
+        struct list ranges;
+        unsigned n_exclusive;
+        unsigned n_writes; /* begun and not yet in the map */
+        unsigned n_holds;  /* cuts that wait for n_writes to reach 0 */
+        struct co_queue drained;
+        struct list held; /* spans that came during a hold */
+        struct co_queue unheld;
+        /* epochs of the ancestors, ascending; valid while ancestry_version is the pool's */
+        uint64_t *ancestors;
+        size_t n_ancestors;
+        uint64_t ancestry_version;
+};
+
+struct volume {
+        struct pool *pool;
+        struct root *root;
+        char name[2 * POOL_NAME_MAX + 2];
+};
+
+/* ---- the log (intent.c) ---- */
+
+struct log_page {
+        struct list link;
+        uint64_t sequence;
+        struct log_page_disk *disk;
+};
+
+struct commit_wait {
+        struct list link;
+        struct co *co;                                   /* either a coroutine */
+        void (*done)(struct commit_wait *w, int result); /* or a callback */
+        int result;
+};
+
+struct intent_log {
+        struct slab **slab;
+        uint32_t n_slabs;
+        uint32_t ring_pages;
+        uint64_t incarnation;
+        uint64_t start;        /* tail: first page that a recovery would read */
+        uint64_t next;         /* sequence of the open page */
+        uint32_t chain;        /* CRC of the page before the open one */
+        struct log_page *open; /* being filled; records in it: open_used bytes */
+        struct list spare;     /* pages kept for reuse */
+        unsigned n_spare;
+        uint32_t open_used;
+        uint64_t open_first;
+        uint64_t next_record;
+        uint64_t mark;
+        struct list sealed; /* to be written */
+        uint64_t unmarked_blocks;
+        uint64_t reserved_bytes; /* for records of writes in flight */
+        struct list waiters;     /* commit_wait: for the next round */
+        struct co_queue idle;    /* the committer waits here */
+        struct co_queue stopped;
+        bool running, round_wanted, stopping;
+};
+
+/* ---- the pool ---- */
+
+struct root_table {
+        struct root **bucket;
+        size_t n_buckets, n;
+};
+
+/* A page frozen by a cut, to be written to each target. */
+struct frozen_page {
+        void *page;
+        struct node *node; /* pinned, or NULL: page is freed after the write */
+        unsigned n_targets;
+        struct leg target[SLAB_LEGS_MAX];
+};
+struct frozen {
+        struct frozen_page *page;
+        size_t n, room;
+        bool failed; /* out of memory while freezing */
+};
+
+struct pool {
+        struct loop *loop;
+        struct pool_options options;
+        char name[POOL_NAME_MAX + 1];
+        uint8_t uuid[16];
+        int64_t created_ns;
+        uint32_t layout, stripe_blocks;
+        uint64_t incompat, ro_compat, compat;
+
+        struct disk **disk;
+        size_t n_disks;
+        size_t n_disks_committed; /* in the newest superblock */
+
+        /* slabs */
+        uint32_t slab_blocks, slab_shift;
+        struct slab **slab;
+        uint32_t n_slabs, slab_room;
+        struct slab_extent *table; /* extents of table pages */
+        uint32_t n_table;
+        struct slab_extent *index; /* extents of index pages */
+        uint32_t n_index;
+        struct list metadata_avail;
+        uint64_t metadata_total, metadata_free; /* blocks; free: not busy */
+        uint64_t metadata_reserved;             /* promised to writes in flight */
+        uint64_t data_total, data_free, data_live;
+        uint64_t metadata_live;
+        uint32_t stripe_left; /* blocks left in the current stripe unit */
+        struct disk *stripe_disk;
+        struct slab *stripe_slab;
+        bool maker_running, maker_broken;
+        struct co_queue maker_done;
+
+        /* time */
+        uint64_t generation, epoch, last_cut_epoch;
+        uint64_t interval, released_interval, committed_interval;
+        struct interval intervals[INTERVALS];
+        unsigned hold_frees; /* check holds a checkpoint */
+        uint64_t waiting_frees;
+        uint64_t ancestry_version;
+
+        struct cache cache;
+        struct intent_log log;
+
+        /* catalog */
+        struct tree catalog;
+        struct root **slot; /* by slot; NULL: free */
+        uint32_t n_slots, slot_room, slot_cursor;
+        struct root_table table_of[3];
+        struct list dirty_roots;
+        size_t n_dirty_roots;
+        uint64_t cut_need; /* metadata blocks that the next cut will take for the catalog */
+        uint64_t next_root_id;
+        uint64_t n_volumes, n_snapshots;
+        struct co_mutex catalog_lock; /* one catalog operation at a time */
+        struct list volumes;          /* open handles are counted in roots; this counts volumes */
+        unsigned n_handles;
+
+        /* checkpoints */
+        bool checkpoint_running, checkpoint_wanted;
+        struct co_mutex checkpoint_lock;
+        struct co_queue checkpoint_ended;
+        bool discarder_running;
+        uint64_t n_checkpoints; /* ended, for better or worse */
+        struct loop_timer checkpoint_timer;
+        struct list stalled; /* spans that wait for room */
+        struct loop_task stalled_task;
+
+        /* background */
+        unsigned n_coroutines; /* of the engine's own; close waits for 0 */
+        struct co_queue idle;
+        bool closing;
+        bool worker_running;
+        struct co_queue worker_done;
+        bool recovering;
+        unsigned n_spans; /* in flight */
+        struct list spare_spans;
+        unsigned n_spare_spans;
+        bool check_disturbed; /* a check holds frees back, and somebody needs them */
+
+        bool readonly;
+        char failed[256]; /* why writing stopped; empty: it goes on */
+        uint64_t checksum_errors, repaired_errors;
+};
+
+struct slab_extent {
+        unsigned n_legs;
+        struct leg leg[2];
+        uint8_t copy;
+        uint32_t crc;
+        bool dirty;
+};
+
+/* ---- codec.c: the only reader and writer of on-disk structs ---- */
+
+struct super_member {
+        uint8_t uuid[16];
+        uint32_t index, state;
+        uint64_t size_bytes;
+};
+struct super {
+        uint64_t generation, epoch, incompat, ro_compat, compat;
+        uint8_t pool_uuid[16];
+        char name[POOL_NAME_MAX + 1];
+        int64_t created_ns;
+        uint32_t layout, stripe_blocks, slab_blocks, n_slabs;
+        uint32_t log_pages, log_chain, catalog_height;
+        uint64_t log_incarnation, log_start;
+        struct entry catalog;
+        uint64_t next_root_id, next_record;
+        struct super_member *member;
+        uint32_t n_members;
+        struct slab_extent *index;
+        uint32_t n_index;
+};
+void super_free(struct super *super);
+/* A malloc'ed, aligned image, ready to be written. */
+int super_encode(const struct super *super, void **ret_image, size_t *ret_length);
+/* -ENODATA: no superblock here; -EUCLEAN: damaged; -ENOTSUP: newer or unknown feature. */
+int super_decode(const void *image, size_t length, struct super *ret_super, struct error *err);
+/* The length that the first page claims, or 0. */
+size_t super_peek_length(const void *first_page);
+
+struct label {
+        uint8_t pool_uuid[16], member_uuid[16];
+        char pool_name[POOL_NAME_MAX + 1];
+        uint32_t index;
+        uint64_t size_bytes;
+        int64_t created_ns;
+};
+void label_encode(const struct label *label, void *page);
+int label_decode(const void *page, struct label *ret_label, struct error *err);
+
+void slab_encode(const struct slab *slab, struct slab_disk *disk);
+/* -EUCLEAN and a sentence where a field is out of its limits; @n_disks and slab_blocks bound them.
+ */
+int slab_decode(const struct slab_disk *disk, size_t n_disks, uint32_t slab_blocks,
+                struct slab *slab, struct error *err);
+void extent_encode(const struct slab_extent *extent, struct extent_disk *disk);
+int extent_decode(const struct extent_disk *disk, size_t n_disks, struct slab_extent *extent,
+                  struct error *err);
+
+void index_encode(const struct root *root, struct index_disk *disk);
+struct index {
+        char name[POOL_NAME_MAX + 1];
+        uint64_t id, volume_id, parent_id, epoch;
+        uint8_t state;
+};
+int index_decode(const struct index_disk *disk, struct index *ret_index, struct error *err);
+/* @more: the first bucket page, absent where the inline ones are all. */
+void root_encode(const struct root *root, const struct entry *more, void *page);
+/* Fills body but for buckets beyond the inline ones, whose number and place are returned. */
+int root_decode(const void *page, uint64_t id, struct root_body *body, size_t *ret_n_buckets,
+                struct entry *ret_more, struct error *err);
+void bucket_encode(const struct bucket *bucket, struct bucket_disk *disk);
+int bucket_decode(const struct bucket_disk *disk, struct bucket *bucket);
+
+/* ---- super.c: labels and superblocks on members ---- */
+
+int co_label_write(struct member *m, const struct label *label, struct error *err);
+int co_label_read(struct member *m, struct label *ret_label, struct error *err);
+/* Newest valid superblock on either end; -ENODATA where none. */
+int co_super_read(struct member *m, struct super *ret_super, struct error *err);
+/* To both ends of every member, flushed before and after by the caller. */
+int co_super_write_all(struct pool *pool, const struct super *super, struct error *err);
+/* The same for the members [from, to) only. */
+int co_super_write(struct pool *pool, const struct super *super, size_t from, size_t to,
+                   struct error *err);
+
+/* ---- disk I/O helpers (blockio.c) ---- */
+
+/* One of many operations that a coroutine waits for together. */
+struct batch_io {
+        struct member_io io;
+        struct iovec iov;
+        struct disk *disk;
+        int result;
+        struct batch *batch;
+};
+/* op, disk, offset, length and iov.iov_base are set by the caller; results are in each. */
+void co_batch(struct batch_io *ios, size_t n);
+int co_disk_write(struct disk *disk, const void *buffer, size_t length, uint64_t offset);
+
+/* Translate; the slab must exist. */
+struct slab *address_slab(struct pool *pool, uint64_t address);
+uint64_t leg_offset(const struct slab *slab, unsigned leg, uint64_t address, uint32_t slab_blocks);
+/* A block of metadata, by whichever leg has it right; a bad leg is repaired. -EUCLEAN, -EIO */
+int co_metadata_read(struct pool *pool, uint64_t address, uint32_t crc, void *page);
+int co_legs_read(struct pool *pool, const struct leg *leg, unsigned n_legs, uint64_t shift,
+                 uint32_t crc, void *page, const char *what);
+/* Write pages to all their targets, many at a time. Fails when a page reached no target. */
+int co_write_frozen(struct pool *pool, const struct frozen *frozen);
+/* Zeroes over the whole of a slab, on every leg. */
+int co_slab_write_out(struct pool *pool, const struct slab *slab);
+/* Flush every member that has unflushed writes, all at once; failure stops the pool. */
+int co_flush_members(struct pool *pool);
+/* Writing stops for good: reads go on. Returns -EIO. */
+int pool_fail(struct pool *pool, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static inline bool pool_failed(const struct pool *pool)
+{
+        return pool->failed[0] != 0;
+}
+void *page_alloc(void); /* 4096 aligned bytes, zeroed; NULL: out of memory */
+
+/* ---- slab.c: the slab table and its three copies ---- */
+
+void slab_free(struct slab *slab);
+static inline bool slab_has_map(const struct slab *slab)
+{
+        return slab->kind == SLAB_DATA || slab->kind == SLAB_METADATA;
+}
+/* Choose legs for a slab of @kind (DATA: on @disk) and take their units. -ENOSPC, -ENOMEM. The slab
+ * is in no table until slab_enter(); slab_unplace() gives the units back and frees it. */
+int slab_place(struct pool *pool, enum slab_kind kind, struct disk *disk, struct slab **ret_slab);
+void slab_unplace(struct pool *pool, struct slab *slab);
+/* [sync] Give a placed slab its number and its space map, count it in; logged unless @quiet. On
+ * failure it is still only placed. */
+int slab_enter(struct pool *pool, struct slab *slab, bool quiet);
+/* Replay: a logged slab takes its place. -EUCLEAN where it overlaps another. */
+int slab_replay(struct pool *pool, uint32_t index, const struct slab_disk *disk, struct error *err);
+int co_slabs_load(struct pool *pool, uint32_t n_slabs, struct error *err);
+/* [sync] All dirty maps, table and index pages as of now. */
+int slabs_freeze(struct pool *pool, struct frozen *frozen);
+int frozen_add(struct frozen *frozen, void *page, struct node *node, const struct leg *legs,
+               unsigned n_legs, uint64_t shift);
+void frozen_release(struct pool *pool, struct frozen *frozen);
+unsigned metadata_legs(const struct pool *pool);
+
+/* ---- space.c: taking and freeing blocks ---- */
+
+void space_add_slab(struct pool *pool,
+                    struct slab *slab); /* count in a slab whose maps are there */
+/* Take up to @want adjacent data blocks by the layout's rule. -ENOSPC */
+int space_take_data(struct pool *pool, uint32_t want, uint64_t *ret_address, uint32_t *ret_n);
+int space_take_metadata(struct pool *pool, uint64_t *ret_address);  /* -ENOSPC; live at once */
+void space_untake(struct pool *pool, uint64_t address, uint32_t n); /* taken and not used */
+void space_commit(struct pool *pool, uint64_t address, uint32_t n); /* taken becomes live */
+/* Live becomes freed [I3]. A block that is not live is a sign of damage: the pool stops. */
+void space_free(struct pool *pool, uint64_t address);
+bool space_is_live(struct pool *pool, uint64_t address);
+/* Replay: what the log names is not to be taken; afterwards what is not live is let go. -EUCLEAN */
+int space_mark_busy(struct pool *pool, uint64_t address, uint32_t n);
+void space_recount_busy(struct pool *pool);
+/* Frees whose checkpoint has committed and whose readers are gone become allocatable. */
+void space_release(struct pool *pool);
+static inline uint64_t reader_enter(struct pool *pool)
+{
+        pool->intervals[pool->interval % INTERVALS].readers++;
+        return pool->interval;
+}
+void reader_exit(struct pool *pool, uint64_t interval);
+/* Metadata blocks that may be taken once the cut's and the writes' needs are set apart; may be
+ * negative. */
+int64_t metadata_available(const struct pool *pool);
+uint64_t metadata_reserve(const struct pool *pool); /* kept for deletes and catalog */
+
+/* ---- maker.c: slabs made ahead, free space discarded ---- */
+
+void maker_kick(
+    struct pool *pool); /* a metadata slab is made where one is wanted, in the background */
+bool data_may_grow(const struct pool *pool, const struct disk *disk);
+/* Discard free runs of at least 1 MiB that stayed free over two checkpoints. */
+void co_discard_free(struct pool *pool);
+
+/* ---- cache.c ---- */
+
+int cache_init(struct cache *cache, uint64_t bytes);
+void cache_destroy(struct cache *cache);
+struct node *cache_find(struct pool *pool,
+                        const struct entry *entry); /* NULL: not there, or loading */
+/* Read through; pinned on success. */
+int co_node_get(struct pool *pool, const struct entry *entry, struct node **ret_node);
+static inline void node_pin(struct node *node)
+{
+        node->pins++;
+}
+void node_unpin(struct pool *pool, struct node *node);
+/* A new node at a newly taken metadata block, dirty, born now, its page undefined or a copy of
+ * @from's. */
+int node_make(struct pool *pool, const struct node *from, struct node **ret_node);
+void node_free_block(struct pool *pool,
+                     const struct entry *entry); /* cache forgets it; the block is freed */
+void node_forget(struct pool *pool, const struct entry *entry); /* cache only */
+void cache_trim(struct pool *pool);
+void node_written(struct pool *pool, struct node *node); /* after its checkpoint committed */
+
+/* ---- tree.c ---- */
+
+static inline uint64_t tree_span(unsigned level)
+{
+        return UINT64_C(1) << (8 * level);
+} /* blocks under an entry's node at @level; level 0: a block */
+unsigned tree_height_for(uint64_t size_bytes);
+/* [sync] The leaf covering @block: *ret_leaf, or NULL with the hole entry in *ret_entry. -EAGAIN:
+ * *ret_entry names a node to load first. */
+int tree_leaf(struct pool *pool, const struct tree *tree, uint64_t block, struct node **ret_leaf,
+              struct entry *ret_entry);
+/* Load what tree_leaf() lacks; then the leaf is pinned (NULL where it is a hole). */
+int co_tree_leaf(struct pool *pool, const struct tree *tree, uint64_t block, struct node **ret_leaf,
+                 struct entry *ret_entry);
+/* [sync] A leaf of @root's map that may be changed now. -EAGAIN as above; -ENOSPC. */
+int tree_leaf_writable(struct pool *pool, struct root *root, struct tree *tree, uint64_t block,
+                       struct node **ret_leaf, struct entry *ret_entry);
+/* [sync] Raise the height so that @size_bytes fit. */
+int tree_grow(struct pool *pool, struct root *root, struct tree *tree, uint64_t size_bytes);
+/* [sync] Fill the CRCs of what was born since the last cut, and freeze it. */
+int tree_seal(struct pool *pool, struct tree *tree, struct frozen *frozen);
+/* [sync] Make [first, first+n) holes of @type, freeing what was there. Nodes needed must be in the
+ * cache: else -EAGAIN and the one that lacks, with everything changed so far consistent.
+ * *ret_changed: whether anything was. */
+int tree_clear(struct pool *pool, struct root *root, struct tree *tree, uint64_t first, uint64_t n,
+               uint8_t type, bool *ret_changed, struct entry *ret_missing);
+
+/* [sync] Blocks [block, block+n), all of one leaf, take their place: what was taken becomes live,
+ * what stood there is superseded. -EAGAIN: *ret_missing is to be loaded, nothing changed. */
+int map_write(struct pool *pool, struct root *root, uint64_t block, uint32_t n, uint64_t address,
+              const uint32_t *crc, struct entry *ret_missing);
+int co_map_load(struct pool *pool, const struct entry *missing); /* what -EAGAIN asked for */
+/* Clear without a record: for slices of discards, and replays of them. */
+int co_map_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t n, uint8_t type,
+                 bool *ret_changed);
+
+/* ---- deadlist.c ---- */
+
+/* [sync] @entry of @root was superseded: freed where it is the root's own, else listed. @root NULL:
+ * the catalog, which owns all it has. */
+int root_supersede(struct pool *pool, struct root *root, const struct entry *entry);
+int deadlist_seal(struct pool *pool, struct root *root, struct frozen *frozen); /* the heads */
+int deadlist_seal_finished(struct pool *pool, struct frozen *frozen); /* the rest, once a cut */
+/* [sync] @into takes all of @from's buckets; chains of one key are joined. */
+int deadlist_merge(struct pool *pool, struct root_body *into, struct root_body *from);
+struct bucket *bucket_add(struct root_body *body,
+                          uint64_t key); /* finds or makes; NULL: out of memory */
+uint64_t deadlist_blocks_above(const struct root_body *body, uint64_t epoch);
+
+/* ---- intent.c ---- */
+
+/* The ring's slabs in order, from the table. -EUCLEAN */
+int log_init(struct pool *pool, const struct super *super, struct error *err);
+int log_start(struct pool *pool); /* the committer runs */
+void log_destroy(struct pool *pool);
+struct leg *log_page_legs(struct pool *pool, uint64_t sequence, unsigned *ret_n_legs,
+                          uint64_t *ret_shift);
+/* A checkpoint that begins at page @start has committed: what lies before is no longer needed. */
+void log_advance(struct pool *pool, uint64_t start);
+/* [sync] Space for a record; the caller fills it. A record goes to the next page when it does not
+ * fit. */
+void *log_append(struct pool *pool, size_t length, uint8_t type, uint8_t flags);
+void log_append_write(struct pool *pool, uint64_t root_id, uint64_t block, uint64_t address,
+                      uint32_t n, const uint32_t *crc);
+void log_seal(struct pool *pool); /* [sync] close the open page */
+/* True where @bytes more may be promised; log_reserve/unreserve keep the sum. */
+bool log_has_room(struct pool *pool, size_t bytes);
+uint64_t log_pages_used(const struct pool *pool);
+int co_commit(struct pool *pool);                               /* a flush round */
+void commit_async(struct pool *pool, struct commit_wait *wait); /* the same with a callback */
+void log_kick(struct pool *pool);                               /* a background round */
+void co_log_stop(struct pool *pool);
+#define LOG_WRITE_BYTES(n) ((sizeof(struct log_write_disk) + 4 * (size_t)(n) + 7) & ~(size_t)7)
+
+/* ---- replay.c ---- */
+
+/* Apply what the log holds beyond the newest superblock. *ret_dirty: something was there, so that
+ * the log has to begin anew. A log that proves to be damaged makes the pool read-only. */
+int co_log_replay(struct pool *pool, bool *ret_dirty, struct error *err);
+
+/* ---- checkpoint.c ---- */
+
+int co_checkpoint(struct pool *pool, struct error *err);
+/* The same at the end of a recovery: with an empty log of a new incarnation. */
+int co_checkpoint_fresh(struct pool *pool, struct error *err);
+void co_checkpoint_wait(struct pool *pool);        /* until the next one has ended */
+void checkpoint_kick(struct pool *pool);           /* in the background */
+void checkpoint_kick_if_useful(struct pool *pool); /* where there is something to commit */
+void epoch_raise(struct pool *pool);               /* [sync] seals the log's page */
+bool checkpoint_due(struct pool *pool);
+
+/* ---- catalog.c: roots on disk; roots.c: roots in memory ---- */
+
+int co_catalog_load(struct pool *pool, struct error *err);
+int co_root_load(struct pool *pool, struct root *root, struct error *err); /* the body */
+/* The paths that @n new roots will need at the next cut are in memory. -ENOSPC: too many roots */
+int co_catalog_prepare(struct pool *pool, unsigned n, struct error *err);
+int catalog_freeze(struct pool *pool, struct frozen *frozen); /* [sync] */
+
+int roots_init(struct pool *pool);
+void roots_destroy(struct pool *pool);
+struct root *root_by_id(struct pool *pool, uint64_t id);
+struct root *root_by_name(struct pool *pool, const char *name); /* VOL or VOL@SNAP */
+struct root *root_head(struct pool *pool, uint64_t volume_id);  /* the live root of a volume */
+struct root *root_snapshot(struct pool *pool, uint64_t volume_id, const char *name);
+/* A root in a free slot, of no name and state, with an empty body; NULL: out of memory or slots. */
+struct root *root_new(struct pool *pool, uint64_t id);
+struct root *root_enter(struct pool *pool, uint64_t id, uint32_t slot); /* without a body */
+/* Name and state decide where a root is found: they change through here. */
+void root_identify(struct pool *pool, struct root *root, uint8_t state, uint64_t volume_id,
+                   const char *name);
+void root_set_parent(struct pool *pool, struct root *root, struct root *parent);
+void root_release(struct pool *pool,
+                  struct root *root); /* gone: its slot is free after the next cut */
+void root_destroy(struct pool *pool, struct root *root); /* catalog_freeze()'s */
+void root_dirty(struct pool *pool, struct root *root);
+void body_free(struct root_body *body);
+
+/* ---- operations on the catalog, applied (ops.c): the same code runs live and in a replay ---- */
+
+struct catalog_op {
+        uint8_t type; /* enum log_type */
+        uint64_t root_id, new_id, from_id, size_bytes;
+        int64_t time_ns;
+        uint8_t uuid[16];
+        char name[POOL_NAME_MAX + 1];
+        char key[32], value[64];
+};
+/* What op_apply() needs in memory. */
+int co_op_prepare(struct pool *pool, const struct catalog_op *op, struct error *err);
+int op_apply(struct pool *pool, const struct catalog_op *op); /* [sync] */
+void op_log(struct pool *pool, const struct catalog_op *op, bool more);
+int op_decode(const struct log_head_disk *head, struct catalog_op *ret_op);
+
+/* ---- collect.c ---- */
+
+/* @root lost a name, a handle or a child: orphan it, or merge it into its only child; up the tree.
+ */
+int co_collect(struct pool *pool, struct root *root, struct error *err);
+int co_collect_all(struct pool *pool, struct error *err);
+void worker_kick(struct pool *pool); /* orphans and shrinks are worked off in the background */
+
+/* ---- range.c: overlapping writes ---- */
+
+/* A lock is granted when no earlier range overlaps it, or both are shared. False: it waits, and
+ * grant() is called later, from the loop of whoever unlocks. */
+bool range_lock(struct root *root, struct range *range);
+/* The same for a coroutine. */
+struct co_range {
+        struct range range;
+        struct co *co;
+};
+void co_range_lock(struct root *root, struct co_range *range);
+void range_unlock(struct root *root, struct range *range);
+
+/* ---- span.c and io.c; their own structures are in span.h ---- */
+
+/* New writes of @root wait; returns when none is under way. */
+void co_root_hold(struct root *root);
+void root_unhold(struct pool *pool, struct root *root);
+/* For writes that are coroutines: wait for holds to end, then count as one under way. */
+void co_write_begin(struct root *root);
+void write_end(struct root *root);
+/* Spans that wait for room try again. */
+void stalled_wake(struct pool *pool);
+void spans_destroy(struct pool *pool);
+/* Whole blocks of a root, through the hot path. @nested: the caller is counted as a write and holds
+ * a range. */
+int co_span_read(struct pool *pool, struct root *root, uint64_t block, uint32_t n, void *buffer);
+int co_span_write(struct pool *pool, struct root *root, uint64_t block, uint32_t n,
+                  const void *buffer, bool nested);
+/* A slice of a discard (at most LOG_CLEAR_LEAVES leaves): loads, clears, logs. The caller is
+ * counted as a write where others may write to the root. */
+int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t n, uint8_t type);
+/* Wait until an operation that frees or names things may take @blocks of metadata. -ENOSPC, -EIO */
+int co_metadata_admit(struct pool *pool, uint64_t blocks);
+/* Whether waiting may still bring space: something is on its way back, or being made. */
+bool space_may_come(const struct pool *pool);
+
+/* Coroutines of the engine are counted, so that close can wait for them. */
+int engine_spawn(struct pool *pool, co_entry *entry, void *arg);
+void engine_coroutine_ends(struct pool *pool);

@@ -1,0 +1,139 @@
+/* maker.c - slabs made ahead of need, and free space given back to the members. */
+#include <errno.h>
+#include <stdlib.h>
+#include "pool/engine.h"
+
+/* Metadata that a pool this full of data will want: a leaf for each 256 blocks, twice while a
+ * checkpoint holds both versions, and something over. */
+static bool metadata_is_ample(const struct pool *pool, uint64_t more_data)
+{
+        uint64_t wanted = (pool->data_total + more_data) / 80 + min_u64(256, pool->slab_blocks / 2);
+        return pool->metadata_total >= wanted;
+}
+
+static bool metadata_slab_fits(const struct pool *pool, const struct disk *without)
+{
+        unsigned disks = 0;
+        for (size_t i = 0; i < pool->n_disks; i++)
+                if (pool->disk[i]->free_units > (pool->disk[i] == without))
+                        disks++;
+        return disks >= metadata_legs(pool);
+}
+
+bool data_may_grow(const struct pool *pool, const struct disk *disk)
+{
+        if (!disk->free_units)
+                return false;
+        /* The last units are kept for metadata until there is enough of it. */
+        return metadata_is_ample(pool, pool->slab_blocks) || metadata_slab_fits(pool, disk);
+}
+
+static bool metadata_is_low(const struct pool *pool)
+{
+        int64_t available = metadata_available(pool);
+        return !metadata_is_ample(pool, 0) || available < (int64_t)(2 * metadata_reserve(pool)) ||
+               available < (int64_t)(pool->metadata_total / 8);
+}
+
+static bool system_is_low(const struct pool *pool)
+{
+        uint64_t room = 0;
+        for (uint32_t i = 0; i < pool->n_slabs; i++)
+                if (pool->slab[i]->kind == SLAB_SYSTEM)
+                        room += pool->slab[i]->live_free / MAP_COPIES;
+        return room < 4;
+}
+
+static int co_make(struct pool *pool, enum slab_kind kind)
+{
+        struct slab *slab;
+        int r = slab_place(pool, kind, NULL, &slab);
+        if (r < 0)
+                return r;
+        r = co_slab_write_out(pool, slab);
+        if (r == 0)
+                r = slab_enter(pool, slab, false);
+        if (r < 0)
+                slab_unplace(pool, slab);
+        return r;
+}
+
+static void maker_main(void *arg)
+{
+        struct pool *pool = arg;
+        int r = 0;
+        while (r == 0 && !pool->closing && !pool_failed(pool)) {
+                if (system_is_low(pool))
+                        r = co_make(pool, SLAB_SYSTEM);
+                else if (metadata_is_low(pool))
+                        r = co_make(pool, SLAB_METADATA);
+                else
+                        break;
+        }
+        if (r < 0 && r != -ENOSPC) {
+                pool->maker_broken = true; /* until the next open */
+                log_error("pool '%s': a slab for metadata cannot be made: %s", pool->name,
+                          strerror(-r));
+        }
+        pool->maker_running = false;
+        co_wake_all(&pool->maker_done);
+        stalled_wake(pool);
+        engine_coroutine_ends(pool);
+}
+
+void maker_kick(struct pool *pool)
+{
+        if (pool->maker_running || pool->maker_broken || pool->closing || pool->readonly ||
+            pool->recovering || pool_failed(pool) || !metadata_slab_fits(pool, NULL))
+                return;
+        if (!metadata_is_low(pool) && !system_is_low(pool))
+                return;
+        pool->maker_running = true;
+        if (engine_spawn(pool, maker_main, pool) < 0)
+                pool->maker_running = false;
+}
+
+/* ---- discards ---- */
+
+static bool run_is_free(const struct slab *slab, uint32_t first, uint32_t n)
+{
+        for (uint32_t i = first / 64; i < (first + n) / 64; i++)
+                if (slab->busy[i])
+                        return false;
+        return true;
+}
+
+/* The run is held back from allocation while the member discards it. */
+static int co_run_discard(struct pool *pool, struct slab *slab, uint32_t first, uint32_t n)
+{
+        uint64_t address = (uint64_t)slab->index << pool->slab_shift | first;
+        if (space_mark_busy(pool, address, n) < 0)
+                return -EUCLEAN;
+        struct disk *disk = pool->disk[slab->leg[0].member];
+        int r = co_member_discard(disk->member, leg_offset(slab, 0, address, pool->slab_blocks),
+                                  (uint64_t)n * BLOCK);
+        uint32_t mib = first / LEAF_BLOCKS;
+        slab->touched[mib / 64] &= ~(UINT64_C(1) << (mib % 64));
+        slab->dirty = true;
+        space_untake(pool, address, n);
+        return r;
+}
+
+void co_discard_free(struct pool *pool)
+{
+        uint32_t n = min_u64(LEAF_BLOCKS, pool->slab_blocks);
+        for (uint32_t s = 0; s < pool->n_slabs; s++) {
+                struct slab *slab = pool->slab[s];
+                if (slab->kind != SLAB_DATA ||
+                    slab->freed_interval + 2 > pool->committed_interval ||
+                    !(slab->touched[0] | slab->touched[1]) ||
+                    !pool->disk[slab->leg[0].member]->member->can_discard)
+                        continue;
+                for (uint32_t first = 0; first < pool->slab_blocks && !pool->closing; first += n) {
+                        uint32_t mib = first / LEAF_BLOCKS;
+                        if ((slab->touched[mib / 64] >> (mib % 64) & 1) &&
+                            run_is_free(slab, first, n) && co_run_discard(pool, slab, first, n) < 0)
+                                return;
+                }
+        }
+}

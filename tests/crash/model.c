@@ -329,6 +329,12 @@ void model_write_end(struct model *model, uint32_t id, bool durable)
         model->answers++;
 }
 
+void model_write_fail(struct model *model, uint32_t id)
+{
+        model->versions[id].failed = true;
+        model_write_end(model, id, false);
+}
+
 /* What was answered before @requested is durable, of one branch or (MODEL_NONE) of all. */
 static void make_durable(struct model *model, uint32_t branch, uint64_t requested)
 {

@@ -100,6 +100,8 @@ const struct model_root *model_roots_find(const struct model_roots *roots, const
 uint32_t model_write_begin(struct model *model, const char *volume, uint64_t block, uint16_t mask,
                            bool zeroes);
 void model_write_end(struct model *model, uint32_t version, bool durable);
+/* It is refused, for lack of space: each block may have been written or not. */
+void model_write_fail(struct model *model, uint32_t version);
 /* A flush that was requested at @requested (of model_tick()) is answered: it covers all volumes. */
 void model_flush_end(struct model *model, uint64_t requested);
 /* Writes to that block that were not yet answered, or are not durable. */

@@ -48,7 +48,8 @@ struct step {
         uint64_t requested, answered;
         uint32_t value;
         uint16_t mask;
-        bool must;
+        bool must;     /* it is surely there */
+        bool optional; /* it failed: it may be left out for ever, but does not come late */
 };
 
 /* Called with each content that a beginning of the history leaves, and the span of instants at
@@ -72,10 +73,17 @@ static void content_apply(struct content *content, const struct step *step)
 /* May step @next be the next one, when those in @done are? */
 static bool walk_may_follow(const struct walk *walk, uint64_t done, unsigned next)
 {
-        for (unsigned i = 0; i < walk->n; i++)
-                if (!(done >> i & 1) && i != next &&
-                    walk->steps[i].answered < walk->steps[next].requested)
+        const struct step *step = &walk->steps[next];
+
+        for (unsigned i = 0; i < walk->n; i++) {
+                const struct step *other = &walk->steps[i];
+
+                if (i == next)
+                        continue;
+                if (done >> i & 1 ? step->answered < other->requested
+                                  : !other->optional && other->answered < step->requested)
                         return false;
+        }
         return true;
 }
 
@@ -89,7 +97,7 @@ static bool walk_from(const struct walk *walk, uint64_t done, const struct conte
 
                 if (done >> i & 1)
                         from = step->requested > from ? step->requested : from;
-                else if (step->answered < to)
+                else if (!step->optional && step->answered < to)
                         to = step->answered;
                 complete = complete && (!step->must || done >> i & 1);
         }
@@ -149,7 +157,9 @@ static void walk_add(const struct view *view, struct walk *walk, struct content 
 
         if (v->requested > scope->requested_before)
                 return;
-        step.must = step.answered < scope->answered_before || v->durable <= scope->durable_by;
+        step.optional = v->failed && v->answered <= view->time;
+        step.must = !v->failed &&
+                    (step.answered < scope->answered_before || v->durable <= scope->durable_by);
         if (v->operation != MODEL_NONE) {
                 enum when when = view_operation(view, v->operation);
 

@@ -8,6 +8,7 @@ struct version {
         uint64_t block;
         uint16_t mask;
         bool zeroes;
+        bool failed;                           /* it may not have been done at all */
         uint32_t operation;                    /* the resize that cut this off, or MODEL_NONE */
         uint64_t requested, answered, durable; /* MODEL_NEVER: not yet */
 };

@@ -134,6 +134,7 @@ static int plan_make_exhaustive(const char *letters, struct plan *plan)
         plan->depth = 1;
         plan->seed = 1;
         plan->manual_checkpoints = true;
+        plan->disk_bytes = UINT64_C(16) << 20;
         plan_prelude(plan);
         for (unsigned i = 0; letters[i] != '\0'; i++) {
                 unsigned before = plan->n_ops;

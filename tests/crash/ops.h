@@ -60,6 +60,7 @@ struct plan {
         unsigned depth; /* operations in flight at once */
         uint64_t seed;  /* of latencies and of choices */
         bool small_cache, manual_checkpoints;
+        uint64_t disk_bytes; /* of the first disk; every other one has three quarters of that */
         struct op ops[OPS_MAX];
         unsigned n_ops;
         unsigned first_op; /* power is cut from the time this one begins */

@@ -11,7 +11,6 @@
 #include "tests/sim/sim_disk.h"
 
 #define DISKS_MAX  8u
-#define DISK_BYTES (UINT64_C(16) << 20)
 #define REASON_MAX 1400
 #define POINTS_MAX 4000u
 

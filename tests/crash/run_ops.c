@@ -212,12 +212,15 @@ static void co_op_write(struct running *running)
                         buffer_fill(op, buffer, blocks[i], versions[i]);
         }
         r = co_op_submit(running, buffer);
-        if (r == -ENOSPC) /* it may be there or not */
+        if (r == -ENOSPC)
                 runner->run->n_no_space++;
         else if (r < 0)
                 runner_fail(runner, "%s: %s", text, strerror(-r));
-        for (size_t i = 0; r == 0 && i < n; i++)
-                model_write_end(runner->run->model, versions[i], op->fua);
+        for (size_t i = 0; i < n; i++)
+                if (r < 0)
+                        model_write_fail(runner->run->model, versions[i]);
+                else
+                        model_write_end(runner->run->model, versions[i], op->fua);
         runner_take_point(runner);
         free(bytes);
         free(versions);

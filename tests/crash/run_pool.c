@@ -83,7 +83,9 @@ int runner_add_disk(struct runner *runner, struct member **ret_member)
 
         if (index == DISKS_MAX)
                 return -ENFILE;
-        image = sim_image_new(DISK_BYTES - (index % 2 == 0 ? 0 : DISK_BYTES / 4));
+        image = sim_image_new(
+            runner->plan->disk_bytes -
+            (index % 2 == 0 ? 0 : runner->plan->disk_bytes / 4 / SIM_PAGE * SIM_PAGE));
         runner->disks[runner->n_disks++] = new_disk(runner, index, image);
         sim_image_free(image);
         return sim_disk_open(runner->disks[index], runner->loop, ret_member);

@@ -588,6 +588,24 @@ static void later_answers_do_not_count(void **state)
         assert_false(crash_allows(&found));
 }
 
+static void a_refused_write_is_there_or_not_but_never_late(void **state)
+{
+        uint32_t a, b;
+
+        create("v");
+        a = begin("v", 1);
+        model_write_fail(model, a);
+        flush();
+        assert_true(crash_allows_version(0));
+        assert_true(crash_allows_version(a));
+        assert_true(read_allows(model_tick(model), a));
+        b = written("v", 1);
+        flush();
+        assert_true(crash_allows_version(b));
+        assert_false(crash_allows_version(a));
+        assert_false(crash_allows_version(0));
+}
+
 /* What came back from a crash is what there is from then on. */
 static void after_a_crash_what_was_found_is_durable(void **state)
 {
@@ -647,6 +665,7 @@ int main(void)
             TEST(a_renamed_volume_takes_its_snapshots_along),
             TEST(without_a_crash_all_that_was_answered_is_there),
             TEST(later_answers_do_not_count),
+            TEST(a_refused_write_is_there_or_not_but_never_late),
             TEST(after_a_crash_what_was_found_is_durable),
         };
 

@@ -1,0 +1,109 @@
+#!/bin/bash
+# Images: recognised, imported sparse and whole or not at all, exported sparse.
+set -eu
+. "$(dirname "$0")/cli_common.sh"
+
+ok tarn pool create tank d0 d1 --file-size 256M
+serve tank
+
+# data at both ends, a hole and written zeroes between, and an odd length
+truncate -s 40M disk.raw
+dd if=/dev/urandom of=disk.raw bs=64K count=20 conv=notrunc status=none
+dd if=/dev/zero of=disk.raw bs=1M seek=10 count=10 conv=notrunc status=none
+dd if=/dev/urandom of=disk.raw bs=4K seek=5000 count=3 conv=notrunc status=none
+printf end >>disk.raw
+
+ok tarn image info --json disk.raw
+same "$(json "['format']")" raw
+same "$(json "['guessed']")" True
+same "$(json "['virtual_size']")" $(((40 << 20) + 3))
+ok tarn image info disk.raw
+grep -q 'guess' <<<"$out" || die "info does not say that it guesses"
+
+ok tarn image import disk.raw tank/web
+ok tarn volume show --json tank/web
+same "$(json "['size']")" $(((40 << 20) + 512)) "rounded up to 512"
+[ "$(json "['referenced']")" -lt $((2 << 20)) ] || die "zeroes take space: $(json "['referenced']")"
+ok tarn image export tank/web back.raw
+cmp -n $(((40 << 20) + 3)) disk.raw back.raw || die "the image came back changed"
+same "$(stat -c %s back.raw)" $(((40 << 20) + 512))
+[ "$(du -k back.raw | cut -f1)" -lt 4096 ] || die "the export is not sparse"
+
+ok tarn image import disk.raw tank/large --size 1G
+ok tarn volume show --json tank/large
+same "$(json "['size']")" $((1 << 30))
+fails 1 "exists" tarn image import disk.raw tank/web
+fails 1 "does not fit" tarn image import disk.raw tank/x --size 1M
+fails 1 "No such file" tarn image import none.raw tank/x
+: >empty.raw
+fails 1 "is empty" tarn image import empty.raw tank/x
+fails 1 "neither" tarn image import . tank/x
+mkfifo pipe
+fails 1 "neither" tarn image import pipe tank/x
+fails 1 "no pool 'nix'" tarn image import disk.raw nix/x
+fails 1 . tarn image import disk.raw tank/web@snap
+fails 1 "POOL/VOLUME" tarn image import disk.raw web
+
+# formats that are recognised are not taken for raw
+head -c 4096 /dev/zero >zero
+{ printf 'QFI\373'; cat zero; } >a.qcow2
+{ printf 'KDMV'; cat zero; } >a.vmdk
+{ head -c 64 zero; printf '\177\020\332\276'; cat zero; } >a.vdi
+{ printf 'vhdxfile'; cat zero; } >a.vhdx
+{ cat zero; printf 'conectix'; head -c 504 zero; } >a.vhd
+for format in qcow2 vmdk vdi vhdx vhd; do
+    ok tarn image info --json "a.$format"
+    same "$(json "['format']")" "$format"
+    fails 1 "$format.*not built yet" tarn image import "a.$format" tank/x
+done
+gzip -k disk.raw
+fails 1 "compressed" tarn image import disk.raw.gz tank/x
+ok tarn image import --format raw a.vhd tank/vhd
+ok tarn volume delete --yes tank/vhd
+
+# export refuses what exists, and leaves nothing where it fails
+fails 1 "exists" tarn image export tank/web back.raw
+ok tarn image export --force tank/large back.raw
+same "$(stat -c %s back.raw)" $((1 << 30))
+fails 1 "nix" tarn image export tank/nix new.raw
+fails 1 "not built yet" tarn image export tank/web new.raw --format qcow2
+fails 1 "no image format" tarn image export tank/web new.raw --format tar
+fails 1 . tarn image export tank/web no/such/folder
+[ ! -e new.raw ] || die "a failed export has left a file"
+ok tarn snapshot create tank/web@s
+ok tarn image export tank/web@s snap.raw
+cmp -n $(((40 << 20) + 3)) disk.raw snap.raw
+
+# a pool that is full takes the import back
+head -c 600M /dev/urandom >huge.raw
+fails 1 "full" tarn image import huge.raw tank/huge
+rm huge.raw
+ok tarn volume list --json tank
+same "$(json "['volumes'].__len__()")" 2
+ok tarn image import disk.raw tank/after
+ok tarn image export tank/after after.raw
+cmp -n $(((40 << 20) + 3)) disk.raw after.raw
+
+# interrupted: nothing stays. The image is a file system's own pace away from being done; where it is done before
+# the signal comes, that is fine too.
+head -c 100M /dev/urandom >slow.raw
+"$TARN" image import slow.raw tank/slow >/dev/null 2>"$work/err" &
+pid=$!
+for _ in $(seq 200); do
+    ok tarn volume list --json tank
+    ! grep -q 'slow' <<<"$out" || break
+    kill -0 "$pid" 2>/dev/null || break
+    [ "$MODE" = served ] || break
+done
+kill -INT "$pid" 2>/dev/null || true
+got=0
+wait "$pid" || got=$?
+ok tarn volume list --json tank
+if [ "$got" = 0 ]; then
+    grep -q '"tank/slow"' <<<"$out" || die "the import succeeded, and the volume is not there"
+else
+    ! grep -q 'slow' <<<"$out" || die "an interrupted import has left its volume"
+fi
+unserve
+ok tarn pool check tank --data
+echo "image ($MODE): passed"

@@ -1,0 +1,72 @@
+#!/bin/bash
+# Disks that must not become members, members that must not be opened: one sentence, and nothing changed.
+set -eu
+. "$(dirname "$0")/cli_common.sh"
+
+unchanged() { # COMMAND... must fail and leave every file here as it is
+    local before after
+    before=$(find . -path ./state -prune -o -type f ! -name err -print0 | sort -z | xargs -0 sha256sum)
+    fails "$@"
+    after=$(find . -path ./state -prune -o -type f ! -name err -print0 | sort -z | xargs -0 sha256sum)
+    same "$after" "$before" "files after '$*'"
+}
+
+for name in '' . -x a/b 'a b' "$(printf 'n%.0s' $(seq 64))"; do
+    unchanged 1 . tarn pool create --file-size 64M -- "$name" new
+done
+unchanged 1 "no disk or file" tarn pool create tank none
+unchanged 1 "--file-size" tarn pool create tank none --file-size x
+unchanged 1 "--file-size" tarn pool create tank none --file-size 0
+unchanged 1 "at least 64" tarn pool create tank none --file-size 63M
+unchanged 1 "cannot make" tarn pool create tank no/folder/none --file-size 64M
+unchanged 1 "same disk" tarn pool create tank none none --file-size 64M
+truncate -s 63M small
+unchanged 1 "too small" tarn pool create tank small
+unchanged 1 "too small" tarn pool create tank new1 small new2 --file-size 64M
+unchanged 1 "directory" tarn pool create tank .
+unchanged 1 "character device" tarn pool create tank /dev/null
+truncate -s 64M used
+if command -v mkfs.ext4 >/dev/null; then
+    mkfs.ext4 -q used
+    unchanged 1 "holds data.*ext4" tarn pool create tank used
+    unchanged 1 "holds data.*ext4" tarn pool create tank new1 used --file-size 64M
+    ok tarn pool create tank used --force
+    ok tarn pool destroy --yes tank
+fi
+
+ok tarn pool create tank d0 d1 --file-size 128M
+ok tarn volume create tank/web 64M
+unchanged 1 "member of pool 'tank'" tarn pool create other d1
+unchanged 1 "member of pool 'tank'" tarn pool create other new1 d1 --file-size 64M
+unchanged 1 "not a member" tarn pool import used
+ln -s d0 link
+unchanged 1 "same disk" tarn pool import d0 link
+
+# a member that is truncated, or missing, is named
+cp --sparse=always d1 d1.good
+truncate -s 100M d1
+fails 1 "d1" tarn volume list tank
+rm d1
+truncate -s 128M d1
+fails 1 "member 1 .*missing" tarn volume list tank
+rm d1
+fails 1 "member 1 .*missing" tarn volume list tank
+mv d1.good d1
+ok tarn volume list tank
+
+# a state file that is rubbish is named, and the pool comes back by import
+echo rubbish >state/tank.json
+fails 1 "state/tank.json" tarn volume list tank
+rm state/tank.json
+ok tarn pool import d0
+ok tarn volume list tank
+
+# a folder for state that cannot be written
+if [ "$(id -u)" != 0 ]; then
+    mkdir locked
+    chmod 500 locked
+    TARN_STATE_DIR=$work/locked/state fails 1 "state folder" tarn pool list
+fi
+TARN_STATE_DIR=/dev/null/state fails 1 "state folder" tarn pool list
+ok tarn pool check tank
+echo "refused: passed"

@@ -1,0 +1,197 @@
+#!/bin/bash
+# The server: sockets, names of exports, clients in use, a second server, a killed one, rubbish on the control socket.
+set -eu
+. "$(dirname "$0")/cli_common.sh"
+command -v nbdinfo >/dev/null || skip "nbdinfo (libnbd-bin) is not installed"
+
+uri() { echo "nbd+unix:///$1?socket=$work/run/tank.nbd"; }
+
+ok tarn pool create tank d0 d1 --file-size 256M
+ok tarn volume create tank/web 64M
+serve_now tank
+same "$(stat -c %a run/tank.nbd)" 600
+same "$(stat -c %a run/tank.control)" 600
+grep -q 'run/tank.nbd' serve.tank.log || die "the server does not say where it serves"
+ok tarn pool status --json tank
+same "$(json "['server']['pid']")" "$server"
+
+# names: POOL/VOL, VOL, and nothing for the only volume; snapshots read-only
+for name in tank/web web ''; do
+    same "$(nbdinfo --size "$(uri "$name")")" $((64 << 20)) "size of export '$name'"
+done
+ok tarn snapshot create tank/web@s
+nbdinfo --json "$(uri tank/web@s)" | grep -q '"is_read_only": true' || die "a snapshot is writable"
+nbdinfo --json "$(uri web@s)" >/dev/null
+nbdinfo --list "$(uri '')" | grep -q '^export="tank/web@s":' || die "snapshots are not listed"
+ok tarn volume create tank/two 1M
+! nbdinfo --size "$(uri '')" 2>/dev/null || die "the empty name stands for one of two volumes"
+! nbdinfo --size "$(uri nix)" 2>/dev/null || die "an export that is not there was opened"
+ok tarn volume resize tank/two 2M
+same "$(nbdinfo --size "$(uri two)")" $((2 << 20))
+
+# a second server, and what needs the pool closed, are refused with the server's name
+fails 1 "already being served, by process $server" tarn serve tank
+fails 1 "already being served" tarn serve d1
+fails 1 "being served by process $server" tarn pool destroy --yes tank
+fails 1 "being served by process $server" tarn pool forget tank
+fails 1 "in use by process $server" tarn pool create other d0 --force
+
+# in use: refused with the client's name, --force cuts it off
+client() { # a client that holds an export until it is cut off or told to end
+    /usr/bin/python3 - "$1" "$work/$2" <<'P' &
+import nbd, sys, time
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+open(sys.argv[2] + ".on", "w")
+for _ in range(600):
+    try:
+        h.pread(512, 0)
+    except nbd.Error:
+        break
+    time.sleep(0.05)
+open(sys.argv[2] + ".off", "w")
+P
+    pid=$!
+    server_pids+=("$pid")
+    for _ in $(seq 600); do
+        [ ! -e "$work/$2.on" ] || return 0
+        kill -0 "$pid" 2>/dev/null || return 1
+        sleep 0.05
+    done
+    return 1
+}
+if /usr/bin/python3 -c 'import nbd' 2>/dev/null; then
+    client "$(uri tank/web)" c1 || die "the client did not connect"
+    fails 1 "in use by NBD client" tarn volume delete --yes --snapshots tank/web
+    fails 1 "in use by NBD client" tarn snapshot restore tank/web@s
+    fails 1 "in use by NBD client" tarn volume resize --yes tank/web 1M
+    ok tarn volume resize tank/web 128M
+    ok tarn snapshot create tank/web@in-use
+    ok tarn volume clone tank/web@in-use tank/cloned
+    ok tarn image export tank/web live.raw
+    ok tarn snapshot list --json tank/web
+    same "$(json "['snapshots'].__len__()")" 2 "the export's own snapshot is gone"
+    ok tarn pool status --json tank
+    same "$(json "['server']['clients'][0]['export']")" tank/web
+    ok tarn snapshot restore --force tank/web@s
+    wait "$pid" || true
+    [ -e c1.off ] || die "the client was not cut off"
+    # a reader of a snapshot is no user of the volume
+    client "$(uri tank/web@s)" c2 || die "the client did not connect"
+    ok tarn volume resize --yes tank/web 32M
+    kill "$pid"
+else
+    echo "without python3-libnbd the part on clients is left out"
+fi
+
+# rubbish on the control socket is answered or dropped, and the server lives
+python3 - <<'P'
+import json, os, socket
+def connect():
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(30)
+    s.connect(os.environ["TARN_RUNTIME_DIR"] + "/tank.control")
+    return s, s.makefile("rb")
+def ask(line):
+    s, f = connect()
+    s.sendall(line + b"\n")
+    return json.loads(f.readline())
+for line in [b"rubbish", b"[]", b"{}", b"\xff\xfe", b'{"command":5}', b'{"command":"x","pool":"tank"}',
+             b'{"command":"volume-create","pool":"tank","volume":"../x","size":512}',
+             b'{"command":"volume-create","pool":"tank","volume":"x","size":-512}',
+             b'{"command":"volume-create","pool":"tank","volume":"x","size":1e300}',
+             b'{"command":"image-import","pool":"tank","volume":"x"}',
+             b'{"command":"pool-add","pool":"tank","paths":["/etc/passwd"]}',
+             b'{"command":"volume-list","pool":"nix"}', b'{"a":' * 3000]:
+    reply = ask(line)
+    assert reply["error"]["code"] and reply["error"]["message"], (line, reply)
+# a line without end is dropped at its limit
+s, f = connect()
+try:
+    while True:
+        s.sendall(b"x" * 65536)
+except OSError:
+    pass
+# hanging up in the middle of everything
+for line in [b'{"command":"pool-check","pool":"tank"}\n', b'{"comm', b""]:
+    s, f = connect()
+    s.sendall(line)
+    s.close()
+# many clients at a time: the last ones are told, nobody waits
+socks = [connect() for _ in range(80)]
+refused = json.loads(socks[-1][1].readline())
+assert "clients" in refused["error"]["message"], refused
+for s, f in socks:
+    f.close(); s.close()
+# two requests in one go are two replies
+while True: # until the server has seen those hang up
+    s, f = connect()
+    try:
+        s.sendall(b'{"command":"volume-list","pool":"tank"}\n{"command":"pool-status","pool":"tank"}\n')
+        first = json.loads(f.readline())
+    except OSError:
+        continue
+    if "clients" not in first.get("error", {}).get("message", ""):
+        break
+assert first["ok"] and json.loads(f.readline())["ok"]
+P
+ok tarn volume list tank
+
+# a clean stop takes its sockets away and is seen
+serve_end
+[ ! -e run/tank.nbd ] && [ ! -e run/tank.control ] || die "a server that ended left its sockets"
+ok tarn pool status --json tank
+same "$(json "['server']")" null
+
+# killed: what it leaves behind stands in nobody's way
+serve_now tank
+kill -KILL "$server"
+wait "$server" 2>/dev/null || true
+[ -S run/tank.nbd ] || die "this test expects a stale socket"
+ok tarn volume list tank
+serve_now tank
+same "$(nbdinfo --size "$(uri two)")" $((2 << 20))
+serve_end
+
+# where to listen
+serve_now tank --nbd unix:here.sock --nbd tcp:127.0.0.1:0 --control ctl.sock --group "$(id -gn)"
+same "$(stat -c %a here.sock)" 660
+same "$(stat -c %a ctl.sock)" 660
+port=$(grep -o 'nbd://127.0.0.1:[0-9]*' serve.tank.log)
+same "$(nbdinfo --size "$port/tank/two")" $((2 << 20))
+same "$(nbdinfo --size "nbd+unix:///two?socket=$work/here.sock")" $((2 << 20))
+[ ! -e run/tank.nbd ] || die "the default socket is there beside those asked for"
+(cd / && ok tarn volume show tank/two)
+serve_end
+fails 1 "not an address" tarn serve tank --nbd here.sock
+fails 1 "not an address" tarn serve tank --nbd tcp:12345
+fails 1 "no group" tarn serve tank --group no-such-group
+: >file
+fails 1 "not a socket" tarn serve tank --nbd unix:file
+fails 1 "too long" tarn serve tank --nbd "unix:$(printf 'x%.0s' $(seq 120))"
+fails 1 "cannot make the socket" tarn serve tank --nbd unix:no/such/folder/s
+fails 1 "not built yet" tarn serve tank --vhost-user dir
+fails 1 "no pool 'nix'" tarn serve nix
+ok tarn volume list tank
+
+# several pools in one server
+ok tarn pool create second e0 --file-size 64M
+ok tarn volume create second/web 3M
+serve_now tank
+fails 1 "already being served" tarn serve second tank
+serve_end
+"$TARN" serve tank second >"$work/serve.tank.log" 2>&1 </dev/null &
+server=$!
+server_pids+=("$server")
+for _ in $(seq 600); do
+    ! grep -q '^  control' serve.tank.log || break
+    sleep 0.05
+done
+same "$(nbdinfo --size "$(uri second/web)")" $((3 << 20))
+! nbdinfo --size "$(uri web)" 2>/dev/null || die "a name that two pools have was opened"
+same "$(nbdinfo --size "$(uri two)")" $((2 << 20))
+ok tarn volume list --json
+same "$(json "['volumes'][-1]['name']")" tank/web
+serve_end
+ok tarn pool check tank --data
+echo "serve: passed"

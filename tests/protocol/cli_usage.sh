@@ -1,0 +1,41 @@
+#!/bin/bash
+# Help, wrong usage, and what is not built yet.
+set -eu
+. "$(dirname "$0")/cli_common.sh"
+
+ok tarn --version
+grep -Eq '^tarn [0-9]+\.[0-9]+' <<<"$out" || die "no version: $out"
+ok tarn --help
+for word in 'pool create' 'volume list' 'snapshot restore' 'image import' serve; do
+    grep -q "$word" <<<"$out" || die "--help lacks '$word'"
+done
+for noun in pool volume snapshot image; do
+    ok tarn $noun --help
+    for verb in $(sed -n "s/^  $noun \([a-z]*\) .*/\1/p" <<<"$out"); do
+        ok tarn $noun "$verb" --help
+        grep -q "^Usage: tarn $noun $verb" <<<"$out" || die "$noun $verb --help lacks the usage"
+    done
+done
+ok tarn serve --help
+
+fails 2 . tarn
+fails 2 "no such command" tarn frobnicate
+fails 2 . tarn pool
+fails 2 "no such command" tarn pool frobnicate
+fails 2 "more arguments" tarn pool create
+fails 2 "more arguments" tarn volume create tank/x
+fails 2 "too many" tarn volume create tank/x 1M 2M
+fails 2 "no option '--frob'" tarn pool status --frob
+fails 2 "needs a value" tarn pool create tank d0 --file-size
+fails 2 . tarn serve
+
+for words in 'pool remove tank d0' 'pool replace tank a b' 'pool grow tank a' 'pool scrub tank' \
+    'volume attach tank/web --vhost-user p' 'volume detach tank/web' 'image convert a b' 'image map a' \
+    'image check a' stat 'vm run web.yaml' 'vm list'; do
+    # shellcheck disable=SC2086
+    fails 1 "not built yet" tarn $words
+done
+fails 1 "not built yet" tarn pool create tank d0 --file-size 64M --layout mirror
+fails 1 "no layout" tarn pool create tank d0 --file-size 64M --layout circle
+[ ! -e d0 ] || die "a refused create has left a file"
+echo "usage: passed"

@@ -52,6 +52,13 @@ static int usage_error(const struct cli_verb *verb, const char *sentence, const 
         return EXIT_USAGE;
 }
 
+/* "-5" looks like an option, and is meant as a size. */
+static int negative(const char *word)
+{
+        fprintf(stderr, "tarn: '%s' is negative: sizes and numbers start at zero\n", word);
+        return EXIT_FAILURE;
+}
+
 static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_option option,
                 const char *name, const char *value)
 {
@@ -107,6 +114,8 @@ static int parse_options(const struct cli_verb *verb, int argc, char **argv, str
 
                 if (c == ':')
                         return usage_error(verb, "option '%s' needs a value", argv[optind - 1]);
+                if (c < 256 && strchr("0123456789", argv[optind - 1][1]))
+                        return negative(argv[optind - 1]);
                 if (c < 256)
                         return usage_error(verb, "there is no option '%s' here", argv[optind - 1]);
                 r = keep(verb, args, known[c - 256].option, known[c - 256].name, optarg);

@@ -215,7 +215,7 @@ static int check_format(const char *format, struct error *err)
 {
         const struct image_driver *driver = format ? image_driver_find(format) : &image_raw;
 
-        if (!driver || strcmp(driver->name, "compressed") == 0) {
+        if (!driver || driver->is_not_image) {
                 error_set(err, -EINVAL, "there is no image format '%s'", format);
                 return error_hint(err, "formats that can be written: %s", image_formats_writable());
         }

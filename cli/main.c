@@ -128,7 +128,7 @@ static int run_noun(const struct noun *noun, int argc, char **argv)
 
         snprintf(hint, sizeof(hint), "tarn %s --help", noun->name);
         if (argc < 2)
-                return usage("what about the %s?", noun->name, hint);
+                return usage("'tarn %s' lacks a verb", noun->name, hint);
         if (is_help(argv[1]))
                 return help_noun(noun);
         verb = find_verb(noun->verbs, argv[1]);
@@ -142,7 +142,7 @@ static int run_words(int argc, char **argv)
         const struct cli_verb *verb;
 
         if (argc < 2)
-                return usage("%s needs a command", "tarn", "tarn --help");
+                return usage("'%s' lacks a command", "tarn", "tarn --help");
         if (is_help(argv[1]) || strcmp(argv[1], "help") == 0)
                 return help_all();
         if (strcmp(argv[1], "--version") == 0) {

@@ -148,7 +148,7 @@ static void print_status(json_t *s)
                        (unsigned long long)cli_number(s, "checksum_errors"),
                        (unsigned long long)cli_number(s, "repaired_errors"));
         printf("size         %s\n", cli_size(s, "size"));
-        printf("provisioned  %s in %llu volumes (%llu snapshots)\n", cli_size(s, "provisioned"),
+        printf("provisioned  %s; volumes: %llu, snapshots: %llu\n", cli_size(s, "provisioned"),
                (unsigned long long)cli_number(s, "volumes"),
                (unsigned long long)cli_number(s, "snapshots"));
         printf("used         %s, and %s of metadata\n", cli_size(s, "used"),

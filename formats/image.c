@@ -65,7 +65,8 @@ static const struct image_driver recognised[] = {
     {.name = "vhdx", .description = "Hyper-V VHDX", .probe = probe_vhdx, .hint = CONVERT_HINT},
     {.name = "vhd", .description = "Virtual PC VHD", .probe = probe_vhd, .hint = CONVERT_HINT},
     {.name = "compressed",
-     .description = "a compressed file",
+     .description = "compressed file",
+     .is_not_image = true,
      .probe = probe_compressed,
      .hint = "unpack it first (gunzip, unxz, unzstd, bunzip2, unzip)"},
 };
@@ -247,8 +248,11 @@ int co_image_open(int fd, const char *path, const char *format, struct image **r
                 image->guessed = driver == &image_raw;
         }
         if (r == 0 && !driver->co_open) {
-                r = error_set(err, -ENOTSUP, "'%s' is %s (%s), which is not built yet", path,
-                              driver->name, driver->description);
+                r = driver->is_not_image
+                        ? error_set(err, -ENOTSUP, "'%s' is a %s", path, driver->description)
+                        : error_set(err, -ENOTSUP,
+                                    "'%s' is a %s image; reading %s is not built yet", path,
+                                    driver->description, driver->name);
                 if (driver->hint)
                         error_hint(err, "%s", driver->hint);
         }

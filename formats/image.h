@@ -41,6 +41,7 @@ struct image_driver {
         const char *description; /* "QEMU's qcow2" */
         /* True where the content says so beyond doubt; NULL for raw, which nothing can prove. */
         bool (*probe)(const struct image_sample *sample);
+        bool is_not_image; /* recognised as something else: a compressed file */
         /* What to do about a file that is recognised and cannot be read; may be NULL. */
         const char *hint;
 

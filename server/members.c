@@ -334,6 +334,12 @@ static int co_read_membership(struct opening *o, uint8_t (**ret_uuids)[16], size
         return co_pool_read_membership(o->members[at], ret_uuids, ret_n, err);
 }
 
+/* Why a member was not where it was last seen: of the first one. */
+struct reason {
+        uint8_t uuid[16];
+        struct error error;
+};
+
 struct wanted {
         struct opening *o;
         const uint8_t (*uuids)[16];
@@ -359,7 +365,7 @@ static bool co_take_missing(struct search *s, const char *path, const struct poo
 }
 
 static int missing_error(const struct opening *o, const uint8_t uuid[16], size_t index,
-                         const struct error *why, struct error *err)
+                         const struct reason *why, struct error *err)
 {
         char text[UUID_TEXT_SIZE];
         const char *path = NULL;
@@ -368,21 +374,22 @@ static int missing_error(const struct opening *o, const uint8_t uuid[16], size_t
         for (size_t i = 0; i < o->state->n_members; i++)
                 if (memcmp(o->state->members[i].uuid, uuid, 16) == 0)
                         path = o->state->members[i].path;
-        if (path)
-                error_set(err, -ENXIO,
-                          "member %zu of pool '%s' is missing (%s, last seen at '%s')%s%s", index,
-                          o->state->name, text, path, why->code ? ": " : "",
-                          why->code ? why->message : "");
+        if (path && why->error.code < 0 && why->error.code != -ENOENT &&
+            memcmp(why->uuid, uuid, 16) == 0)
+                error_set(err, -ENXIO, "member %zu (%s) is missing: %s", index, text,
+                          why->error.message);
+        else if (path)
+                error_set(err, -ENXIO, "member %zu (%s) is missing: it was last seen at '%s'",
+                          index, text, path);
         else
-                error_set(err, -ENXIO, "member %zu of pool '%s' is missing (%s)", index,
-                          o->state->name, text);
+                error_set(err, -ENXIO, "member %zu (%s) is missing", index, text);
         return error_hint(err, "if it has moved: 'tarn pool import PATH...' with the paths of all "
                                "members");
 }
 
 /* After the known paths: search for members that were not there. */
 static int co_open_missing(struct opening *o, const uint8_t (*uuids)[16], size_t n,
-                           const struct error *why, struct error *err)
+                           const struct reason *why, struct error *err)
 {
         struct wanted w = {.o = o, .uuids = uuids, .n = n, .err = err};
         struct search s = {
@@ -423,7 +430,7 @@ static void drop_strangers(struct opening *o, const uint8_t (*uuids)[16], size_t
 
 /* What stands where a member was last seen. The first reason why one is not there is kept for
  * messages. */
-static int co_open_known(struct opening *o, struct error *why, struct error *err)
+static int co_open_known(struct opening *o, struct reason *why, struct error *err)
 {
         size_t n = o->state->n_members;
 
@@ -443,8 +450,10 @@ static int co_open_known(struct opening *o, struct error *why, struct error *err
                                 *err = e;
                         return r;
                 }
-                if (r < 0 && why->code == 0)
-                        *why = e;
+                if (r < 0 && why->error.code == 0) {
+                        why->error = e;
+                        memcpy(why->uuid, uuid, 16);
+                }
         }
         return 0;
 }
@@ -455,7 +464,7 @@ int co_members_open(struct loop *loop, struct pool_state *state, unsigned wait_m
 {
         struct opening o = {
             .loop = loop, .state = state, .wait_ms = wait_ms, .cancelled = cancelled};
-        struct error why = ERROR_INIT;
+        struct reason why = {.error = ERROR_INIT};
         uint8_t(*uuids)[16] = NULL;
         size_t n_uuids = 0;
         int r;

@@ -58,7 +58,7 @@ static unsigned count_clones(const struct root *root)
 static int co_describe(struct pool *pool, struct root *root,
                        int (*each)(const struct root_info *, void *), void *arg, struct error *err)
 {
-        uint64_t freed;
+        uint64_t freed = 0;
         int r = co_root_load(pool, root, err);
         if (r == 0)
                 r = co_freed_if_deleted(pool, root, &freed, err);

@@ -459,6 +459,62 @@ static void test_mounted_device_names_its_mount_point(void **state)
         member_close(must_open(&d->f, d->path));
 }
 
+/* A file system of 12 MiB at most under a sparse file of 64: what fits is written, the rest is
+ * refused, nothing hangs. */
+static void full_file_system(struct device *d, const char *type, const char *source,
+                             const char *options)
+{
+        char folder[160], path[176];
+        char *data = page_alloc(MIB);
+        uint64_t written = 0;
+        struct member *m;
+        struct error err = ERROR_INIT;
+        int r;
+
+        snprintf(folder, sizeof(folder), "%s-full", d->f.folder);
+        snprintf(path, sizeof(path), "%s/disk", folder);
+        assert_int_equal(mkdir(folder, 0700), 0);
+        if (mount(source, folder, type, 0, options) < 0) {
+                print_message("SKIP: mounting %s is refused here: %s\n", type, strerror(errno));
+                goto out;
+        }
+        assert_int_equal(
+            open_disk(&d->f, path, &(struct disk_options){.create_bytes = 64 * MIB}, &m, &err), 0);
+        /* From here on the open file alone keeps it, so that a failing test leaves nothing. */
+        assert_int_equal(umount2(folder, MNT_DETACH), 0);
+        do {
+                r = do_io(&d->f, m, MEMBER_WRITE, data, MIB, written);
+                written += r == 0 ? MIB : 0;
+        } while (r == 0 && written < 64 * MIB);
+        assert_int_equal(r, -ENOSPC);
+        assert_in_range(written, MIB, 12 * MIB);
+        assert_int_equal(do_io(&d->f, m, MEMBER_FLUSH, NULL, 0, 0), 0);
+        /* Space given back can be written again, elsewhere too. */
+        assert_int_equal(do_io(&d->f, m, MEMBER_DISCARD, NULL, MIB, 0), 0);
+        assert_int_equal(do_io(&d->f, m, MEMBER_WRITE, data, PAGE, 63 * MIB), 0);
+        assert_int_equal(do_io(&d->f, m, MEMBER_READ, data, PAGE, 0), 0);
+        assert_int_equal(data[0], 0);
+        member_close(m);
+out:
+        assert_int_equal(rmdir(folder), 0);
+        free(data);
+}
+
+static void test_full_tmpfs_is_no_space(void **state)
+{
+        full_file_system(*state, "tmpfs", "tmpfs", "size=8m");
+}
+
+static void test_full_file_system_is_no_space(void **state)
+{
+        struct device *d = *state;
+
+        if (run_tool("mkfs.ext4 -q -F %s 12m 2>/dev/null", d->path))
+                full_file_system(d, "ext4", d->path, NULL);
+        else
+                print_message("SKIP: mkfs.ext4 is not installed\n");
+}
+
 /* Tell the kernel of the first partition, as udev would have it do; some kernels do not read GPTs.
  */
 static bool add_partition(const struct device *d, uint64_t size_bytes)
@@ -524,6 +580,8 @@ int main(void)
             WITH(test_discards_in_flight_together_are_all_done),
             WITH(test_device_is_had_by_one_at_a_time),
             WITH(test_exclusive_use_that_is_about_to_end_is_waited_for),
+            WITH(test_full_tmpfs_is_no_space),
+            WITH(test_full_file_system_is_no_space),
             WITH(test_mounted_device_names_its_mount_point),
             cmocka_unit_test_setup_teardown(
                 test_disk_with_a_mounted_partition_names_its_mount_point, set_up_partitions,

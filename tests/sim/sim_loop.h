@@ -24,9 +24,9 @@ enum sim_loop_end {
  * armed first. -ENOMEM */
 int sim_loop_new(uint64_t seed, bool shuffle, struct loop **ret_loop);
 
-/* As new, with @seed, but for the coroutines' stacks, which are kept: for those who run many thousand short
- * simulations. What is posted or armed is forgotten. Returns how many timers were armed: where everything was
- * closed before, one is a mistake. */
+/* As new, with @seed, but for the coroutines' stacks, which are kept: for those who run many
+ * thousand short simulations. What is posted or armed is forgotten. Returns how many timers were
+ * armed: where everything was closed before, one is a mistake. */
 uint32_t sim_loop_reset(struct loop *loop, uint64_t seed, bool shuffle);
 
 /* Why the last loop_run() returned. */

@@ -282,12 +282,9 @@ static int co_shrink_step(struct pool *pool, struct root *root)
                  end = (body->high_bytes + BLOCK - 1) / BLOCK;
         uint64_t n = end > first ? min_u64(end - first, 64 * LEAF_BLOCKS) : 0;
         int r = n ? co_root_clear(pool, root, end - n, n, ENTRY_ABSENT) : 0;
-        if (r == 0 && body->high_bytes > body->size_bytes) {
-                uint64_t high = (end - n) * BLOCK;
-                body->high_bytes = high > body->size_bytes ? high : 0;
+        if (r == 0) {
+                body->high_bytes = end - n > first ? (end - n) * BLOCK : 0;
                 root_dirty(pool, root);
-        } else if (r == 0) {
-                body->high_bytes = 0;
         }
         return r;
 }

@@ -134,7 +134,7 @@ static uint32_t log_slabs_for(const struct pool *pool, const struct pool_create_
                 return o->log_slabs;
         for (size_t i = 0; i < pool->n_disks; i++)
                 total += pool->disk[i]->size_bytes;
-        return (uint32_t)max_u64(1, min_u64(LOG_BYTES_MAX, total / 64) / slab_bytes);
+        return (uint32_t)max_u64(1, min_u64(LOG_BYTES_MAX, total / 128) / slab_bytes);
 }
 
 static int co_create(struct pool *pool, struct member *const *members, size_t n,

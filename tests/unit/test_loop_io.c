@@ -479,6 +479,81 @@ static void a_late_cancel_does_not_hit_the_next_operation(void **state)
         close_pair(sv);
 }
 
+/* Two polls that end together: the first asks for the end of the second, which has ended already,
+ * and the second then waits anew in the same memory. */
+struct couple {
+        struct op first, second;
+        bool second_ended_once;
+};
+
+static void cancel_second(struct loop_io *io, int result)
+{
+        struct couple *c = container_of(io, struct couple, first.io);
+
+        if (!c->second_ended_once)
+                loop_cancel(c->first.loop, &c->second.io);
+}
+
+static void wait_anew(struct loop_io *io, int result)
+{
+        struct couple *c = container_of(io, struct couple, second.io);
+
+        c->second_ended_once = true;
+        io->flags = POLLIN;
+        io->done = op_done;
+        loop_submit(c->second.loop, io);
+}
+
+static void a_cancel_of_what_has_ended_does_not_hit_what_follows_it(void **state)
+{
+        struct couple c;
+        int sv[2];
+
+        make_pair(sv, 0);
+        for (int i = 0; i < 10; i++) {
+                c.first = op_make(*state, LOOP_POLL, sv[0], NULL, 0);
+                c.second = op_make(*state, LOOP_POLL, sv[0], NULL, 0);
+                c.first.io.done = cancel_second;
+                c.second.io.done = wait_anew;
+                c.first.io.flags = c.second.io.flags = POLLOUT;
+                c.second_ended_once = false;
+                op_submit(&c.first);
+                op_submit(&c.second);
+                run_for_ms(*state, 2);
+                assert_true(c.second_ended_once);
+                assert_false(c.second.done);
+                loop_cancel(*state, &c.second.io);
+                assert_int_equal(op_wait(&c.second), -ECANCELED);
+        }
+        close_pair(sv);
+}
+
+static void ending_one_wait_leaves_the_others_alone(void **state)
+{
+        struct op ops[4];
+        int pairs[4][2];
+
+        for (int gone = 0; gone < 4; gone++) {
+                for (int i = 0; i < 4; i++) {
+                        make_pair(pairs[i], 0);
+                        ops[i] = op_make(*state, LOOP_POLL, pairs[i][0], NULL, 0);
+                        ops[i].io.flags = POLLIN;
+                        op_submit(&ops[i]);
+                }
+                run_for_ms(*state, 1);
+                loop_cancel(*state, &ops[gone].io);
+                assert_int_equal(op_wait(&ops[gone]), -ECANCELED);
+                for (int i = 3; i >= 0; i--) {
+                        if (i == gone)
+                                continue;
+                        assert_int_equal(write(pairs[i][1], "x", 1), 1);
+                        assert_int_equal(op_wait(&ops[i]), POLLIN);
+                }
+                for (int i = 0; i < 4; i++)
+                        close_pair(pairs[i]);
+        }
+}
+
 /* More than the queues hold */
 
 struct batch {
@@ -511,6 +586,24 @@ static void batch_make(struct batch *b, struct loop *loop, unsigned n)
                 b->ops[i].batch = b;
                 b->ops[i].io.done = batch_done;
         }
+}
+
+/* Submit @n waits on @fd; none of them ends by itself. */
+static void batch_wait(struct batch *b, struct loop *loop, unsigned n, int fd)
+{
+        batch_make(b, loop, n);
+        for (unsigned i = 0; i < n; i++) {
+                b->ops[i].io.op = LOOP_POLL;
+                b->ops[i].io.fd = fd;
+                b->ops[i].io.flags = POLLIN;
+                loop_submit(loop, &b->ops[i].io);
+        }
+}
+
+static void batch_cancel(struct batch *b, unsigned first, unsigned n)
+{
+        for (unsigned i = first; i < first + n; i++)
+                loop_cancel(b->loop, &b->ops[i].io);
 }
 
 static void twenty_thousand_writes_and_reads_at_once(void **state)
@@ -551,19 +644,55 @@ static void ten_thousand_waits_that_end_at_once(void **state)
         int fd = eventfd(0, EFD_CLOEXEC);
         struct batch b;
 
-        batch_make(&b, *state, N);
-        for (unsigned i = 0; i < N; i++) {
-                b.ops[i].io.op = LOOP_POLL;
-                b.ops[i].io.fd = fd;
-                b.ops[i].io.flags = POLLIN;
-                loop_submit(*state, &b.ops[i].io);
-        }
+        batch_wait(&b, *state, N, fd);
         run_for_ms(*state, 20);
         assert_int_equal(b.left, N);
         assert_int_equal(eventfd_write(fd, 1), 0);
         loop_run(*state);
         assert_int_equal(b.left, 0);
         assert_int_equal(b.worst, POLLIN);
+        free(b.ops);
+        close(fd);
+}
+
+static void what_is_ready_ends_behind_thousands_that_wait(void **state)
+{
+        enum { N = 3000 };
+        int fd = eventfd(0, EFD_CLOEXEC), ready = eventfd(1, EFD_CLOEXEC);
+        struct op op = op_make(*state, LOOP_POLL, ready, NULL, 0);
+        struct batch b;
+
+        batch_wait(&b, *state, N, fd);
+        op.io.flags = POLLIN;
+        assert_int_equal(op_run(&op), POLLIN);
+        assert_int_equal(b.left, N);
+        batch_cancel(&b, 0, N);
+        loop_run(*state);
+        assert_int_equal(b.left, 0);
+        free(b.ops);
+        close(fd);
+        close(ready);
+}
+
+/* The last of them have not reached the kernel's queue (it holds 1,024) when they are cancelled,
+ * and nothing else is going to end. */
+static void cancels_end_what_the_kernel_has_not_seen(void **state)
+{
+        enum { N = 1200, N_LATE = 176 };
+        int fd = eventfd(0, EFD_CLOEXEC);
+        struct batch b;
+
+        run_for_ms(*state, 1);
+        batch_wait(&b, *state, N, fd);
+        batch_cancel(&b, N - N_LATE, N_LATE);
+        b.left = N_LATE;
+        loop_run(*state);
+        assert_int_equal(b.left, 0);
+        b.left = N - N_LATE;
+        batch_cancel(&b, 0, N - N_LATE);
+        loop_run(*state);
+        assert_int_equal(b.left, 0);
+        assert_int_equal(b.worst, -ECANCELED);
         free(b.ops);
         close(fd);
 }
@@ -576,17 +705,10 @@ static void ten_thousand_waits_cancelled(void **state)
         for (int started = 0; started < 2; started++) {
                 struct batch b;
 
-                batch_make(&b, *state, N);
-                for (unsigned i = 0; i < N; i++) {
-                        b.ops[i].io.op = LOOP_POLL;
-                        b.ops[i].io.fd = fd;
-                        b.ops[i].io.flags = POLLIN;
-                        loop_submit(*state, &b.ops[i].io);
-                }
+                batch_wait(&b, *state, N, fd);
                 if (started)
                         run_for_ms(*state, 20);
-                for (unsigned i = 0; i < N; i++)
-                        loop_cancel(*state, &b.ops[i].io);
+                batch_cancel(&b, 0, N);
                 assert_int_equal(b.left, N);
                 loop_run(*state);
                 assert_int_equal(b.left, 0);
@@ -635,9 +757,13 @@ int main(void)
             loop_test(cancel_ends_what_waits_on_non_blocking_sockets),
             loop_test(cancelling_what_is_ready_gives_its_result_or_ecanceled),
             loop_test(a_late_cancel_does_not_hit_the_next_operation),
+            loop_test(a_cancel_of_what_has_ended_does_not_hit_what_follows_it),
+            loop_test(ending_one_wait_leaves_the_others_alone),
             loop_test(twenty_thousand_writes_and_reads_at_once),
             loop_test(ten_thousand_waits_that_end_at_once),
             loop_test(ten_thousand_waits_cancelled),
+            loop_test(what_is_ready_ends_behind_thousands_that_wait),
+            loop_test(cancels_end_what_the_kernel_has_not_seen),
             loop_test(stop_leaves_ended_operations_for_the_next_run),
         };
 

@@ -50,6 +50,8 @@ struct step {
         uint16_t mask;
         bool must;     /* it is surely there */
         bool optional; /* it failed: it may be left out for ever, but does not come late */
+        bool cut_off;  /* by a shrink, which makes nothing durable: what came before may be left out
+                        */
 };
 
 /* Called with each content that a beginning of the history leaves, and the span of instants at
@@ -81,7 +83,8 @@ static bool walk_may_follow(const struct walk *walk, uint64_t done, unsigned nex
                 if (i == next)
                         continue;
                 if (done >> i & 1 ? step->answered < other->requested
-                                  : !other->optional && other->answered < step->requested)
+                                  : !other->optional && !(step->cut_off && !other->must) &&
+                                        other->answered < step->requested)
                         return false;
         }
         return true;
@@ -160,7 +163,8 @@ static void walk_add(const struct view *view, struct walk *walk, struct content 
         step.optional = v->failed && v->answered <= view->time;
         step.must = !v->failed &&
                     (step.answered < scope->answered_before || v->durable <= scope->durable_by);
-        if (v->operation != MODEL_NONE) {
+        step.cut_off = v->operation != MODEL_NONE;
+        if (step.cut_off) {
                 enum when when = view_operation(view, v->operation);
 
                 if (when == WHEN_NO)

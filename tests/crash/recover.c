@@ -62,6 +62,25 @@ static int co_open(struct recoverer *r)
         return result;
 }
 
+/* A crash is not damage: the pool must be writable, and nothing may fail its checksum. */
+static int see_no_damage(const struct recoverer *r, char *reason, size_t size)
+{
+        struct pool_info info;
+
+        pool_get_info(r->pool, &info);
+        if (info.readonly || info.failed != NULL)
+                snprintf(reason, size, "the pool %s",
+                         info.failed != NULL ? info.failed
+                                             : "found itself damaged: it is read-only");
+        else if (info.checksum_errors > 0 || info.repaired_errors > 0)
+                snprintf(reason, size, "%llu blocks failed their checksum, %llu were repaired",
+                         (unsigned long long)info.checksum_errors,
+                         (unsigned long long)info.repaired_errors);
+        else
+                return 0;
+        return -1;
+}
+
 static int co_first_open(struct recoverer *r)
 {
         const struct recovery *q = r->q;
@@ -72,11 +91,13 @@ static int co_first_open(struct recoverer *r)
                 return -1;
         r->opened = true;
         r->stage = "after the crash";
-        if (co_observe(r->pool, &r->observed, reason, sizeof(reason)) < 0 ||
+        if (see_no_damage(r, reason, sizeof(reason)) < 0 ||
+            co_observe(r->pool, &r->observed, reason, sizeof(reason)) < 0 ||
             !model_crash_allowed(q->model, q->time, &r->observed, reason, sizeof(reason)) ||
             (q->expected != NULL &&
              !observed_equal(q->expected, &r->observed, reason, sizeof(reason))) ||
-            co_check(r->pool, reason, sizeof(reason)) < 0) {
+            co_check(r->pool, reason, sizeof(reason)) < 0 ||
+            see_no_damage(r, reason, sizeof(reason)) < 0) {
                 set_reason(r, reason);
                 return -1;
         }
@@ -126,7 +147,8 @@ static int co_second_open(struct recoverer *r)
         r->stage = "after opening a second time";
         if (co_observe(r->pool, &observed, reason, sizeof(reason)) < 0 ||
             !observed_equal(&r->observed, &observed, reason, sizeof(reason)) ||
-            co_check(r->pool, reason, sizeof(reason)) < 0) {
+            co_check(r->pool, reason, sizeof(reason)) < 0 ||
+            see_no_damage(r, reason, sizeof(reason)) < 0) {
                 set_reason(r, reason);
                 result = -1;
         }

@@ -176,6 +176,11 @@ static pid_t start(void)
         return pid;
 }
 
+static void log_to_stderr(enum log_level level, const char *message)
+{
+        fprintf(stderr, "  log: %s\n", message);
+}
+
 /* A process that a signal ended has found something as well. */
 static void finish(pid_t pid, struct worker *worker)
 {
@@ -234,6 +239,8 @@ void work_one(const char *plan, const bool *kept, const char *id, uint64_t max_s
         pid_t pid = start();
 
         if (pid == 0) {
+                if (id != NULL) /* the engine's own words may help */
+                        log_set_sink(log_to_stderr);
                 if (quiet && freopen("/dev/null", "w", stderr) == NULL)
                         _exit(1);
                 if (id != NULL)

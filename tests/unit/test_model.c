@@ -546,6 +546,25 @@ static void a_shrink_cuts_off_whole_or_not_at_all(void **state)
         assert_false(crash_allows(&found)); /* what was cut off came back */
 }
 
+static void a_shrink_makes_nothing_durable(void **state)
+{
+        struct found found = {.observed = {.n_roots = 0}};
+        struct observed_root *root = found_root(&found, "v");
+        uint32_t a;
+
+        create("v");
+        a = written("v", 1);
+        catalog(CATALOG_RESIZE, "v", "", "", BLOCK_SIZE + 512);
+        root->size_bytes = BLOCK_SIZE + 512;
+        assert_true(crash_allows(&found)); /* the write is lost */
+        found_block(root, 1, a);
+        for (unsigned g = 2; g < BLOCK_GRAINS; g++)
+                root->blocks[0].content.grain[g] = VERSION_ZERO;
+        assert_true(crash_allows(&found));
+        root->blocks[0].content.grain[1] = VERSION_ZERO;
+        assert_false(crash_allows(&found)); /* but not half of it */
+}
+
 static void a_renamed_volume_takes_its_snapshots_along(void **state)
 {
         struct found found = {.observed = {.n_roots = 0}};
@@ -662,6 +681,7 @@ int main(void)
             TEST(a_restored_volume_is_its_snapshot_and_keeps_the_rest),
             TEST(a_clone_begins_as_its_snapshot_and_goes_its_own_way),
             TEST(a_shrink_cuts_off_whole_or_not_at_all),
+            TEST(a_shrink_makes_nothing_durable),
             TEST(a_renamed_volume_takes_its_snapshots_along),
             TEST(without_a_crash_all_that_was_answered_is_there),
             TEST(later_answers_do_not_count),

@@ -71,43 +71,21 @@ static uint64_t after_ms(struct nbd_client *client, unsigned ms)
 
 static void deadline_fire(struct loop_timer *timer)
 {
-        client_cut(container_of(timer, struct nbd_client, timer),
+        client_cut(container_of(timer, struct nbd_client, deadline),
                    "it did not finish the handshake in time");
 }
 
-/* Nothing came for a while: give memory back. The receive that waits has no bytes in the buffer
- * yet. */
-static void trim(struct nbd_client *client)
+/* The receive that waits has no bytes in the buffer yet. */
+void client_trim(struct nbd_client *client)
 {
         assert(client->n_requests == 0);
-        buffer_trim(&client->buffers);
-        if (client->receive_start != client->receive_end)
+        if (client->state != CLIENT_RUNNING || client->receive_start != client->receive_end)
                 return;
+        if (client->n_slots_used == 0)
+                return; /* done before */
         list_init(&client->free);
         client->n_slots_used = 0;
         madvise(client->receive_buffer, arena_bytes(client), MADV_DONTNEED);
-}
-
-static void idle_fire(struct loop_timer *timer)
-{
-        struct nbd_client *client = container_of(timer, struct nbd_client, timer);
-
-        client->timer_armed = false;
-        if (client->active || client->n_requests > 0) {
-                client_touch(client);
-                client->active = false;
-        } else {
-                trim(client);
-        }
-}
-
-void client_touch(struct nbd_client *client)
-{
-        client->active = true;
-        if (client->timer_armed)
-                return;
-        client->timer_armed = true;
-        loop_timer_set(client->server->loop, &client->timer, after_ms(client, IDLE_TRIM_MS));
 }
 
 /* ---- the end ---- */
@@ -120,6 +98,7 @@ void client_cut(struct nbd_client *client, const char *why)
                 return;
         client->state = CLIENT_DEAD;
         client->ended_by = why;
+        memory_withdraw(client);
         shutdown(client->fd, SHUT_RDWR);
         if (client->negotiation_io)
                 loop_cancel(loop, client->negotiation_io);
@@ -180,7 +159,7 @@ static void co_client_free(struct nbd_client *client)
         struct nbd_server *server = client->server;
 
         assert(!client->receiving && !client->sending && client->n_requests == 0);
-        loop_timer_cancel(server->loop, &client->timer);
+        loop_timer_cancel(server->loop, &client->deadline);
         if (client->ended_by)
                 log_info("nbd: client %llu (%s) disconnected: %s", (unsigned long long)client->id,
                          client->peer, client->ended_by);
@@ -191,7 +170,6 @@ static void co_client_free(struct nbd_client *client)
         if (client->has_export)
                 server->exports.co_close(server->exports.arg, &client->export);
         meta_forget(client);
-        buffer_trim(&client->buffers);
         arena_unmap(client);
         server_client_gone(client);
         free(client);
@@ -207,12 +185,11 @@ static int client_transmit(struct nbd_client *client)
                 client->ended_by = "no memory to serve it";
                 return r;
         }
-        client->timer.fire = idle_fire;
         client->state = CLIENT_RUNNING;
         log_debug("nbd: client %llu (%s) opened %s", (unsigned long long)client->id, client->peer,
                   client->export.name);
         receive_start(client);
-        client_touch(client);
+        memory_touch(client);
         return 0;
 }
 
@@ -242,7 +219,7 @@ static void co_client(void *arg)
         struct nbd_server *server = client->server;
         int r = co_negotiate(client);
 
-        loop_timer_cancel(server->loop, &client->timer);
+        loop_timer_cancel(server->loop, &client->deadline);
         server_client_negotiated(server);
         if (r == 0)
                 r = client_transmit(client);
@@ -308,19 +285,20 @@ void client_new(struct nbd_server *server, int fd)
         list_init(&client->free);
         list_init(&client->slow);
         list_init(&client->replies);
+        list_init(&client->starved);
         co_queue_init(&client->wake);
-        list_init(&client->timer.link);
-        client->timer.fire = deadline_fire;
+        list_init(&client->deadline.link);
+        client->deadline.fire = deadline_fire;
         client->send_task.run = reply_send_task;
         client->send_io = (struct loop_io){.op = LOOP_SENDMSG, .fd = fd, .done = reply_send_done};
         tune_socket(fd);
         name_peer(client);
         server_client_add(client);
-        loop_timer_set(server->loop, &client->timer,
+        loop_timer_set(server->loop, &client->deadline,
                        after_ms(client, server->options.handshake_timeout_ms));
         if (co_spawn(server->loop, co_client, client) < 0) {
                 log_error("nbd: no memory to serve %s", client->peer);
-                loop_timer_cancel(server->loop, &client->timer);
+                loop_timer_cancel(server->loop, &client->deadline);
                 server_client_negotiated(server);
                 server_client_gone(client);
                 close(fd);

@@ -17,8 +17,7 @@
 #define RECEIVE_BUFFER     (256u << 10)
 #define SMALL_PAYLOAD_MAX  (64u << 10) /* up to this received with the headers and copied */
 #define STATUS_EXTENTS_MAX 2048u       /* in one BLOCK_STATUS reply */
-#define CACHED_BYTES_MAX   (8u << 20)  /* of unused buffers a connection keeps while it is busy */
-#define IDLE_TRIM_MS       1000u       /* a connection idle this long gives its memory back */
+#define CACHED_BYTES_MAX   (16u << 20) /* of unused buffers the server keeps while it is busy */
 #define ERROR_TEXT_MAX     120u
 #define REPLY_IOV_MAX      1024u /* UIO_MAXIOV: of one sendmsg */
 #define META_ALLOCATION_ID 1u    /* of base:allocation; opaque to clients */
@@ -95,7 +94,7 @@ struct nbd_client {
         enum client_state state;
         char peer[128];
         const char *ended_by; /* why the connection ended, for the log; NULL: the client's wish */
-        struct loop_timer timer; /* negotiating: the deadline; afterwards: idle */
+        struct loop_timer deadline; /* of the negotiation */
 
         /* negotiation (negotiate.c, options.c, meta.c) */
         struct loop_io *negotiation_io; /* in flight; for the deadline to cancel */
@@ -129,7 +128,7 @@ struct nbd_client {
         unsigned n_slots_used;    /* those behind were never taken: not in free, not touched */
         unsigned n_requests;      /* taken and not yet released */
         uint64_t bytes_in_flight; /* their buffers */
-        struct buffer_pool buffers;
+        struct list starved; /* in server->starved while it waits for others to give memory back */
 
         /* sending (reply.c) */
         struct loop_task send_task;
@@ -140,7 +139,12 @@ struct nbd_client {
 
         /* the coroutine sleeps here during transmission */
         struct co_queue wake;
-        bool timer_armed, active; /* something happened since the idle timer last looked */
+        /* between two ticks of memory.c */
+        bool active; /* something came in */
+        uint64_t moved_bytes,
+            tick_moved_bytes; /* over the socket, in all; and as of the last tick */
+        unsigned stuck_ticks;
+
         uint64_t reads, writes, flushes, read_bytes, write_bytes;
 };
 
@@ -154,7 +158,15 @@ struct nbd_server {
         uint64_t last_id;
         bool stopping;
         struct loop_timer timer; /* accept again; while stopping: cut off */
-        struct co_queue gone;    /* woken whenever a client or a listener goes */
+        /* memory.c */
+        struct buffer_pool buffers;
+        uint64_t bytes_in_flight; /* of all clients */
+        struct list starved;      /* clients that wait for bytes, in turn */
+        struct loop_task starved_task;
+        struct loop_timer tick;
+        bool ticking;
+
+        struct co_queue gone; /* woken whenever a client or a listener goes */
 };
 
 /* server.c */
@@ -173,13 +185,24 @@ void client_cut(struct nbd_client *client, const char *why);
 void client_stop(struct nbd_client *client);
 /* Called whenever something of the client ended; wakes its coroutine where that was the last. */
 void client_check_end(struct nbd_client *client);
-/* Something came in; keeps the idle timer going. */
-void client_touch(struct nbd_client *client);
+/* It is idle: give back what memory can be done without. */
+void client_trim(struct nbd_client *client);
 static inline bool client_has_slot(const struct nbd_client *client)
 {
         return client->n_requests < client->server->options.max_requests;
 }
 struct nbd_request *client_take_slot(struct nbd_client *client);
+
+/* memory.c */
+void memory_start(struct nbd_server *server);
+void co_memory_stop(struct nbd_server *server); /* no client is left */
+/* May a request with a buffer of @length begin? Where others must give back first, the client waits
+ * in turn and receive_resume() is called. */
+bool memory_admits(struct nbd_client *client, size_t length);
+int memory_take(struct nbd_request *request, size_t length); /* -ENOMEM */
+void memory_give(struct nbd_request *request);               /* its buffer, if it has one */
+void memory_withdraw(struct nbd_client *client);             /* it waits no more */
+void memory_touch(struct nbd_client *client);                /* something came in */
 
 /* negotiate.c: 0 with the export chosen, or negative: close the connection. */
 int co_negotiate(struct nbd_client *client);

@@ -42,6 +42,7 @@ struct nbd_server_options {
         unsigned handshake_timeout_ms;  /* for the whole negotiation [10,000] */
         unsigned max_requests;          /* in flight a connection [128] */
         uint64_t max_bytes;             /* in flight a connection [64 MiB] */
+        uint64_t max_total_bytes;       /* in flight on all of them [512 MiB] */
 };
 
 int nbd_server_new(struct loop *loop, const struct nbd_server_options *options, const struct nbd_exports *exports,

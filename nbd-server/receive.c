@@ -64,32 +64,15 @@ static struct nbd_request *take_slot(struct nbd_client *client,
 /* -ENOMEM, and the request is answered. */
 static int take_buffer(struct nbd_request *request)
 {
-        struct nbd_client *client = request->client;
         size_t length = request_buffer_bytes(request->type, request->length);
 
         if (length == 0)
                 return 0;
-        request->class = buffer_class(length);
-        request->buffer = buffer_get(&client->buffers, request->class);
-        if (!request->buffer) {
+        if (memory_take(request, length) < 0) {
                 refuse(request, NBD_ENOMEM, "no memory for the payload");
                 return -ENOMEM;
         }
-        client->bytes_in_flight += buffer_class_bytes(request->class);
         return 0;
-}
-
-/* May a request that takes @length bytes of buffer begin? One alone always may. */
-static bool admitted(const struct nbd_client *client, size_t length)
-{
-        const struct nbd_server_options *options = &client->server->options;
-
-        if (!client_has_slot(client))
-                return false;
-        if (length == 0 || client->bytes_in_flight == 0)
-                return true;
-        return client->bytes_in_flight + buffer_class_bytes(buffer_class(length)) <=
-               options->max_bytes;
 }
 
 /* What has come of the payload goes to the request's buffer; true where that is all of it. */
@@ -160,7 +143,8 @@ static bool parse_one(struct nbd_client *client)
                 client->state = CLIENT_FINISHING;
                 return false;
         }
-        if (!admitted(client, request_buffer_bytes(type, length))) {
+        if (!client_has_slot(client) ||
+            !memory_admits(client, request_buffer_bytes(type, length))) {
                 client->stalled = true;
                 return false;
         }
@@ -223,7 +207,8 @@ static void receive_done(struct loop_io *io, int result)
                 client_check_end(client);
                 return;
         }
-        client_touch(client);
+        memory_touch(client);
+        client->moved_bytes += result > 0 ? (uint64_t)result : 0;
         if (result > 0 && client->payload)
                 payload_received(client, (size_t)result);
         else if (result > 0)

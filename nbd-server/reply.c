@@ -120,11 +120,7 @@ void request_release(struct nbd_request *request)
 {
         struct nbd_client *client = request->client;
 
-        if (request->buffer) {
-                buffer_put(&client->buffers, request->buffer, request->class);
-                client->bytes_in_flight -= buffer_class_bytes(request->class);
-                request->buffer = NULL;
-        }
+        memory_give(request);
         assert(client->n_requests > 0);
         client->n_requests--;
         list_prepend(&client->free, &request->link); /* the slot that is warm is used next */
@@ -193,6 +189,7 @@ void reply_send_done(struct loop_io *io, int result)
                 return;
         }
         size_t sent = client->sent_bytes + (result > 0 ? (size_t)result : 0);
+        client->moved_bytes += sent - client->sent_bytes;
         list_for_each_safe (it, &client->replies) {
                 struct nbd_request *r = container_of(it, struct nbd_request, link);
                 size_t length = r->head_bytes + r->payload_bytes;

@@ -189,6 +189,8 @@ static void set_defaults(struct nbd_server_options *options)
                 options->max_requests = 128;
         if (options->max_bytes == 0)
                 options->max_bytes = UINT64_C(64) << 20;
+        if (options->max_total_bytes == 0)
+                options->max_total_bytes = UINT64_C(512) << 20;
 }
 
 int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
@@ -209,6 +211,7 @@ int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
         list_init(&server->timer.link);
         server->timer.fire = accept_retry;
         co_queue_init(&server->gone);
+        memory_start(server);
         *ret_server = server;
         return 0;
 }
@@ -249,6 +252,7 @@ void co_nbd_server_stop(struct nbd_server *server, unsigned timeout_ms)
         while (!list_empty(&server->clients))
                 co_wait(&server->gone);
         loop_timer_cancel(server->loop, &server->timer);
+        co_memory_stop(server);
 }
 
 void nbd_server_free(struct nbd_server *server)

@@ -143,6 +143,66 @@ static void refused_requests_count_too_while_their_replies_are_not_read(void **s
         wire_close(other);
 }
 
+static void many_connections_together_are_bounded_too_and_all_are_served_in_turn(void **state)
+{
+        enum { CLIENTS = 6, EACH = 8, LENGTH = MIB };
+        struct nbd_server_options options = {.max_total_bytes = 3 * MIB};
+        struct fixture *f = fixture_start(&options);
+        struct wire *w[CLIENTS];
+        uint64_t next[CLIENTS] = {0};
+        uint8_t *data = malloc(LENGTH);
+
+        for (unsigned i = 0; i < CLIENTS; i++)
+                w[i] = wire_open(fixture_path(f), "vol", true);
+        fake_hold(fixture_volume(f));
+        for (unsigned i = 0; i < CLIENTS; i++)
+                for (uint64_t cookie = 0; cookie < EACH; cookie++)
+                        wire_request(w[i], NBD_CMD_READ, 0, cookie, 0, LENGTH);
+        fake_wait_held(fixture_volume(f), 3);
+        fixture_n_clients(f);
+        assert_int_equal(fake_counts(fixture_volume(f)).in_flight, 3);
+        fake_release_all(fixture_volume(f));
+        for (unsigned left = CLIENTS * EACH; left > 0;) {
+                for (unsigned i = 0; i < CLIENTS; i++) {
+                        if (!wire_pending(w[i]))
+                                continue;
+                        assert_int_equal(wire_read_result(w[i], next[i]++, 0, data, LENGTH), 0);
+                        left--;
+                }
+        }
+        assert_int_equal(fake_counts(fixture_volume(f)).bytes_in_flight_max, 3 * LENGTH);
+        for (unsigned i = 0; i < CLIENTS; i++)
+                wire_close(w[i]);
+        fixture_stop(f, 5000);
+        free(data);
+}
+
+static void those_who_hold_all_memory_and_do_nothing_are_cut_off(void **state)
+{
+        struct nbd_server_options options = {.max_total_bytes = 8 * MIB};
+        struct fixture *f = fixture_start(&options);
+        struct wire *reader = wire_open(fixture_path(f), "vol", true);
+        struct wire *writer = wire_open(fixture_path(f), "vol", true);
+        struct wire *w = wire_open(fixture_path(f), "vol", true);
+        uint8_t *data = calloc(1, 2 * MIB);
+
+        wire_request(writer, NBD_CMD_WRITE, 0, 1, 0, 2 * MIB);
+        wire_send(writer, data, 100000);                 /* and no more */
+        for (uint64_t cookie = 0; cookie < 20; cookie++) /* and takes no replies */
+                wire_request(reader, NBD_CMD_READ, 0, cookie, 0, 2 * MIB);
+        while (fake_counts(fixture_volume(f)).submitted[VOLUME_READ] < 3)
+                usleep(1000);
+        assert_int_equal(wire_read(w, 0, 0, data, 65536), 0); /* small ones always go on */
+        assert_int_equal(wire_read(w, 0, 0, data, 2 * MIB), 0);
+        wire_drain(reader);
+        wire_expect_alive(w);
+        wire_close(reader);
+        wire_close(writer);
+        wire_close(w);
+        fixture_stop(f, 5000);
+        free(data);
+}
+
 /* ---- how it ends ---- */
 
 static void a_client_may_vanish_with_requests_in_flight(void **state)
@@ -464,6 +524,8 @@ int main(void)
             cmocka_unit_test(a_request_larger_than_the_bound_is_served_alone),
             TEST(a_client_that_does_not_read_is_bounded_and_holds_up_nobody),
             TEST(refused_requests_count_too_while_their_replies_are_not_read),
+            cmocka_unit_test(many_connections_together_are_bounded_too_and_all_are_served_in_turn),
+            cmocka_unit_test(those_who_hold_all_memory_and_do_nothing_are_cut_off),
             TEST(a_client_may_vanish_with_requests_in_flight),
             TEST(a_client_may_vanish_in_the_middle_of_a_payload),
             TEST(a_client_may_vanish_while_replies_are_being_sent),

@@ -275,7 +275,10 @@ static int co_resize(struct pool *pool, const char *name, uint64_t size_bytes, s
                         return error_set(
                             err, -EIO,
                             "volume '%s' could not be shrunk before, and cannot grow now", name);
+                /* Durable before the record that makes it visible: a recovery may drop a write that was not. */
                 r = co_zero_tail(pool, root);
+                if (r == 0)
+                        r = co_commit(pool);
                 if (r < 0)
                         return error_set(err, r,
                                          "the last block of volume '%s' cannot be rewritten: %s",

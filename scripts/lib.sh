@@ -16,8 +16,8 @@ packages_test=(
         git python3 libnbd-bin python3-libnbd nbdkit nbd-client fio qemu-utils
         qemu-system-x86 busybox-static cpio kmod e2fsprogs fdisk util-linux mount jq procps)
 packages_demo=(
-        libnbd-dev libcmocka-dev qemu-system-x86 qemu-utils python3
-        mmdebstrap uidmap fakeroot gpg apt e2fsprogs fdisk tar util-linux debian-archive-keyring)
+        qemu-system-x86 python3
+        mmdebstrap uidmap fakeroot gpg debian-archive-keyring e2fsprogs fdisk util-linux)
 
 die() {
         printf '%s: %s\n' "${0##*/}" "$1" >&2
@@ -26,11 +26,10 @@ die() {
 }
 
 missing_packages() {
-        local name
-        for name in "$@"; do
-                [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] ||
-                        printf '%s\n' "$name"
-        done | sort -u
+        local installed
+        installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null |
+                sed -n 's/^installed //p' || true)
+        printf '%s\n' "$@" | sort -u | grep -vxF "$installed" || true
 }
 
 # Installs the packages that are missing: as root, or by a sudo that asks nothing it cannot be

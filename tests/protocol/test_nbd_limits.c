@@ -192,7 +192,8 @@ static void those_who_hold_all_memory_and_do_nothing_are_cut_off(void **state)
                 wire_request(reader, NBD_CMD_READ, 0, cookie, 0, 2 * MIB);
         while (fake_counts(fixture_volume(f)).submitted[VOLUME_READ] < 3)
                 usleep(1000);
-        assert_int_equal(wire_read(w, 0, 0, data, 65536), 0); /* small ones always go on */
+        assert_int_equal(wire_read(w, 0, 0, data, 65536), 0); /* small ones always go on, */
+        assert_int_equal(fixture_n_clients(f), 3);            /* and cost nobody his connection */
         assert_int_equal(wire_read(w, 0, 0, data, 2 * MIB), 0);
         wire_drain(reader);
         wire_expect_alive(w);

@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include "pool/engine.h"
 
+/* Addresses of freed blocks that a held checkpoint may keep in memory: 128 MiB of them. */
+#define HELD_FREES_MAX (UINT64_C(1) << 24)
+
 void epoch_raise(struct pool *pool)
 {
         log_seal(pool);
@@ -20,12 +23,18 @@ static uint64_t dirty_limit(const struct pool *pool)
                        max_u64(pool->metadata_total / 8, 32));
 }
 
+static bool frees_pile_up(const struct pool *pool)
+{
+        return pool->waiting_frees > max_u64(pool->data_free, 64) ||
+               pool->waiting_frees > (1 << 20);
+}
+
 bool checkpoint_due(struct pool *pool)
 {
+        /* A held checkpoint keeps the frees: another would bring none of them back. */
         return log_pages_used(pool) > pool->log.ring_pages / 2 ||
                pool->cache.n_dirty > dirty_limit(pool) ||
-               pool->waiting_frees > max_u64(pool->data_free, 64) ||
-               pool->waiting_frees > (1 << 20);
+               (frees_pile_up(pool) && !pool->hold_frees);
 }
 
 static int super_fill(struct pool *pool, struct super *s)
@@ -68,8 +77,21 @@ static int super_fill(struct pool *pool, struct super *s)
         return 0;
 }
 
+/* A holder sees the cut once. */
+struct held {
+        const struct checkpoint_hold *hold;
+        int result;
+};
+
+static void held_see(struct held *held)
+{
+        if (held)
+                held->result = held->hold->at_cut(held->hold->arg);
+}
+
 /* [sync] The cut. */
-static int cut(struct pool *pool, bool fresh_log, struct frozen *frozen, struct super *super)
+static int cut(struct pool *pool, bool fresh_log, struct frozen *frozen, struct super *super,
+               struct held *held)
 {
         int r = catalog_freeze(pool, frozen);
         if (r == 0)
@@ -85,9 +107,13 @@ static int cut(struct pool *pool, bool fresh_log, struct frozen *frozen, struct 
         r = super_fill(pool, super);
         if (r < 0)
                 return r;
+        held_see(held);
         pool->last_cut_epoch = pool->epoch;
         epoch_raise(pool);
-        pool->interval++;
+        /* Where every place of the ring is taken by an interval whose frees still wait, this one
+         * goes on, and its frees wait for the next checkpoint as well. */
+        if (pool->interval - pool->released_interval < INTERVALS)
+                pool->interval++;
         return 0;
 }
 
@@ -123,21 +149,22 @@ static void committed(struct pool *pool, struct frozen *frozen, const struct sup
         log_advance(pool, super->log_start);
 }
 
-static int co_checkpoint_locked(struct pool *pool, bool fresh_log, struct error *err)
+static int co_checkpoint_locked(struct pool *pool, bool fresh_log, struct held *held,
+                                struct error *err)
 {
-        /* Frees of old intervals wait for readers; there is a place for each interval only while it
-         * lasts. */
-        while (pool->interval - pool->released_interval >= INTERVALS - 1 && !pool_failed(pool))
-                co_sleep_ns(1000000);
         if (pool_failed(pool))
                 return error_set(err, -EIO, "pool '%s' has stopped writing: %s", pool->name,
                                  pool->failed);
-        if (pool->readonly || (nothing_to_do(pool) && !fresh_log))
+        if (pool->readonly || (nothing_to_do(pool) && !fresh_log)) {
+                held_see(held);
                 return 0;
+        }
+        if (pool->hold_frees && pool->waiting_frees > HELD_FREES_MAX)
+                pool->check_disturbed = true;
         struct frozen frozen = {0};
         struct super super = {0};
-        uint64_t interval = pool->interval;
-        int r = cut(pool, fresh_log, &frozen, &super);
+        int r = cut(pool, fresh_log, &frozen, &super, held);
+        uint64_t interval = pool->interval - 1; /* the last whose frees this checkpoint holds */
         if (r < 0)
                 r = pool_fail(pool, r == -ENOSPC ? "no metadata block is left for a checkpoint"
                                                  : "out of memory for a checkpoint");
@@ -155,12 +182,15 @@ static int co_checkpoint_locked(struct pool *pool, bool fresh_log, struct error 
         return 0;
 }
 
-static int co_checkpoint_with(struct pool *pool, bool fresh_log, struct error *err)
+static int co_checkpoint_with(struct pool *pool, bool fresh_log, struct held *held,
+                              struct error *err)
 {
         co_lock(&pool->checkpoint_lock);
         pool->checkpoint_wanted = false;
         pool->checkpoint_running = true;
-        int r = co_checkpoint_locked(pool, fresh_log, err);
+        int r = co_checkpoint_locked(pool, fresh_log, held, err);
+        if (r == 0 && held && held->result == 0 && held->hold->co_then)
+                held->result = held->hold->co_then(held->hold->arg);
         pool->checkpoint_running = false;
         pool->n_checkpoints++;
         co_unlock(&pool->checkpoint_lock);
@@ -171,12 +201,34 @@ static int co_checkpoint_with(struct pool *pool, bool fresh_log, struct error *e
 
 int co_checkpoint(struct pool *pool, struct error *err)
 {
-        return co_checkpoint_with(pool, false, err);
+        return co_checkpoint_with(pool, false, NULL, err);
 }
 
 int co_checkpoint_fresh(struct pool *pool, struct error *err)
 {
-        return co_checkpoint_with(pool, true, err);
+        return co_checkpoint_with(pool, true, NULL, err);
+}
+
+int co_checkpoint_hold(struct pool *pool, const struct checkpoint_hold *hold, struct error *err)
+{
+        struct held held = {.hold = hold};
+        if (pool->hold_frees++ == 0)
+                pool->check_disturbed = false;
+        int r = co_checkpoint_with(pool, false, &held, err);
+        if (r == 0)
+                r = held.result;
+        if (r < 0)
+                checkpoint_unhold(pool);
+        return r;
+}
+
+void checkpoint_unhold(struct pool *pool)
+{
+        assert(pool->hold_frees > 0);
+        if (--pool->hold_frees)
+                return;
+        space_release(pool);
+        stalled_wake(pool);
 }
 
 void co_checkpoint_wait(struct pool *pool)

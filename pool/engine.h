@@ -423,8 +423,10 @@ int bucket_decode(const struct bucket_disk *disk, struct bucket *bucket);
 
 int co_label_write(struct member *m, const struct label *label, struct error *err);
 int co_label_read(struct member *m, struct label *ret_label, struct error *err);
-/* Newest valid superblock on either end; -ENODATA where none. */
-int co_super_read(struct member *m, struct super *ret_super, struct error *err);
+/* Newest valid superblock on either end; -ENODATA where none. @ret_n_ends (may be NULL): how many
+ * ends hold it. */
+int co_super_read(struct member *m, struct super *ret_super, unsigned *ret_n_ends,
+                  struct error *err);
 /* To both ends of every member, flushed before and after by the caller. */
 int co_super_write_all(struct pool *pool, const struct super *super, struct error *err);
 /* The same for the members [from, to) only. */
@@ -633,6 +635,21 @@ int co_log_replay(struct pool *pool, bool *ret_dirty, struct error *err);
 int co_checkpoint(struct pool *pool, struct error *err);
 /* The same at the end of a recovery: with an empty log of a new incarnation. */
 int co_checkpoint_fresh(struct pool *pool, struct error *err);
+/* A checkpoint that is held: what is in use as of its cut is not given out again until
+ * checkpoint_unhold(), so that it can be read at leisure while I/O goes on. Where there is nothing
+ * to write, now is the cut. Writers that lack the space set pool->check_disturbed: the holder gives
+ * up. */
+struct checkpoint_hold {
+        /* [sync] at the cut: CRCs are filled in, live maps and catalog are what goes to disk */
+        int (*at_cut)(void *arg);
+        /* Committed, and no other checkpoint begins: what takes turns (superblocks, slab table,
+         * space maps) is still that of the cut. NULL: nothing */
+        int (*co_then)(void *arg);
+        void *arg;
+};
+/* 0, what at_cut() or co_then() returned, or -EIO; held on success only. */
+int co_checkpoint_hold(struct pool *pool, const struct checkpoint_hold *hold, struct error *err);
+void checkpoint_unhold(struct pool *pool);
 void co_checkpoint_wait(struct pool *pool);        /* until the next one has ended */
 void checkpoint_kick(struct pool *pool);           /* in the background */
 void checkpoint_kick_if_useful(struct pool *pool); /* where there is something to commit */

@@ -278,6 +278,11 @@ static int co_orphan_step(struct pool *pool, struct root *root)
 static int co_shrink_step(struct pool *pool, struct root *root)
 {
         struct root_body *body = root->body;
+        co_write_begin(root);
+        if (root->state != ROOT_LIVE) { /* deleted, or replaced by a restore */
+                write_end(root);
+                return 0;
+        }
         uint64_t first = (body->size_bytes + BLOCK - 1) / BLOCK,
                  end = (body->high_bytes + BLOCK - 1) / BLOCK;
         uint64_t n = end > first ? min_u64(end - first, 64 * LEAF_BLOCKS) : 0;
@@ -286,6 +291,7 @@ static int co_shrink_step(struct pool *pool, struct root *root)
                 body->high_bytes = end - n > first ? (end - n) * BLOCK : 0;
                 root_dirty(pool, root);
         }
+        write_end(root);
         return r;
 }
 

@@ -55,7 +55,7 @@ static int options_check(struct member *const *members, size_t n,
                     "%u bytes is no size for a stripe unit: it is a multiple of 4096, up to %u",
                     o->stripe_bytes, slab_bytes);
         for (size_t i = 0; i < n; i++)
-                if (members[i]->size_bytes < 2 * LABEL_AREA_BYTES + 5 * (uint64_t)slab_bytes)
+                if (members[i]->size_bytes < 2 * LABEL_AREA_BYTES + (uint64_t)slab_bytes)
                         return error_set(err, -EINVAL, "'%s' is too small to be a member",
                                          members[i]->path);
         return 0;
@@ -204,7 +204,7 @@ static int co_add_one(struct pool *pool, struct member *m, struct error *err)
         if (r == 0)
                 r = co_member_clear(m, err);
         if (r == 0)
-                r = co_super_read(pool->disk[0]->member, &super, err);
+                r = co_super_read(pool->disk[0]->member, &super, NULL, err);
         if (r < 0)
                 return r;
         if (pool_add_disk(pool, m, uuid, m->size_bytes) < 0) {

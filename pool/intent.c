@@ -255,7 +255,8 @@ static int co_round(struct pool *pool)
         } while (r > 0);
         if (r < 0 || pool_failed(pool))
                 return -EIO;
-        /* Only what is in pages that were written: a mark past a break in the chain is to prove damage. */
+        /* Only what is in pages that were written: a mark past a break in the chain is to prove
+         * damage. */
         uint64_t covered = log->open_used ? log->open_first : log->next_record;
         uint64_t blocks = log->unmarked_blocks;
         r = co_flush_members(pool);

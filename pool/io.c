@@ -162,8 +162,13 @@ int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t
         return r;
 }
 
-/* Zeroes over a part of one block. */
-static int co_zero_part(struct volume *v, uint64_t offset, uint64_t length)
+static bool is_zero(const char *data, uint64_t length)
+{
+        return length == 0 || (data[0] == 0 && memcmp(data, data + 1, length - 1) == 0);
+}
+
+/* Zeroes over a part of one block; a block that holds nothing else any more goes. */
+static int co_zero_part(struct volume *v, uint64_t offset, uint64_t length, uint8_t type)
 {
         char *page = page_alloc();
         if (!page)
@@ -173,12 +178,10 @@ static int co_zero_part(struct volume *v, uint64_t offset, uint64_t length)
         co_write_begin(v->root);
         co_range_lock(v->root, &range);
         int r = co_span_read(v->pool, v->root, block, 1, page);
-        bool zero = true;
-        for (uint64_t i = offset % BLOCK; i < offset % BLOCK + length; i++)
-                zero = zero && page[i] == 0;
-        if (r == 0 && !zero) {
+        if (r == 0 && !is_zero(page + offset % BLOCK, length)) {
                 memset(page + offset % BLOCK, 0, length);
-                r = co_span_write(v->pool, v->root, block, 1, page, true);
+                r = is_zero(page, BLOCK) ? co_root_clear(v->pool, v->root, block, 1, type)
+                                         : co_span_write(v->pool, v->root, block, 1, page, true);
         }
         range_unlock(v->root, &range.range);
         write_end(v->root);
@@ -208,19 +211,17 @@ static int co_clear(struct volume_request *req)
         uint8_t type = req->op == VOLUME_ZERO ? ENTRY_ZERO : ENTRY_ABSENT;
         uint64_t at = req->offset, end = req->offset + req->length;
         int r = 0;
-        /* The last block of a volume ends with the volume: what lies behind is nobody's. */
-        bool to_end = end == v->root->body->size_bytes;
-        if (at % BLOCK && r == 0) {
+        if (at % BLOCK) {
                 uint64_t n = min_u64(BLOCK - at % BLOCK, end - at);
-                r = co_zero_part(v, at, n);
+                r = co_zero_part(v, at, n, type);
                 at += n;
         }
-        uint64_t last = to_end ? (end + BLOCK - 1) / BLOCK : end / BLOCK;
-        if (r == 0 && at / BLOCK < last && at % BLOCK == 0)
-                r = co_clear_blocks(v, at / BLOCK, last, type);
-        if (r == 0 && !to_end && end % BLOCK && at < end)
-                r = co_zero_part(v, max_u64(end / BLOCK * BLOCK, at),
-                                 end - max_u64(end / BLOCK * BLOCK, at));
+        if (r == 0 && at / BLOCK < end / BLOCK)
+                r = co_clear_blocks(v, at / BLOCK, end / BLOCK, type);
+        if (r == 0 && end % BLOCK && at < end) {
+                uint64_t tail = max_u64(end / BLOCK * BLOCK, at);
+                r = co_zero_part(v, tail, end - tail, type);
+        }
         return r;
 }
 

@@ -17,10 +17,11 @@ int map_write(struct pool *pool, struct root *root, uint64_t block, uint32_t n, 
 {
         struct root_body *body = root->body;
         struct node *leaf;
+        root_dirty(pool,
+                   root); /* before: a failure half way leaves nodes that the next cut must seal */
         int r = tree_leaf_writable(pool, root, &body->map, block, &leaf, ret_missing);
         if (r < 0)
                 return r;
-        root_dirty(pool, root);
         struct entry_disk *at = ((struct node_disk *)leaf->page)->entry + block % LEAF_BLOCKS;
         for (uint32_t i = 0; i < n; i++, at++) {
                 struct entry old = entry_get(at);

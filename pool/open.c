@@ -18,7 +18,7 @@ int co_pool_read_label(struct member *member, struct pool_label *ret_label, stru
         int r = co_label_read(member, &label, err);
         if (r < 0)
                 return r;
-        r = co_super_read(member, &super, err);
+        r = co_super_read(member, &super, NULL, err);
         if (r < 0 && r != -ENODATA)
                 return r;
         *ret_label = (struct pool_label){.index = label.index, .size_bytes = label.size_bytes};
@@ -38,7 +38,7 @@ int co_pool_read_membership(struct member *member, uint8_t (**ret_uuids)[16], si
                             struct error *err)
 {
         struct super super;
-        int r = co_super_read(member, &super, err);
+        int r = co_super_read(member, &super, NULL, err);
         if (r < 0)
                 return r;
         uint8_t(*uuids)[16] = calloc(super.n_members, 16);
@@ -60,6 +60,7 @@ struct candidate {
         struct member *member;
         struct label label;
         struct super super; /* newest on it; member NULL where there is none */
+        unsigned n_ends;    /* that hold it */
         bool used;
 };
 
@@ -86,7 +87,9 @@ static int co_candidate_read(struct candidate *c, const struct candidate *first,
                                  "'%s' has been truncated: it has %llu bytes, its label says %llu",
                                  c->member->path, (unsigned long long)c->member->size_bytes,
                                  (unsigned long long)c->label.size_bytes);
-        r = co_super_read(c->member, &c->super, err);
+        c->member->size_bytes =
+            c->label.size_bytes; /* what a larger disk has beyond is not the pool's */
+        r = co_super_read(c->member, &c->super, &c->n_ends, err);
         if (r == 0 && !super_fits(&c->label, &c->super))
                 super_free(&c->super);
         if (r == -ENODATA || (r == 0 && !c->super.member))
@@ -201,7 +204,7 @@ static int co_catch_up(struct pool *pool, struct candidate *c, size_t n, const s
         bool behind = false;
         for (size_t i = 0; i < pool->n_disks; i++) {
                 struct candidate *m = candidate_find(c, n, pool->disk[i]->uuid);
-                if (m->super.generation == newest->generation)
+                if (m->super.generation == newest->generation && m->n_ends == 2)
                         continue;
                 behind = true;
                 int r = co_super_write(pool, newest, i, i + 1, err);

@@ -266,6 +266,8 @@ static int map_blocks_claim(struct pool *pool, struct slab *slab, struct error *
                 pool->metadata_live++;
                 bit_set_both(home, bit);
                 home->dirty = home->map_dirty = true;
+                if (home->alloc_free == 0)
+                        list_remove(&home->avail);
         }
         return 0;
 }

@@ -154,9 +154,11 @@ static int co_restore(struct pool *pool, const char *name, const char *keep_as, 
         r = co_operate_prepare(pool, &op, err);
         if (r < 0)
                 return r;
-        if (head->n_handles)
-                return error_set(err, -EBUSY, "volume '%s' is in use", head->name);
         co_root_hold(head); /* the worker may be shrinking it */
+        if (head->n_handles) {
+                root_unhold(pool, head);
+                return error_set(err, -EBUSY, "volume '%s' is in use", head->name);
+        }
         r = operate(pool, &op, false, err);
         epoch_raise(pool);
         root_unhold(pool, head);

@@ -67,7 +67,7 @@ static uint64_t slot_offset(const struct member *m, unsigned end, uint64_t gener
 
 /* Read one slot; takes its content where it is newer than what is there. */
 static int co_slot_read(struct member *m, uint64_t offset, void *image, struct super *newest,
-                        struct error *err)
+                        unsigned *n_ends, struct error *err)
 {
         int r = co_member_read(m, image, BLOCK, offset);
         if (r < 0)
@@ -83,27 +83,32 @@ static int co_slot_read(struct member *m, uint64_t offset, void *image, struct s
         r = super_decode(image, length, &s, err);
         if (r < 0)
                 return r;
+        if (newest->member && s.generation == newest->generation)
+                ++*n_ends;
         if (!newest->member || s.generation > newest->generation) {
                 super_free(newest);
                 *newest = s;
+                *n_ends = 1;
         } else {
                 super_free(&s);
         }
         return 0;
 }
 
-int co_super_read(struct member *m, struct super *ret_super, struct error *err)
+int co_super_read(struct member *m, struct super *ret_super, unsigned *ret_n_ends,
+                  struct error *err)
 {
         void *image = aligned_alloc(BLOCK, SUPER_SLOT_BYTES);
         if (!image)
                 return error_set(err, -ENOMEM, "out of memory");
         struct super newest = {0};
         struct error last = ERROR_INIT;
+        unsigned n_ends = 0;
         int r = -ENODATA;
         for (unsigned end = 0; end < 2 && r != -ENOTSUP; end++) {
                 for (unsigned slot = 0; slot < SUPER_SLOTS && r != -ENOTSUP; slot++) {
                         struct error e = ERROR_INIT;
-                        r = co_slot_read(m, slot_offset(m, end, slot), image, &newest, &e);
+                        r = co_slot_read(m, slot_offset(m, end, slot), image, &newest, &n_ends, &e);
                         if (r < 0 && r != -ENODATA)
                                 last = e;
                 }
@@ -118,6 +123,8 @@ int co_super_read(struct member *m, struct super *ret_super, struct error *err)
                 return error_set(err, -ENODATA, "'%s' has a label and no readable superblock",
                                  m->path);
         *ret_super = newest;
+        if (ret_n_ends)
+                *ret_n_ends = n_ends;
         return 0;
 }
 

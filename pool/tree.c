@@ -112,8 +112,8 @@ out:
 }
 
 /* Everything on the path is in the cache, and there is room for what must be copied. */
-static int path_check(struct pool *pool, const struct tree *tree, uint64_t block,
-                      struct entry *ret_entry)
+static int path_check(struct pool *pool, const struct root *root, const struct tree *tree,
+                      uint64_t block, struct entry *ret_entry)
 {
         struct entry e = tree->root;
         for (unsigned level = tree->height; level >= 1; level--) {
@@ -128,13 +128,15 @@ static int path_check(struct pool *pool, const struct tree *tree, uint64_t block
                 }
                 e = entry_get(node_entry(node, index_at(block, level - 1)));
         }
-        return pool->recovering || pool->metadata_free > tree->height + 1u ? 0 : -ENOSPC;
+        /* A copied node may want a deadlist page for the one before it. */
+        unsigned wanted = tree->height * (root && root->parent ? 2u : 1u) + 1;
+        return pool->recovering || pool->metadata_free > wanted ? 0 : -ENOSPC;
 }
 
 int tree_leaf_writable(struct pool *pool, struct root *root, struct tree *tree, uint64_t block,
                        struct node **ret_leaf, struct entry *ret_entry)
 {
-        int r = path_check(pool, tree, block, ret_entry);
+        int r = path_check(pool, root, tree, block, ret_entry);
         if (r < 0)
                 return r;
         struct node *node;
@@ -179,7 +181,8 @@ struct clear {
         struct root *root;
         uint64_t first, end; /* blocks */
         uint8_t type;
-        bool changed;
+        bool any;     /* something in the range would change */
+        bool changed; /* something did */
         struct entry *missing;
 };
 
@@ -188,13 +191,20 @@ static bool clear_is_noop(const struct clear *c, const struct entry *e)
         return e->type == ENTRY_ABSENT || e->type == c->type;
 }
 
-/* Look for what lacks in the cache, so that the change itself cannot stop half way. */
-static int clear_look(const struct clear *c, const struct entry *e, unsigned level, uint64_t base)
+/* Look for what lacks in the cache, so that the change itself cannot stop half way, and whether
+ * there is anything to change: what changes nothing must copy nothing. */
+static int clear_look(struct clear *c, const struct entry *e, unsigned level, uint64_t base)
 {
-        if (clear_is_noop(c, e) || entry_is_hole(e) || level == 0)
-                return level == 0 && !entry_is_hole(e) && e->type != ENTRY_DATA ? -EUCLEAN : 0;
-        if (e->type != ENTRY_NODE)
+        if (clear_is_noop(c, e))
+                return 0;
+        bool whole = c->first <= base && c->end >= base + tree_span(level);
+        c->any = c->any || whole || entry_is_hole(e);
+        if (entry_is_hole(e))
+                return 0;
+        if (e->type != (level ? ENTRY_NODE : ENTRY_DATA))
                 return -EUCLEAN;
+        if (level == 0)
+                return 0;
         struct node *node = cache_find(c->pool, e);
         if (!node) {
                 *c->missing = *e;
@@ -257,9 +267,9 @@ static int clear_children(struct clear *c, struct node *node, unsigned level, ui
                 struct entry_disk *at = node_entry(node, (unsigned)i);
                 struct entry child = entry_get(at);
                 int r = clear_entry(c, &child, level - 1, base + i * span);
+                entry_put(at, &child); /* also on failure: its node may have been copied */
                 if (r < 0)
                         return r;
-                entry_put(at, &child);
         }
         return 0;
 }
@@ -308,8 +318,10 @@ int tree_clear(struct pool *pool, struct root *root, struct tree *tree, uint64_t
                           .type = type,
                           .missing = ret_missing};
         int r = clear_look(&c, &tree->root, tree->height, 0);
-        if (r == 0)
+        if (r == 0 && c.any) {
+                root_dirty(pool, root);
                 r = clear_entry(&c, &tree->root, tree->height, 0);
+        }
         *ret_changed = c.changed;
         return r;
 }

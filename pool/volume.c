@@ -187,10 +187,12 @@ static int co_delete(struct pool *pool, const char *name, bool with_snapshots, s
                 struct catalog_op op = {.type = LOG_UNNAME, .root_id = i < n ? ids[i] : id};
                 r = co_operate_prepare(pool, &op, err);
         }
-        if (r == 0 && (root = root_by_id(pool, id)) && root->n_handles)
+        co_root_hold(root); /* the worker may be shrinking it */
+        if (r == 0 && root->n_handles)
                 r = error_set(err, -EBUSY, "volume '%s' is in use", name);
         for (size_t i = 0; i <= n && r == 0; i++) /* [sync] all of them, or none */
                 r = unname(pool, i < n ? ids[i] : id, i < n, err);
+        root_unhold(pool, root);
         for (size_t i = 0; i <= n && r == 0; i++) {
                 root = root_by_id(pool, i < n ? ids[i] : id);
                 if (root)
@@ -275,7 +277,8 @@ static int co_resize(struct pool *pool, const char *name, uint64_t size_bytes, s
                         return error_set(
                             err, -EIO,
                             "volume '%s' could not be shrunk before, and cannot grow now", name);
-                /* Durable before the record that makes it visible: a recovery may drop a write that was not. */
+                /* Durable before the record that makes it visible: a recovery may drop a write that
+                 * was not. */
                 r = co_zero_tail(pool, root);
                 if (r == 0)
                         r = co_commit(pool);
@@ -384,10 +387,13 @@ void co_volume_close(struct volume *v)
         pool->n_handles--;
         if (root->n_handles || root->name[0] || pool->readonly || pool_failed(pool))
                 return;
-        /* The last handle of a snapshot that was deleted meanwhile. */
+        /* The last handle of a snapshot that was deleted meanwhile. While the lock is waited for,
+         * somebody else may collect it. */
+        uint64_t id = root->id;
         co_lock(&pool->catalog_lock);
         struct error e = ERROR_INIT;
-        if (co_collect(pool, root, &e) < 0)
+        root = root_by_id(pool, id);
+        if (root && co_collect(pool, root, &e) < 0)
                 log_error("pool '%s': %s", pool->name, e.message);
         co_unlock(&pool->catalog_lock);
 }

@@ -26,8 +26,15 @@
 enum {
         IO_WORK = 1,   /* a worker's, or on its way there and back */
         IO_FRESH = 2,  /* in threads.fresh: not tried yet */
-        IO_POLLED = 4, /* in threads.polled, at index loop_io.result */
+        IO_POLLED = 4, /* in the waits of its descriptor */
         IO_ENDED = 8,  /* in threads.ended with its result */
+};
+
+/* The operations that wait on one descriptor, in order. poll(2) sees each descriptor once, since it
+ * takes no more of them than a process may open. */
+struct waits {
+        struct list ios;
+        size_t index; /* in threads.fds while ios is not empty */
 };
 
 struct threads {
@@ -37,10 +44,10 @@ struct threads {
         struct list fresh; /* socket operations of this iteration */
         struct list ended; /* done() is due */
 
-        /* Two arrays with the same index; 0 is the wake descriptor. */
-        struct pollfd *fds;
-        struct loop_io **polled;
-        size_t n_polled, polled_capacity;
+        struct pollfd *fds; /* 0 is the wake descriptor */
+        size_t n_fds, fds_capacity;
+        struct waits **waits; /* by descriptor; NULL where none has waited yet */
+        size_t waits_capacity;
 
         pthread_mutex_t lock;
         pthread_cond_t work_there;
@@ -224,51 +231,94 @@ static bool try_socket(struct loop_io *io, int *ret_result)
         return true;
 }
 
-static int grow_polled(struct threads *t)
-{
-        size_t capacity = t->polled_capacity ? t->polled_capacity * 2 : 64;
-        struct pollfd *fds = reallocarray(t->fds, capacity, sizeof(*fds));
-        struct loop_io **polled;
+/* Waiting on descriptors */
 
+static int reserve_fds(struct threads *t, size_t n)
+{
+        size_t capacity = t->fds_capacity ? t->fds_capacity : 64;
+        struct pollfd *fds;
+
+        if (n <= t->fds_capacity)
+                return 0;
+        while (capacity < n)
+                capacity *= 2;
+        fds = reallocarray(t->fds, capacity, sizeof(*fds));
         if (!fds)
                 return -ENOMEM;
         t->fds = fds;
-        polled = reallocarray(t->polled, capacity, sizeof(struct loop_io *));
-        if (!polled)
-                return -ENOMEM;
-        t->polled = polled;
-        t->polled_capacity = capacity;
+        t->fds_capacity = capacity;
         return 0;
 }
 
-static void poll_add(struct threads *t, struct loop_io *io)
+/* An open descriptor: what can be asked for is bounded by RLIMIT_NOFILE. */
+static struct waits *waits_of(struct threads *t, int fd)
 {
-        short events = POLLIN;
+        size_t index = (size_t)fd, capacity = t->waits_capacity ? t->waits_capacity : 64;
 
-        if (t->n_polled == t->polled_capacity && grow_polled(t) < 0) {
+        if (index >= t->waits_capacity) {
+                struct waits **waits;
+
+                while (capacity <= index)
+                        capacity *= 2;
+                waits = reallocarray(t->waits, capacity, sizeof(*waits));
+                if (!waits)
+                        return NULL;
+                for (size_t i = t->waits_capacity; i < capacity; i++)
+                        waits[i] = NULL;
+                t->waits = waits;
+                t->waits_capacity = capacity;
+        }
+        if (!t->waits[index]) {
+                t->waits[index] = malloc(sizeof(struct waits));
+                if (t->waits[index])
+                        list_init(&t->waits[index]->ios);
+        }
+        return t->waits[index];
+}
+
+static short wanted_events(const struct loop_io *io)
+{
+        if (io->op == LOOP_POLL)
+                return (short)io->flags;
+        return io->op == LOOP_SENDMSG ? POLLOUT : POLLIN;
+}
+
+static void wait_on_fd(struct threads *t, struct loop_io *io)
+{
+        struct waits *waits = NULL;
+
+        /* The other operations have been tried and so have told a descriptor that is not open. */
+        if (io->op == LOOP_POLL && fcntl(io->fd, F_GETFD) < 0) {
+                end_io(t, io, -errno);
+                return;
+        }
+        if (reserve_fds(t, t->n_fds + 1) == 0)
+                waits = waits_of(t, io->fd);
+        if (!waits) {
                 end_io(t, io, -ENOMEM);
                 return;
         }
-        if (io->op == LOOP_SENDMSG)
-                events = POLLOUT;
-        else if (io->op == LOOP_POLL)
-                events = (short)io->flags;
+        if (list_empty(&waits->ios)) {
+                waits->index = t->n_fds++;
+                t->fds[waits->index] = (struct pollfd){.fd = io->fd};
+        }
+        t->fds[waits->index].events |= wanted_events(io);
+        list_append(&waits->ios, &io->link);
         io->state = IO_POLLED;
-        io->result = (int)t->n_polled;
-        t->fds[t->n_polled] = (struct pollfd){.fd = io->fd, .events = events};
-        t->polled[t->n_polled++] = io;
 }
 
-static void poll_remove(struct threads *t, struct loop_io *io)
+/* Take the descriptor out of the array when nothing waits on it any more. */
+static void forget_fd_if_idle(struct threads *t, struct waits *waits)
 {
-        size_t index = (size_t)io->result, last = --t->n_polled;
+        size_t last = t->n_fds - 1;
 
-        assert(io->state == IO_POLLED && t->polled[index] == io);
-        if (index == last)
+        if (!list_empty(&waits->ios))
                 return;
-        t->fds[index] = t->fds[last];
-        t->polled[index] = t->polled[last];
-        t->polled[index]->result = (int)index;
+        if (waits->index != last) {
+                t->fds[waits->index] = t->fds[last];
+                t->waits[t->fds[last].fd]->index = waits->index;
+        }
+        t->n_fds = last;
 }
 
 static void start_fresh(struct threads *t)
@@ -281,28 +331,45 @@ static void start_fresh(struct threads *t)
                 if (io->op != LOOP_POLL && try_socket(io, &result))
                         end_io(t, io, result);
                 else
-                        poll_add(t, io);
+                        wait_on_fd(t, io);
         }
 }
 
-static void polled_ready(struct threads *t, struct loop_io *io, short revents)
+/* The operations that the events concern end or go on waiting. What is asked of poll(2) is made up
+ * anew: it may still hold what a cancelled one wanted. */
+static void fd_ready(struct threads *t, struct pollfd *pollfd)
 {
-        int result = revents & POLLNVAL ? -EBADF : revents;
+        struct waits *waits = t->waits[pollfd->fd];
+        short revents = pollfd->revents;
+        const short always = POLLERR | POLLHUP | POLLNVAL;
 
-        if (io->op != LOOP_POLL && !try_socket(io, &result))
-                return;
-        poll_remove(t, io);
-        end_io(t, io, result);
+        pollfd->events = 0;
+        list_for_each_safe (it, &waits->ios) {
+                struct loop_io *io = container_of(it, struct loop_io, link);
+                short wanted = wanted_events(io);
+                int result = revents & (wanted | always);
+                bool ended = result != 0;
+
+                if (ended && io->op != LOOP_POLL)
+                        ended = try_socket(io, &result);
+                if (!ended) {
+                        pollfd->events |= wanted;
+                        continue;
+                }
+                list_remove(it);
+                end_io(t, io, revents & POLLNVAL ? -EBADF : result);
+        }
+        forget_fd_if_idle(t, waits);
 }
 
-/* From the end, since removing one moves the last, which has been looked at, to its place. */
+/* From the end, since forgetting one moves the last, which has been looked at, to its place. */
 static void take_ready(struct threads *t, int n_ready)
 {
-        for (size_t i = t->n_polled; i-- > 1 && n_ready > 0;) {
+        for (size_t i = t->n_fds; i-- > 1 && n_ready > 0;) {
                 if (t->fds[i].revents == 0)
                         continue;
                 n_ready--;
-                polled_ready(t, t->polled[i], t->fds[i].revents);
+                fd_ready(t, &t->fds[i]);
         }
 }
 
@@ -341,12 +408,11 @@ static void threads_cancel(struct loop *loop, struct loop_io *io)
 {
         struct threads *t = threads_of(loop);
 
-        if (io->state == IO_FRESH)
-                list_remove(&io->link);
-        else if (io->state == IO_POLLED)
-                poll_remove(t, io);
-        else
+        if (io->state != IO_FRESH && io->state != IO_POLLED)
                 return;
+        list_remove(&io->link);
+        if (io->state == IO_POLLED)
+                forget_fd_if_idle(t, t->waits[io->fd]);
         end_io(t, io, -ECANCELED);
 }
 
@@ -359,7 +425,7 @@ static void wait_for_events(struct threads *t, uint64_t timeout_ns)
                 timeout_ns = 0;
         ts.tv_sec = (time_t)(timeout_ns / 1000000000u); /* 584 years are for ever */
         ts.tv_nsec = (long)(timeout_ns % 1000000000u);
-        n = ppoll(t->fds, t->n_polled, &ts, NULL);
+        n = ppoll(t->fds, t->n_fds, &ts, NULL);
         loop_core_awake(&t->core);
         if (n <= 0)
                 return; /* nothing, or a signal, or out of memory in the kernel: the next iteration
@@ -413,8 +479,10 @@ static void threads_free(struct loop *loop)
         pthread_cond_destroy(&t->work_there);
         pthread_mutex_destroy(&t->lock);
         loop_core_fini(&t->core);
+        for (size_t i = 0; i < t->waits_capacity; i++)
+                free(t->waits[i]);
+        free(t->waits);
         free(t->fds);
-        free(t->polled);
         free(t);
 }
 
@@ -453,19 +521,18 @@ int loop_threads_new(struct loop **ret_loop, struct error *err)
         r = loop_core_init(&t->core, err);
         if (r < 0)
                 goto fail;
-        if (grow_polled(t) < 0) {
+        if (reserve_fds(t, 1) < 0) {
                 r = error_set(err, -ENOMEM, "out of memory for an event loop");
                 goto fail;
         }
         t->fds[0] = (struct pollfd){.fd = t->core.wake_fd, .events = POLLIN};
-        t->n_polled = 1;
+        t->n_fds = 1;
         log_debug("event loop on poll and worker threads");
         *ret_loop = &t->core.loop;
         return 0;
 fail:
         loop_core_fini(&t->core);
         free(t->fds);
-        free(t->polled);
         pthread_cond_destroy(&t->work_there);
         pthread_mutex_destroy(&t->lock);
         free(t);

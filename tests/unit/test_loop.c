@@ -75,6 +75,7 @@ static void run_until_idle(struct loop *loop)
         last.n_trace = &n_ignored;
         loop_timer_set(loop, &last.timer, loop_now_ns(loop) + 5000000);
         loop_run(loop);
+        loop_timer_cancel(loop, &last.timer); /* something else may have stopped the loop */
 }
 
 static void timers_fire_by_deadline_and_equal_ones_in_the_order_armed(void **state)

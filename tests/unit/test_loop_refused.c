@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -131,6 +133,64 @@ static void without_descriptors_making_a_loop_fails_with_a_sentence(void **state
         assert_int_equal(in_child(check_no_descriptors, LOOP_BACKEND_AUTO), 0);
 }
 
+/* poll(2) takes no more entries than a process may open descriptors. */
+struct poll_wait {
+        struct loop_io io;
+        struct loop *loop;
+        unsigned *left;
+};
+
+static void poll_ended(struct loop_io *io, int result)
+{
+        struct poll_wait *wait = container_of(io, struct poll_wait, io);
+
+        if (result == POLLIN && --*wait->left == 0)
+                loop_stop(wait->loop);
+}
+
+static int event_fd;
+
+static void write_event(struct loop_timer *timer)
+{
+        eventfd_write(event_fd, 1);
+}
+
+static int check_many_waits(int backend)
+{
+        enum { N = 1000 };
+        static struct poll_wait waits[N];
+        struct loop_timer timer = {.fire = write_event};
+        struct rlimit few = {64, 64};
+        struct loop *loop;
+        unsigned left = N;
+        int fd = eventfd(0, EFD_CLOEXEC);
+
+        if (fd < 0 || loop_new((enum loop_backend)backend, &loop, NULL) < 0)
+                return 1;
+        if (setrlimit(RLIMIT_NOFILE, &few) < 0)
+                return 77;
+        for (unsigned i = 0; i < N; i++) {
+                waits[i] = (struct poll_wait){
+                    .io = {.op = LOOP_POLL, .fd = fd, .flags = POLLIN, .done = poll_ended},
+                    .loop = loop,
+                    .left = &left,
+                };
+                loop_submit(loop, &waits[i].io);
+        }
+        event_fd = fd;
+        loop_timer_set(loop, &timer, loop_now_ns(loop) + 1000000);
+        alarm(20); /* a hang is a failure */
+        loop_run(loop);
+        loop_free(loop);
+        return left == 0 ? 0 : 2;
+}
+
+static void more_operations_may_wait_than_descriptors_may_be_open(void **state)
+{
+        assert_int_equal(in_child(check_many_waits, LOOP_BACKEND_THREADS), 0);
+        assert_int_equal(in_child(check_many_waits, LOOP_BACKEND_AUTO), 0);
+}
+
 /* Coroutines are limited by the memory for stacks: the spawn that finds none fails, and those that
  * wait go on. The sanitizers need all addresses for themselves, so that this cannot be tried under
  * them. */
@@ -197,6 +257,7 @@ int main(void)
             cmocka_unit_test(not_in_this_kernel),
             cmocka_unit_test(refused_for_want_of_locked_memory),
             cmocka_unit_test(without_descriptors_making_a_loop_fails_with_a_sentence),
+            cmocka_unit_test(more_operations_may_wait_than_descriptors_may_be_open),
             cmocka_unit_test(a_spawn_that_finds_no_memory_fails_and_hurts_nobody),
         };
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # clients.sh TOOL - the NBD clients that people use, against a server started here: nbdinfo, nbdcopy, nbdsh,
-# qemu-img, qemu-io, fio. The server is `tarn serve` over a new pool where TARN names the binary, otherwise the
+# qemu-img, qemu-io, fio; or test_nbd_overlap, at the path in OVERLAP. The server is `tarn serve` over a new pool where TARN names the binary, otherwise the
 # one of NBD_FAKE_SERVER over a volume in memory. Exit status 77: the tool is not here.
 set -eu
 
@@ -205,8 +205,12 @@ run_fio() {
 	done
 }
 
+run_overlap() {
+	check "overlapping writes" env "NBD_SOCKET=$socket" "$OVERLAP"
+}
+
 cd "$dir" # fio leaves files where it runs
-command -v "$tool" >/dev/null || skip "$tool is not installed"
+[ "$tool" = overlap ] || command -v "$tool" >/dev/null || skip "$tool is not installed"
 if [ -n "${TARN:-}" ]; then start_tarn; else start_fake; fi
 uri="nbd+unix:///pool/vol?socket=$socket"
 snapshot_uri="nbd+unix:///pool/vol@snap?socket=$socket"

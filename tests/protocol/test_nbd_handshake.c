@@ -42,6 +42,7 @@ static void unknown_client_flags_drop_the_connection(void **state)
         struct wire *w = wire_connect(fixture_path(*state));
 
         wire_greet(w, NEWSTYLE | 4);
+        wire_try_send(w, "IHAVEOPT\0\0\0\10\0\0\0\0", 16); /* a good option: it gets no reply */
         wire_expect_closed(w);
         wire_close(w);
 }

@@ -93,26 +93,22 @@ static void print_violation(const struct worker *worker, const struct plan *plan
                         printf("%s%u", first ? " --kept " : ",", i);
                         first = 0;
                 }
+        if (strchr(worker->violation.id, ':') != NULL)
+                printf("\n  power was cut when operation %u had begun:", worker->violation.op);
         putchar('\n');
         print_ops(stdout, plan, kept);
 }
 
-static void report(struct worker *worker, bool as_found)
+static void report(struct worker *worker, const struct plan *plan, bool *kept, bool as_found)
 {
-        static struct plan plan;
-        bool kept[OPS_MAX];
-
-        memset(kept, true, sizeof(kept));
-        if (plan_make(worker->plan, &plan) < 0)
-                return;
         printf("VIOLATION, as found:\n");
-        print_violation(worker, &plan, kept);
+        print_violation(worker, plan, kept);
         fflush(stdout);
         if (as_found)
                 return;
-        shrink(&plan, kept, worker);
+        shrink(plan, kept, worker);
         printf("VIOLATION, shortened:\n");
-        print_violation(worker, &plan, kept);
+        print_violation(worker, plan, kept);
 }
 
 /* ---- runs ---- */
@@ -158,9 +154,13 @@ static int run_all(const struct options *options)
         work(&options->settings, workers);
         for (unsigned i = 0; i < options->settings.n_jobs; i++)
                 if (workers[i].violation.found) {
+                        static struct plan plan;
                         struct worker copy = workers[i];
+                        bool kept[OPS_MAX];
 
-                        report(&copy, options->as_found);
+                        memset(kept, true, sizeof(kept));
+                        if (plan_make(copy.plan, &plan) == 0)
+                                report(&copy, &plan, kept, options->as_found);
                         status = 1;
                 }
         print_figures(workers, options->settings.n_jobs, &options->settings, started);
@@ -190,10 +190,8 @@ static int run_one(const struct options *options)
                 print_ops(stdout, &plan, kept);
         work_one(name, kept, id != NULL ? id + 1 : NULL, options->settings.max_states, false,
                  worker);
-        if (worker->violation.found) {
-                printf("VIOLATION:\n");
-                print_violation(worker, &plan, kept);
-        }
+        if (worker->violation.found)
+                report(worker, &plan, kept, id != NULL || options->as_found);
         print_figures(worker, 1, &options->settings, started);
         return worker->violation.found;
 }

@@ -113,6 +113,7 @@ static bool try_state(struct explorer *x, const struct point *point,
             .plan = x->q->plan,
             .model = point->model,
             .time = point->time,
+            .op = point->op,
             .images = images,
             .n_images = point->n_disks,
             .expected = expected,
@@ -120,6 +121,7 @@ static bool try_state(struct explorer *x, const struct point *point,
         };
 
         x->q->figures->recoveries++;
+        violation->op = point->op;
         if (recover(&recovery, ret_observed, violation->reason, sizeof(violation->reason)))
                 return true;
         violation->found = true;

@@ -25,6 +25,7 @@ struct figures {
 struct violation {
         bool found;
         char id[STATE_ID_MAX];
+        unsigned op; /* of the plan, the last that had begun */
         char reason[REASON_MAX];
 };
 

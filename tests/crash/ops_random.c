@@ -245,7 +245,7 @@ void plan_make_random(struct plan *plan, unsigned n_ops)
         plan->small_cache = below(&s, 3) == 0;
         plan->manual_checkpoints = below(&s, 4) != 0;
         /* Often a pool that is soon full: a few slabs of 256 KiB behind 2 MiB of labels. */
-        plan->disk_bytes = below(&s, 3) == 0 ? (UINT64_C(4) << 20) + ((uint64_t)below(&s, 14) << 18)
+        plan->disk_bytes = below(&s, 3) == 0 ? (UINT64_C(6) << 20) + ((uint64_t)below(&s, 14) << 18)
                                              : UINT64_C(16) << 20;
         for (unsigned v = 0; v < 3; v++) {
                 plan->ops[plan->n_ops++] = (struct op){

@@ -24,7 +24,8 @@ struct recoverer {
 
 static void recoverer_point(struct recoverer *r)
 {
-        struct point times = {.model = r->q->model, .time = r->q->time, .after_open = r->opened};
+        struct point times = {
+            .model = r->q->model, .time = r->q->time, .op = r->q->op, .after_open = r->opened};
 
         points_take(r->q->points, &times, r->disks, r->q->n_images);
 }

@@ -10,6 +10,7 @@ struct recovery {
         const struct plan *plan;
         const struct model *model;
         uint64_t time; /* of the crash, by the model's clock */
+        unsigned op;   /* the last of the plan that had begun */
         struct sim_image *const *images;
         unsigned n_images;
         /* What an earlier recovery showed to its users: the same must be found. NULL: there was

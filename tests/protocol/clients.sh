@@ -185,11 +185,17 @@ qemu_io() {
 	qemu-io -f raw "$@" "$uri" >"$dir/qemu-io" 2>&1 && ! grep -qiE 'fail|error|differ' "$dir/qemu-io"
 }
 
+qemu_io_snapshot() {
+	qemu-io -r -f raw -c 'read -P 0 0 4M' -c flush "$snapshot_uri" >"$dir/qemu-io" 2>&1 &&
+		! grep -qiE 'fail|error|differ' "$dir/qemu-io"
+}
+
 run_qemu-io() {
 	check "write and read, unaligned" qemu_io -c 'write -P 5 1000 5000' -c 'read -P 5 1000 5000' -c 'read -P 0 0 1000'
 	check "write zeroes" qemu_io -c 'write -P 7 0 4M' -c 'write -z 100 1M' -c 'read -P 0 100 1M' -c 'read -P 7 0 100'
 	check "write zeroes, unmapping" qemu_io -c 'write -P 7 0 4M' -c 'write -zu 0 4M' -c 'read -P 0 0 4M'
 	check "discard and flush" qemu_io -c 'write -P 7 0 4M' -c 'discard 1M 1M' -c flush -c 'read -P 7 2M 2M'
+	check "a snapshot, read and flushed" qemu_io_snapshot
 	check "FUA" qemu_io -c 'write -f -P 9 1M 64k' -c 'read -P 9 1M 64k'
 	check "many at once" qemu_io -c 'aio_write -P 1 0 1M' -c 'aio_write -P 2 1M 1M' -c 'aio_write -P 3 2M 1M' \
 		-c aio_flush -c 'read -P 1 0 1M' -c 'read -P 2 1M 1M' -c 'read -P 3 2M 1M'

@@ -315,7 +315,8 @@ static int root_freeze(struct pool *pool, struct root *root, struct frozen *froz
                 return catalog_put(pool, block, NULL, frozen);
         }
         struct entry more;
-        int r = tree_seal(pool, &root->body->map, frozen);
+        int r =
+            tree_seal(pool, &root->body->map, root->state == ROOT_ORPHAN ? root->epoch : 0, frozen);
         if (r == 0)
                 r = deadlist_seal(pool, root, frozen);
         if (r == 0)
@@ -376,5 +377,5 @@ int catalog_freeze(struct pool *pool, struct frozen *frozen)
         pool->cut_need = 0;
         if (r == 0)
                 r = deadlist_seal_finished(pool, frozen);
-        return r < 0 ? r : tree_seal(pool, &pool->catalog, frozen);
+        return r < 0 ? r : tree_seal(pool, &pool->catalog, 0, frozen);
 }

@@ -569,8 +569,9 @@ int tree_leaf_writable(struct pool *pool, struct root *root, struct tree *tree, 
                        struct node **ret_leaf, struct entry *ret_entry);
 /* [sync] Raise the height so that @size_bytes fit. */
 int tree_grow(struct pool *pool, struct root *root, struct tree *tree, uint64_t size_bytes);
-/* [sync] Fill the CRCs of what was born since the last cut, and freeze it. */
-int tree_seal(struct pool *pool, struct tree *tree, struct frozen *frozen);
+/* [sync] Fill the CRCs of what was born since the last cut and after @above, and freeze it. (What an orphan shares
+ * with others is not its own, and may be gone already.) */
+int tree_seal(struct pool *pool, struct tree *tree, uint64_t above, struct frozen *frozen);
 /* [sync] Make [first, first+n) holes of @type, freeing what was there. Nodes needed must be in the
  * cache: else -EAGAIN and the one that lacks, with everything changed so far consistent.
  * *ret_changed: whether anything was. */

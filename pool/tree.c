@@ -328,9 +328,10 @@ int tree_clear(struct pool *pool, struct root *root, struct tree *tree, uint64_t
 
 /* ---- sealing ---- */
 
-static int entry_seal(struct pool *pool, struct entry *e, unsigned level, struct frozen *frozen)
+static int entry_seal(struct pool *pool, struct entry *e, unsigned level, uint64_t above,
+                      struct frozen *frozen)
 {
-        if (e->type != ENTRY_NODE || e->birth <= pool->last_cut_epoch)
+        if (e->type != ENTRY_NODE || e->birth <= above)
                 return 0;
         struct node *node = cache_find(pool, e);
         assert(node); /* dirty nodes stay in the cache [I5] */
@@ -338,9 +339,9 @@ static int entry_seal(struct pool *pool, struct entry *e, unsigned level, struct
                 for (unsigned i = 0; level > 1 && i < NODE_ENTRIES; i++) {
                         struct entry_disk *at = node_entry(node, i);
                         struct entry child = entry_get(at);
-                        if (child.type != ENTRY_NODE || child.birth <= pool->last_cut_epoch)
+                        if (child.type != ENTRY_NODE || child.birth <= above)
                                 continue;
-                        int r = entry_seal(pool, &child, level - 1, frozen);
+                        int r = entry_seal(pool, &child, level - 1, above, frozen);
                         if (r < 0)
                                 return r;
                         entry_put(at, &child);
@@ -358,7 +359,8 @@ static int entry_seal(struct pool *pool, struct entry *e, unsigned level, struct
         return 0;
 }
 
-int tree_seal(struct pool *pool, struct tree *tree, struct frozen *frozen)
+int tree_seal(struct pool *pool, struct tree *tree, uint64_t above, struct frozen *frozen)
 {
-        return entry_seal(pool, &tree->root, tree->height, frozen);
+        return entry_seal(pool, &tree->root, tree->height, max_u64(above, pool->last_cut_epoch),
+                          frozen);
 }

@@ -52,6 +52,7 @@ struct nbd_request *client_take_slot(struct nbd_client *client)
 
         assert(client_has_slot(client));
         if (list_empty(&client->free)) {
+                assert(client->n_slots_used < client->server->options.max_requests);
                 request = &client->requests[client->n_slots_used++];
                 request->client = client;
         } else {

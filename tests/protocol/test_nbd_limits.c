@@ -503,6 +503,13 @@ static void an_idle_connection_gives_its_memory_back_and_goes_on(void **state)
         uint8_t *data = malloc(4 * MIB), *back = malloc(4 * MIB);
 
         for (unsigned round = 0; round < 2; round++) {
+                fake_hold(fixture_volume(*state)); /* all slots are used */
+                for (uint64_t cookie = 0; cookie < 128; cookie++)
+                        wire_request(w, NBD_CMD_TRIM, 0, 7, 0, 4096);
+                fake_wait_held(fixture_volume(*state), 128);
+                fake_release_all(fixture_volume(*state));
+                for (uint64_t cookie = 0; cookie < 128; cookie++)
+                        assert_int_equal(wire_result(w, 7), 0);
                 memset(data, (int)round + 1, 4 * MIB);
                 wire_write(w, 0, 1, 4096, data, 4 * MIB);
                 assert_int_equal(wire_result(w, 1), 0);

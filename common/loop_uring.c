@@ -15,11 +15,6 @@
 #include "common/log.h"
 #include "common/loop_core.h"
 
-/* Since Linux 6.1; liburing 2.3 has it, older headers do not. */
-#ifndef IORING_SETUP_DEFER_TASKRUN
-#define IORING_SETUP_DEFER_TASKRUN (1U << 13)
-#endif
-
 /* What one iteration can hand over in one system call; more takes further calls, nothing worse. */
 #define SQ_ENTRIES 1024u
 /* Completions that outgrow the queue are kept by the kernel (IORING_FEAT_NODROP), at a price. */
@@ -36,15 +31,13 @@ enum {
         IO_ENDED = 4,          /* in uring.ended by its link */
         IO_CANCEL = 8,         /* an early end is asked for */
         IO_CANCEL_LISTED = 16, /* in uring.cancels by its link; together with IO_SUBMITTED */
-        IO_POLLING =
-            32, /* what is submitted is a poll in front of the operation, see retry_by_poll() */
 };
 
 struct uring {
         struct loop_core core;
         struct io_uring ring;
         unsigned enter_flags;
-        bool enabled; /* rings made with IORING_SETUP_R_DISABLED wait for the running thread */
+        bool enabled; /* by the thread that runs the loop (IORING_SETUP_R_DISABLED) */
         bool wake_armed;
         struct list backlog; /* found the submission queue full; in order */
         struct list cancels; /* to be asked for at the next poll */
@@ -58,11 +51,6 @@ static struct uring *uring_of(struct loop *loop)
 }
 
 /* Submission */
-
-static void prepare_poll(struct io_uring_sqe *sqe, struct loop_io *io)
-{
-        io_uring_prep_poll_add(sqe, io->fd, io->op == LOOP_SENDMSG ? POLLOUT : POLLIN);
-}
 
 static void prepare_rw(struct io_uring_sqe *sqe, struct loop_io *io)
 {
@@ -94,10 +82,6 @@ static void prepare_sendmsg(struct io_uring_sqe *sqe, struct loop_io *io)
 
 static void prepare(struct io_uring_sqe *sqe, struct loop_io *io)
 {
-        if (io->state & IO_POLLING) {
-                prepare_poll(sqe, io);
-                goto out;
-        }
         switch (io->op) {
         case LOOP_READV:
         case LOOP_WRITEV:
@@ -124,7 +108,6 @@ static void prepare(struct io_uring_sqe *sqe, struct loop_io *io)
                 io_uring_prep_poll_add(sqe, io->fd, io->flags);
                 break;
         }
-out:
         io_uring_sqe_set_data64(sqe, (uint64_t)(uintptr_t)io);
 }
 
@@ -218,17 +201,6 @@ static bool arm_wake(struct uring *u)
 
 /* Completion */
 
-/* A descriptor that is O_NONBLOCK makes the kernel answer -EAGAIN at once instead of waiting; the
- * contract is that a socket operation waits (unless MSG_DONTWAIT says otherwise). */
-static bool wants_retry(const struct loop_io *io, int result)
-{
-        if (result != -EAGAIN || (io->state & IO_CANCEL))
-                return false;
-        if (io->op == LOOP_ACCEPT)
-                return true;
-        return (io->op == LOOP_RECV || io->op == LOOP_SENDMSG) && !(io->flags & MSG_DONTWAIT);
-}
-
 static void finish(struct uring *u, struct loop_io *io, int result)
 {
         io->state = 0;
@@ -240,21 +212,6 @@ static void complete(struct uring *u, struct loop_io *io, int result)
 {
         if (io->state & IO_CANCEL_LISTED)
                 list_remove(&io->link);
-        io->state &= ~(uint32_t)(IO_SUBMITTED | IO_CANCEL_LISTED);
-        if (io->state & IO_POLLING) {
-                /* The poll has ended, be it well or not: the operation itself says what is the
-                 * matter. */
-                io->state &= ~(uint32_t)IO_POLLING;
-                if (!(io->state & IO_CANCEL)) {
-                        submit_or_queue(u, io);
-                        return;
-                }
-                result = -ECANCELED;
-        } else if (wants_retry(io, result)) {
-                io->state |= IO_POLLING;
-                submit_or_queue(u, io);
-                return;
-        }
         if ((result == -EINTR || result == -EAGAIN) && (io->state & IO_CANCEL))
                 result = -ECANCELED;
         finish(u, io, result);
@@ -363,12 +320,9 @@ static void enable(struct uring *u)
         int r;
 
         u->enabled = true;
-        if (u->ring.flags & IORING_SETUP_R_DISABLED) {
-                /* liburing 2.3 declares io_uring_enable_rings() and forgets to export it. */
-                r = io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL,
-                                      0);
-                assert(r >= 0);
-        }
+        /* liburing 2.3 declares io_uring_enable_rings() and forgets to export it. */
+        r = io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+        assert(r >= 0);
         /* Spares a descriptor look-up in each call; without it all works the same. */
         r = io_uring_register_ring_fd(&u->ring);
         if (r == 1)
@@ -417,40 +371,25 @@ static int probe_ops(struct io_uring *ring, struct error *err)
         return r;
 }
 
-/* The best first. Deferred task work keeps completions in batches and costs no interrupts
- * (Linux 6.1); cooperative task work spares the interrupts (5.19). */
-static const unsigned setup_flags[] = {
-    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
-        IORING_SETUP_R_DISABLED | IORING_SETUP_SUBMIT_ALL,
-    IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL,
-    0,
-};
+/* Linux 6.1. Deferred task work hands completions over in batches, inside io_uring_enter() only,
+ * and interrupts nobody; in return the ring belongs to one thread. All features that this file
+ * relies on are older (of note: since 5.17 a socket operation waits on a descriptor that is
+ * O_NONBLOCK, too). Older kernels get the worker threads. */
+#define SETUP_FLAGS                                                                                \
+        (IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |     \
+         IORING_SETUP_R_DISABLED | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE |                 \
+         IORING_SETUP_CLAMP)
 
 static int make_ring(struct io_uring *ring, struct error *err)
 {
-        const unsigned needed = IORING_FEAT_EXT_ARG | IORING_FEAT_NODROP | IORING_FEAT_FAST_POLL |
-                                IORING_FEAT_SUBMIT_STABLE;
-        int r = -ENOSYS;
+        struct io_uring_params params = {.flags = SETUP_FLAGS, .cq_entries = CQ_ENTRIES};
+        int r = io_uring_queue_init_params(SQ_ENTRIES, ring, &params);
 
-        for (size_t i = 0; i < sizeof(setup_flags) / sizeof(setup_flags[0]); i++) {
-                struct io_uring_params params = {
-                    .flags = setup_flags[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
-                    .cq_entries = CQ_ENTRIES,
-                };
-
-                r = io_uring_queue_init_params(SQ_ENTRIES, ring, &params);
-                if (r == -EINVAL)
-                        continue;
-                if (r < 0)
-                        break;
-                if ((params.features & needed) == needed) {
-                        log_debug("event loop on io_uring, setup flags %#x", params.flags);
-                        return 0;
-                }
-                io_uring_queue_exit(ring);
-                return error_set(err, -ENOSYS, "this kernel's io_uring is too old");
-        }
-        return error_set(err, -ENOSYS, "io_uring is refused here: %s", strerror(-r));
+        if (r == -EINVAL)
+                return error_set(err, -ENOSYS, "this kernel's io_uring is older than Linux 6.1");
+        if (r < 0)
+                return error_set(err, -ENOSYS, "io_uring is refused here: %s", strerror(-r));
+        return 0;
 }
 
 static void uring_free(struct loop *loop)
@@ -503,6 +442,7 @@ int loop_uring_new(struct loop **ret_loop, struct error *err)
         if (u->ring.sq.array)
                 for (unsigned i = 0; i < u->ring.sq.ring_entries; i++)
                         u->ring.sq.array[i] = i; /* enter() publishes entries in ring order */
+        log_debug("event loop on io_uring");
         *ret_loop = &u->core.loop;
         return 0;
 free_ring:

@@ -129,9 +129,9 @@ static bool plan_letter(struct plan *plan, char letter, unsigned i)
         return false;
 }
 
-static int plan_make_exhaustive(const char *letters, struct plan *plan)
+static int plan_make_exhaustive(char kind, const char *letters, struct plan *plan)
 {
-        plan->depth = 1;
+        plan->depth = SEQUENCE_MAX;
         plan->seed = 1;
         plan->manual_checkpoints = true;
         plan->disk_bytes = UINT64_C(16) << 20;
@@ -141,8 +141,10 @@ static int plan_make_exhaustive(const char *letters, struct plan *plan)
 
                 if (i == SEQUENCE_MAX || !plan_letter(plan, letters[i], i))
                         return -EINVAL;
-                if (letters[i + 1] == '\0')
+                if (kind == 'x' ? letters[i + 1] == '\0' : i == 0)
                         plan->first_op = before;
+                for (unsigned k = before; kind == 'c' && k < plan->n_ops; k++)
+                        plan->ops[k].alone = false;
         }
         return plan->first_op > 0 ? 0 : -EINVAL;
 }
@@ -151,16 +153,16 @@ int plan_make(const char *name, struct plan *ret_plan)
 {
         unsigned n_members, n_ops;
         unsigned long long seed;
-        char letters[PLAN_NAME_MAX];
+        char kind, letters[PLAN_NAME_MAX];
         int r = -EINVAL;
 
         *ret_plan = (struct plan){.n_ops = 0};
         if (strlen(name) >= PLAN_NAME_MAX)
                 return -EINVAL;
-        if (sscanf(name, "x%u-%63[a-z]", &n_members, letters) == 2 && n_members >= 1 &&
-            n_members <= 4) {
+        if (sscanf(name, "%c%u-%63[a-z]", &kind, &n_members, letters) == 3 &&
+            (kind == 'x' || kind == 'c') && n_members >= 1 && n_members <= 4) {
                 ret_plan->n_members = n_members;
-                r = plan_make_exhaustive(letters, ret_plan);
+                r = plan_make_exhaustive(kind, letters, ret_plan);
         } else if (sscanf(name, "r%u-%u-%llx", &n_members, &n_ops, &seed) == 3 && n_members >= 1 &&
                    n_members <= 4 && n_ops >= 1 && n_ops <= OPS_MAX - 8) {
                 ret_plan->n_members = n_members;
@@ -172,8 +174,8 @@ int plan_make(const char *name, struct plan *ret_plan)
         return r;
 }
 
-bool plan_exhaustive(const char *alphabet, unsigned length, unsigned n_members, uint64_t index,
-                     char name[PLAN_NAME_MAX])
+bool plan_exhaustive(char kind, const char *alphabet, unsigned length, unsigned n_members,
+                     uint64_t index, char name[PLAN_NAME_MAX])
 {
         uint64_t n_letters = strlen(alphabet);
         char letters[SEQUENCE_MAX + 1] = "";
@@ -182,7 +184,7 @@ bool plan_exhaustive(const char *alphabet, unsigned length, unsigned n_members, 
                 return false;
         for (unsigned i = length; i-- > 0; index /= n_letters)
                 letters[i] = alphabet[index % n_letters];
-        snprintf(name, PLAN_NAME_MAX, "x%u-%s", n_members, letters);
+        snprintf(name, PLAN_NAME_MAX, "%c%u-%s", kind, n_members, letters);
         return index == 0;
 }
 

@@ -60,6 +60,7 @@ struct plan {
         unsigned depth; /* operations in flight at once */
         uint64_t seed;  /* of latencies and of choices */
         bool small_cache, manual_checkpoints;
+        bool greedy;         /* random runs on small disks: large writes */
         uint64_t disk_bytes; /* of the first disk; every other one has three quarters of that */
         struct op ops[OPS_MAX];
         unsigned n_ops;
@@ -75,7 +76,8 @@ void op_print(const struct op *op, char *text, size_t text_size);
 const char *ops_alphabet(unsigned length);
 extern const char ops_letters[]; /* all there are */
 
-/* The name of the exhaustive plan @index among the sequences of exactly @length letters of
+/* The name of the plan @index of @kind ('x' or 'c') among the sequences of exactly @length letters
+ * of
  * @alphabet; false: there are no more. */
-bool plan_exhaustive(const char *alphabet, unsigned length, unsigned n_members, uint64_t index,
-                     char name[PLAN_NAME_MAX]);
+bool plan_exhaustive(char kind, const char *alphabet, unsigned length, unsigned n_members,
+                     uint64_t index, char name[PLAN_NAME_MAX]);

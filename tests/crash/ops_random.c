@@ -68,7 +68,7 @@ static uint64_t pick_block(struct state *s, uint64_t n_blocks)
         return block % n_blocks;
 }
 
-static void make_io(struct state *s, struct op *op)
+static void make_io(struct state *s, struct op *op, bool greedy)
 {
         uint64_t size = s->size_bytes[op->volume], n_blocks = (size + BLOCK_SIZE - 1) / BLOCK_SIZE;
         unsigned shape = below(s, 10);
@@ -76,7 +76,7 @@ static void make_io(struct state *s, struct op *op)
         op->offset = BLOCKS(pick_block(s, n_blocks));
         op->length = BLOCKS(1);
         if (shape >= 4)
-                op->length = BLOCKS(1 + below(s, 6));
+                op->length = BLOCKS(1 + below(s, greedy ? 100 : 6));
         if (shape >= 7) { /* parts of blocks */
                 op->offset += GRAIN * below(s, BLOCK_GRAINS);
                 op->length = GRAIN * (1 + below(s, 2 * BLOCK_GRAINS));
@@ -173,7 +173,7 @@ static bool make_volume_op(struct state *s, struct op *op)
         }
 }
 
-static bool make_op(struct state *s, enum op_kind kind, struct op *op)
+static bool make_op(struct state *s, enum op_kind kind, bool greedy, struct op *op)
 {
         *op = (struct op){.kind = kind, .alone = below(s, 4) == 0};
         op->volume = (uint8_t)pick_volume(s, true);
@@ -184,7 +184,7 @@ static bool make_op(struct state *s, enum op_kind kind, struct op *op)
         case OP_DISCARD:
         case OP_ZERO:
         case OP_READ:
-                make_io(s, op);
+                make_io(s, op, greedy);
                 return true;
         case OP_SNAPSHOT:
                 return make_snapshot(s, op);
@@ -245,8 +245,9 @@ void plan_make_random(struct plan *plan, unsigned n_ops)
         plan->small_cache = below(&s, 3) == 0;
         plan->manual_checkpoints = below(&s, 4) != 0;
         /* Often a pool that is soon full: a few slabs of 256 KiB behind 2 MiB of labels. */
-        plan->disk_bytes = below(&s, 3) == 0 ? (UINT64_C(6) << 20) + ((uint64_t)below(&s, 14) << 18)
-                                             : UINT64_C(16) << 20;
+        plan->greedy = below(&s, 3) == 0;
+        plan->disk_bytes = plan->greedy ? (UINT64_C(5) << 20) + ((uint64_t)below(&s, 14) << 18)
+                                        : UINT64_C(16) << 20;
         for (unsigned v = 0; v < 3; v++) {
                 plan->ops[plan->n_ops++] = (struct op){
                     .kind = OP_CREATE,
@@ -258,6 +259,6 @@ void plan_make_random(struct plan *plan, unsigned n_ops)
                 s.size_bytes[v] = first_sizes[v];
         }
         while (plan->n_ops < 3 + n_ops)
-                if (make_op(&s, pick_kind(&s), &plan->ops[plan->n_ops]))
+                if (make_op(&s, pick_kind(&s), plan->greedy, &plan->ops[plan->n_ops]))
                         plan->n_ops++;
 }

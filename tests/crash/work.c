@@ -67,38 +67,37 @@ static const char *alphabet(const struct settings *settings, unsigned length)
         return settings->alphabet != NULL ? settings->alphabet : ops_alphabet(length);
 }
 
-static uint64_t count_exhaustive(const struct settings *settings)
+/* Sequences one after another of each length; of two and more also all at once. */
+static uint64_t count_exhaustive(const struct settings *settings, unsigned length)
 {
-        uint64_t count = 0;
+        uint64_t n = 1;
 
-        for (unsigned length = 1; length <= settings->length; length++) {
-                uint64_t n = 1;
-
-                for (unsigned i = 0; i < length; i++)
-                        n *= strlen(alphabet(settings, length));
-                count += n;
-        }
-        return count * (settings->members_max - settings->members_min + 1);
+        for (unsigned i = 0; i < length; i++)
+                n *= strlen(alphabet(settings, length));
+        return n * (length > 1 ? 2 : 1) * (settings->members_max - settings->members_min + 1);
 }
 
-/* The plan @number, numbers of disks varying fastest, short sequences first; false: there are no
- * more. */
+/* The plan @number, kinds and numbers of disks varying fastest, short sequences first; false: there
+ * are no more. */
 static bool name_exhaustive(const struct settings *settings, uint64_t number,
                             char name[PLAN_NAME_MAX])
 {
         unsigned n_members = settings->members_max - settings->members_min + 1;
-        unsigned members = settings->members_min + (unsigned)(number % n_members);
-        uint64_t index = number / n_members;
 
         for (unsigned length = 1; length <= settings->length; length++) {
-                uint64_t n = 1;
+                uint64_t n = count_exhaustive(settings, length), index = number;
+                unsigned members, n_kinds = length > 1 ? 2 : 1;
+                char kind;
 
-                for (unsigned i = 0; i < length; i++)
-                        n *= strlen(alphabet(settings, length));
-                if (index < n)
-                        return plan_exhaustive(alphabet(settings, length), length, members, index,
-                                               name);
-                index -= n;
+                if (number >= n) {
+                        number -= n;
+                        continue;
+                }
+                kind = index % n_kinds == 0 ? 'x' : 'c';
+                index /= n_kinds;
+                members = settings->members_min + (unsigned)(index % n_members);
+                return plan_exhaustive(kind, alphabet(settings, length), length, members,
+                                       index / n_members, name);
         }
         return false;
 }
@@ -107,11 +106,13 @@ static bool name_exhaustive(const struct settings *settings, uint64_t number,
 static void work_exhaustive(const struct settings *settings, unsigned job, uint64_t started,
                             struct worker *worker)
 {
-        uint64_t n_plans = count_exhaustive(settings);
+        uint64_t n_plans = 0;
         uint64_t budget =
             settings->max_states * settings->exhaustive_percent / 100 / settings->n_jobs;
         char name[PLAN_NAME_MAX];
 
+        for (unsigned length = 1; length <= settings->length; length++)
+                n_plans += count_exhaustive(settings, length);
         for (uint64_t i = job; name_exhaustive(settings, i, name); i += settings->n_jobs) {
                 uint64_t done = worker->figures.states, left = budget > done ? budget - done : 0;
                 uint64_t n_left = (n_plans - i + settings->n_jobs - 1) / settings->n_jobs;

@@ -134,7 +134,7 @@ static bool nothing_to_do(const struct pool *pool)
 {
         return pool->n_dirty_roots == 0 && pool->log.next == pool->log.start &&
                pool->log.open_used == 0 && pool->n_disks == pool->n_disks_committed &&
-               pool->generation > 0;
+               pool->intervals[pool->interval % INTERVALS].n == 0 && pool->generation > 0;
 }
 
 static void committed(struct pool *pool, struct frozen *frozen, const struct super *super,

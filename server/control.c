@@ -12,6 +12,7 @@
 #include "common/log.h"
 
 #define RECEIVE_SIZE 16384u
+#define DEPTH_MAX    16u
 /* After accept() failed for want of descriptors or memory. */
 #define ACCEPT_RETRY_NS UINT64_C(100000000)
 /* How long the last reply may take to be taken when the server stops. */
@@ -265,14 +266,37 @@ static void co_unwatch_hangup(struct client *c)
         c->co = NULL;
 }
 
+/* jansson descends by recursion, and a coroutine's stack is small: brackets are counted first.
+ * Requests nest three deep. */
+static bool is_shallow(const char *line, size_t length)
+{
+        unsigned depth = 0;
+        bool in_string = false;
+
+        for (size_t i = 0; i < length; i++) {
+                if (in_string && line[i] == '\\')
+                        i++;
+                else if (line[i] == '"')
+                        in_string = !in_string;
+                else if (!in_string && (line[i] == '{' || line[i] == '['))
+                        depth++;
+                else if (!in_string && (line[i] == '}' || line[i] == ']') && depth > 0)
+                        depth--;
+                if (depth > DEPTH_MAX)
+                        return false;
+        }
+        return true;
+}
+
 static int co_answer(struct client *c, size_t line_length)
 {
         struct error e = ERROR_INIT;
-        json_t *request, *reply = NULL;
+        json_t *request = NULL, *reply = NULL;
         json_error_t why;
         int r;
 
-        request = json_loadb(c->line, line_length, JSON_REJECT_DUPLICATES, &why);
+        if (is_shallow(c->line, line_length))
+                request = json_loadb(c->line, line_length, JSON_REJECT_DUPLICATES, &why);
         if (!json_is_object(request)) {
                 json_decref(request);
                 error_set(&e, -EINVAL, "a request is a JSON object on one line");

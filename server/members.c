@@ -305,6 +305,13 @@ static int co_open_member(struct opening *o, const char *path, const uint8_t *uu
                 r = co_open_locked(o, path, &m, err);
         if (r < 0)
                 return r;
+        if (m->size_bytes < label.size_bytes) {
+                r = error_set(
+                    err, -EUCLEAN, "member '%s' was cut short: it has %llu bytes, and had %llu",
+                    path, (unsigned long long)m->size_bytes, (unsigned long long)label.size_bytes);
+                member_close(m);
+                return r;
+        }
         if (opening_has(o, label.member_uuid)) {
                 member_close(m);
                 return 0;
@@ -445,7 +452,7 @@ static int co_open_known(struct opening *o, struct reason *why, struct error *er
                          : error_set(&e, -ENOMEM, "out of memory");
                 free(path);
                 if (r == -EBUSY || r == -ECANCELED || r == -ENOMEM || r == -ENOTSUP ||
-                    r == -EACCES) {
+                    r == -EUCLEAN || r == -EACCES) {
                         if (err)
                                 *err = e;
                         return r;

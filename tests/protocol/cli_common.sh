@@ -10,6 +10,9 @@ cd "$work"
 export TARN_STATE_DIR=$work/state TARN_RUNTIME_DIR=$work/run
 export LC_ALL=C.UTF-8
 server_pids=()
+# Debian's own where there are several: it starts fastest, and has libnbd's module.
+python=/usr/bin/python3
+[ -x $python ] || python=python3
 
 cleanup() {
     status=$?
@@ -63,9 +66,9 @@ same() {
 
 # json PATH FILTER: a value of the JSON in $out, by python, as jq is not everywhere.
 json() {
-    printf '%s' "$out" | python3 -c '
+    printf '%s' "$out" | $python -I -S -c '
 import json, sys
-value = eval("d" + sys.argv[1], {"d": json.load(sys.stdin), "len": len, "sorted": sorted, "sum": sum})
+value = eval("d" + sys.argv[1], {"d": json.load(sys.stdin), "len": len, "sorted": sorted, "sum": sum, "set": set})
 print(value if isinstance(value, (str, int)) else json.dumps(value))' "$1"
 }
 

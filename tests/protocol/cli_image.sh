@@ -32,7 +32,7 @@ same "$(stat -c %s back.raw)" $(((40 << 20) + 512))
 ok tarn image import disk.raw tank/large --size 1G
 ok tarn volume show --json tank/large
 same "$(json "['size']")" $((1 << 30))
-fails 1 "exists" tarn image import disk.raw tank/web
+fails 1 "exists|already" tarn image import disk.raw tank/web
 fails 1 "does not fit" tarn image import disk.raw tank/x --size 1M
 fails 1 "No such file" tarn image import none.raw tank/x
 : >empty.raw
@@ -62,7 +62,7 @@ ok tarn image import --format raw a.vhd tank/vhd
 ok tarn volume delete --yes tank/vhd
 
 # export refuses what exists, and leaves nothing where it fails
-fails 1 "exists" tarn image export tank/web back.raw
+fails 1 "exists|already" tarn image export tank/web back.raw
 ok tarn image export --force tank/large back.raw
 same "$(stat -c %s back.raw)" $((1 << 30))
 fails 1 "nix" tarn image export tank/nix new.raw

@@ -38,7 +38,7 @@ fails 1 "in use by process $server" tarn pool create other d0 --force
 
 # in use: refused with the client's name, --force cuts it off
 client() { # a client that holds an export until it is cut off or told to end
-    /usr/bin/python3 - "$1" "$work/$2" <<'P' &
+    $python - "$1" "$work/$2" <<'P' &
 import nbd, sys, time
 h = nbd.NBD()
 h.connect_uri(sys.argv[1])
@@ -60,7 +60,7 @@ P
     done
     return 1
 }
-if /usr/bin/python3 -c 'import nbd' 2>/dev/null; then
+if $python -c 'import nbd' 2>/dev/null; then
     client "$(uri tank/web)" c1 || die "the client did not connect"
     fails 1 "in use by NBD client" tarn volume delete --yes --snapshots tank/web
     fails 1 "in use by NBD client" tarn snapshot restore tank/web@s
@@ -85,7 +85,7 @@ else
 fi
 
 # rubbish on the control socket is answered or dropped, and the server lives
-python3 - <<'P'
+$python - <<'P'
 import json, os, socket
 def connect():
     s = socket.socket(socket.AF_UNIX)

@@ -22,7 +22,7 @@ ok tarn image import two.raw tank/db
 
 # a group is one command
 ok tarn snapshot create tank/web@monday tank/db@monday
-fails 1 "exists" tarn snapshot create tank/web@tuesday tank/db@monday
+fails 1 "exists|already" tarn snapshot create tank/web@tuesday tank/db@monday
 ok tarn snapshot list --json tank
 same "$(json "['snapshots'].__len__()")" 2
 fails 1 "nix" tarn snapshot create tank/nix@x

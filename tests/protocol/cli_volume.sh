@@ -25,9 +25,9 @@ same "$(json "['snapshots']")" "[]"
 ok tarn volume show --json "$work/d1/web"
 same "$(json "['name']")" tank/web
 
-fails 1 "exists" tarn volume create tank/web 1G
+fails 1 "exists|already" tarn volume create tank/web 1G
 fails 1 "no pool 'nix'" tarn volume create nix/web 1G
-fails 1 "tank/nix" tarn volume show tank/nix
+fails 1 "nix" tarn volume show tank/nix
 for size in 0 511 1000 8P 16E 99999999999999999999 1.3 x '' ' '; do
     fails 1 . tarn volume create tank/bad "$size"
 done
@@ -51,9 +51,9 @@ fails 1 . tarn volume resize --yes tank/web 0
 fails 1 . tarn volume resize --yes tank/web 1000
 
 ok tarn volume rename tank/web www
-fails 1 "exists" tarn volume rename tank/www db
+fails 1 "exists|already" tarn volume rename tank/www db
 fails 1 "another pool" tarn volume rename tank/www other/x
-fails 1 "tank/web" tarn volume rename tank/web y
+fails 1 "web" tarn volume rename tank/web y
 ok tarn volume rename tank/www tank/web
 
 ok tarn volume set tank/web discard=off iops=500
@@ -74,7 +74,7 @@ ok tarn snapshot create tank/web@one
 ok tarn volume clone tank/web@one tank/copy
 ok tarn volume list --json tank
 same "$(json "['volumes'][0]['parent']")" tank/web@one
-fails 1 "exists" tarn volume clone tank/web@one tank/db
+fails 1 "exists|already" tarn volume clone tank/web@one tank/db
 fails 1 "nix" tarn volume clone tank/web@nix tank/copy2
 fails 1 "VOLUME@SNAPSHOT" tarn volume clone tank/web tank/copy2
 
@@ -83,7 +83,7 @@ ok tarn volume delete --yes tank/copy
 fails 1 "has snapshots" tarn volume delete --yes tank/web
 ok tarn volume show tank/web
 ok tarn volume delete --yes --snapshots tank/web
-fails 1 "tank/web" tarn volume delete --yes tank/web
+fails 1 "web" tarn volume delete --yes tank/web
 ok tarn volume list --json
 same "$(json "['volumes'].__len__()")" 1
 

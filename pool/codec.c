@@ -240,6 +240,12 @@ size_t super_peek_length(const void *first_page)
         return length;
 }
 
+uint64_t super_peek_generation(const void *first_page)
+{
+        const struct super_disk *d = first_page;
+        return le64_get(d->magic) == SUPER_MAGIC ? le64_get(d->generation) : 0;
+}
+
 static bool super_crc_ok(const struct super_disk *d, size_t length)
 {
         struct super_disk head = *d;

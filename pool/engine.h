@@ -384,6 +384,7 @@ int super_encode(const struct super *super, void **ret_image, size_t *ret_length
 int super_decode(const void *image, size_t length, struct super *ret_super, struct error *err);
 /* The length that the first page claims, or 0. */
 size_t super_peek_length(const void *first_page);
+uint64_t super_peek_generation(const void *first_page); /* the same, unchecked */
 
 struct label {
         uint8_t pool_uuid[16], member_uuid[16];
@@ -429,6 +430,8 @@ int co_super_read(struct member *m, struct super *ret_super, unsigned *ret_n_end
                   struct error *err);
 /* To both ends of every member, flushed before and after by the caller. */
 int co_super_write_all(struct pool *pool, const struct super *super, struct error *err);
+/* What is left of a superblock of @generation that was never committed goes; flushed by the caller. */
+int co_super_forget(struct pool *pool, uint64_t generation, struct error *err);
 /* The same for the members [from, to) only. */
 int co_super_write(struct pool *pool, const struct super *super, size_t from, size_t to,
                    struct error *err);

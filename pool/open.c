@@ -193,7 +193,8 @@ static int pool_take_members(struct pool *pool, struct candidate *c, size_t n,
         return 0;
 }
 
-/* Members that missed the newest superblock get it before anything else is written. */
+/* Before anything else is written: members that missed the newest superblock get it, and what is
+ * left of a next one goes. */
 static int co_catch_up(struct pool *pool, struct candidate *c, size_t n, const struct super *newest,
                        struct error *err)
 {
@@ -201,19 +202,15 @@ static int co_catch_up(struct pool *pool, struct candidate *c, size_t n, const s
                 pool->disk[i]->writes_done++; /* what a killed process left in the disks' caches */
         if (co_flush_members(pool) < 0)
                 return error_set(err, -EIO, "%s", pool->failed);
-        bool behind = false;
-        for (size_t i = 0; i < pool->n_disks; i++) {
+        int r = co_super_forget(pool, newest->generation + 1, err);
+        for (size_t i = 0; i < pool->n_disks && r == 0; i++) {
                 struct candidate *m = candidate_find(c, n, pool->disk[i]->uuid);
-                if (m->super.generation == newest->generation && m->n_ends == 2)
-                        continue;
-                behind = true;
-                int r = co_super_write(pool, newest, i, i + 1, err);
-                if (r < 0)
-                        return r;
+                if (m->super.generation != newest->generation || m->n_ends < 2)
+                        r = co_super_write(pool, newest, i, i + 1, err);
         }
-        if (behind && co_flush_members(pool) < 0)
-                return error_set(err, -EIO, "%s", pool->failed);
-        return 0;
+        if (r == 0 && co_flush_members(pool) < 0)
+                r = error_set(err, -EIO, "%s", pool->failed);
+        return r;
 }
 
 static void timer_fire(struct loop_timer *timer)

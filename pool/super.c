@@ -128,6 +128,37 @@ int co_super_read(struct member *m, struct super *ret_super, unsigned *ret_n_end
         return 0;
 }
 
+/* A superblock that was being written when the power went may be there in part. Were the same
+ * generation written again with other content over it, and torn in its turn, the halves could add
+ * up to the first one, which names blocks that are in other use by now. So what is left of it goes
+ * first. */
+static int co_slot_forget(struct disk *disk, uint64_t offset, uint64_t generation, void *page)
+{
+        int r = co_member_read(disk->member, page, BLOCK, offset);
+        if (r < 0 || super_peek_generation(page) != generation)
+                return 0;
+        memset(page, 0, BLOCK);
+        return co_disk_write(disk, page, BLOCK, offset);
+}
+
+int co_super_forget(struct pool *pool, uint64_t generation, struct error *err)
+{
+        void *page = page_alloc();
+        if (!page)
+                return error_set(err, -ENOMEM, "out of memory");
+        int r = 0;
+        for (size_t i = 0; i < pool->n_disks * 2 && r == 0; i++) {
+                struct disk *disk = pool->disk[i / 2];
+                r = co_slot_forget(disk, slot_offset(disk->member, i % 2, generation), generation,
+                                   page);
+                if (r < 0)
+                        error_set(err, r, "cannot write to '%s': %s", disk->member->path,
+                                  strerror(-r));
+        }
+        free(page);
+        return r;
+}
+
 int co_super_write(struct pool *pool, const struct super *super, size_t from, size_t to,
                    struct error *err)
 {

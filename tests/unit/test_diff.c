@@ -1,0 +1,296 @@
+/* test_diff.c - the ranges in which two volumes or snapshots differ, against a comparison byte by
+ * byte. */
+#include <errno.h>
+#include "common/log.h"
+#include "tests/unit/sim_pool.h"
+
+#define SIZE_MAX_BLOCKS 1200u /* more than four leaves */
+
+/* ---- what is read ---- */
+
+struct content {
+        char *data; /* SIZE_MAX_BLOCKS; zeroes behind the end */
+        uint64_t size;
+};
+
+static int co_content(struct sim_pool *s, const char *name, struct content *c)
+{
+        struct volume *v;
+        int r = co_volume_open(s->pool, name, &v, NULL);
+        if (r < 0)
+                return r;
+        c->size = volume_size(v);
+        c->data = calloc(SIZE_MAX_BLOCKS, POOL_BLOCK);
+        for (uint64_t at = 0; at < c->size && r == 0; at += 1 << 20) {
+                uint64_t n = c->size - at < 1 << 20 ? c->size - at : 1 << 20;
+                r = co_volume_read(v, c->data + at, n, at);
+        }
+        co_volume_close(v);
+        return r;
+}
+
+/* ---- what the diff says ---- */
+
+struct diff_map {
+        bool changed[SIZE_MAX_BLOCKS];
+        uint64_t last_end, n_bytes;
+        bool malformed; /* out of order, not merged, empty */
+};
+
+static int each_range(uint64_t offset, uint64_t length, void *arg)
+{
+        struct diff_map *map = arg;
+        if (length == 0 || offset % POOL_BLOCK || (map->last_end && offset <= map->last_end))
+                map->malformed = true;
+        for (uint64_t b = offset / POOL_BLOCK; b * POOL_BLOCK < offset + length; b++)
+                if (b < SIZE_MAX_BLOCKS)
+                        map->changed[b] = true;
+        map->last_end = offset + length;
+        map->n_bytes += length;
+        return 0;
+}
+
+/* Every block that differs is reported, and none that is equal, but where one is the other's
+ * ancestor: there a block may have been written with what it was. Nothing lies behind both ends. */
+static void co_compare(struct sim_pool *s, const char *a, const char *b, bool exact)
+{
+        struct content ca = {0}, cb = {0};
+        struct diff_map *map = calloc(1, sizeof(*map));
+        struct error err = ERROR_INIT;
+        char text[200] = "";
+        int r = co_content(s, a, &ca);
+        r = r ? r : co_content(s, b, &cb);
+        r = r ? r : co_pool_diff(s->pool, a, b, each_range, map, &err);
+        uint64_t end = ca.size > cb.size ? ca.size : cb.size;
+        for (uint64_t i = 0; i < SIZE_MAX_BLOCKS && r == 0; i++) {
+                bool differs =
+                    memcmp(ca.data + i * POOL_BLOCK, cb.data + i * POOL_BLOCK, POOL_BLOCK) != 0;
+                if (differs && !map->changed[i])
+                        snprintf(text, sizeof(text), "%s to %s: block %u differs and is not told",
+                                 a, b, (unsigned)i);
+                if (exact && !differs && map->changed[i])
+                        snprintf(text, sizeof(text), "%s to %s: block %u is told and is equal", a,
+                                 b, (unsigned)i);
+        }
+        if (r < 0)
+                snprintf(text, sizeof(text), "%s to %s: %.150s", a, b, err.message);
+        else if (map->malformed || map->last_end > end)
+                snprintf(text, sizeof(text), "%s to %s: ranges are malformed", a, b);
+        if (text[0])
+                sim_pool_fails(s, __FILE__, __LINE__, text);
+        free(ca.data);
+        free(cb.data);
+        free(map);
+}
+
+/* ---- histories ---- */
+
+#define NAMES_MAX 24u
+
+struct history {
+        struct sim_pool *s;
+        char name[NAMES_MAX][32];
+        unsigned n_names, n_volumes; /* volumes come first: "v0" ... */
+        unsigned n_made;
+};
+
+static const char *random_name(struct history *h)
+{
+        return h->name[sim_random_below(&h->s->random, h->n_names)];
+}
+
+static int co_write_some(struct history *h, const char *volume)
+{
+        struct sim_random *rnd = &h->s->random;
+        struct volume *v;
+        int r = co_volume_open(h->s->pool, volume, &v, NULL);
+        if (r < 0)
+                return r;
+        uint64_t size = volume_size(v), at = sim_random_below(rnd, size),
+                 n = 1 + sim_random_below(rnd, 40 * POOL_BLOCK);
+        n = n < size - at ? n : size - at;
+        char *data = calloc(1, n);
+        /* Few different contents, so that different blocks are equal now and then; zeroes too. */
+        memset(data, (int)sim_random_below(rnd, 3), n);
+        switch (sim_random_below(rnd, 4)) {
+        case 0:
+                r = co_volume_discard(v, at, n, 0);
+                break;
+        case 1:
+                r = co_volume_zero(v, at, n, 0);
+                break;
+        default:
+                r = co_volume_write(v, data, n, at, 0);
+        }
+        free(data);
+        co_volume_close(v);
+        return r;
+}
+
+static int co_history_step(struct history *h)
+{
+        struct sim_random *rnd = &h->s->random;
+        struct pool *pool = h->s->pool;
+        const char *volume = h->name[sim_random_below(rnd, h->n_volumes)];
+        char name[48];
+        switch (sim_random_below(rnd, 12)) {
+        case 0: /* a snapshot; its name is kept */
+        case 1:
+                if (h->n_names == NAMES_MAX)
+                        return 0;
+                snprintf(name, sizeof(name), "%.20s@s%u", volume, h->n_made++);
+                memcpy(h->name[h->n_names++], name, 32);
+                return co_sim_pool_snapshot(h->s, name);
+        case 2: { /* a volume goes back to one of its snapshots */
+                const char *from = random_name(h);
+                if (!strchr(from, '@') || h->n_names == NAMES_MAX)
+                        return 0;
+                char keep[16];
+                snprintf(keep, sizeof(keep), "b%u", h->n_made++);
+                snprintf(name, sizeof(name), "%.2s@%s", from, keep); /* volumes are v0 and v1 */
+                int r = co_snapshot_restore(pool, from, keep, NULL);
+                if (r == 0)
+                        memcpy(h->name[h->n_names++], name, 32);
+                return r;
+        }
+        case 3:
+                return co_volume_resize(
+                    pool, volume, 512 * (1 + sim_random_below(rnd, SIZE_MAX_BLOCKS * 8)), NULL);
+        case 4:
+                return co_pool_checkpoint(pool, NULL);
+        default:
+                return co_write_some(h, volume);
+        }
+}
+
+static void co_history(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct history h = {.s = s, .n_names = 2, .n_volumes = 2, .name = {"v0", "v1"}};
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v0", 700 * POOL_BLOCK + 512, NULL) == 0);
+        for (unsigned i = 0; i < 6; i++)
+                expect(s, co_write_some(&h, "v0") == 0);
+        expect(s, co_sim_pool_snapshot(s, "v0@origin") == 0);
+        expect(s, co_snapshot_clone(s->pool, "v0@origin", "v1", NULL) == 0);
+        for (unsigned i = 0; i < 60 && !s->failure[0]; i++) {
+                expect(s, co_history_step(&h) == 0);
+                if (i % 4 == 0)
+                        co_compare(s, random_name(&h), random_name(&h), false);
+        }
+        for (unsigned i = 0; i < h.n_names && !s->failure[0]; i++)
+                co_compare(s, h.name[i], h.name[(i + 1) % h.n_names], false);
+        expect(s, co_sim_pool_close(s) == 0);
+        /* and from a pool in which nothing is written */
+        expect(s, co_sim_pool_open(s, true) == 0);
+        for (unsigned i = 0; i < 5 && !s->failure[0]; i++)
+                co_compare(s, random_name(&h), random_name(&h), false);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void tells_what_differs_over_random_histories(void **state)
+{
+        for (uint64_t seed = 1; seed <= 12; seed++)
+                sim_pool_run(1 + seed % 2, seed, co_history);
+}
+
+/* ---- exactness ---- */
+
+/* Two clones that were written apart: blocks of equal content are equal, wherever they lie. */
+static void co_siblings(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct history h = {.s = s, .n_names = 2, .n_volumes = 2, .name = {"v0", "v1"}};
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 600 * POOL_BLOCK, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 100, 300) == 0);
+        expect(s, co_sim_pool_snapshot(s, "v@s") == 0);
+        expect(s, co_snapshot_clone(s->pool, "v@s", "v0", NULL) == 0);
+        expect(s, co_snapshot_clone(s->pool, "v@s", "v1", NULL) == 0);
+        for (unsigned i = 0; i < 30 && !s->failure[0]; i++) {
+                expect(s, co_write_some(&h, i % 2 ? "v0" : "v1") == 0);
+                co_compare(s, "v0", "v1", true);
+        }
+        expect(s, co_volume_resize(s->pool, "v0", 700 * POOL_BLOCK - 512, NULL) == 0);
+        co_compare(s, "v0", "v1", true);
+        expect(s, co_volume_resize(s->pool, "v1", 300 * POOL_BLOCK + 512, NULL) == 0);
+        co_compare(s, "v0", "v1", true);
+        co_compare(s, "v1", "v0", true);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void equal_content_is_no_difference_between_siblings(void **state)
+{
+        for (uint64_t seed = 1; seed <= 6; seed++)
+                sim_pool_run(2, seed, co_siblings);
+}
+
+/* What a volume wrote since its snapshot, to the block. */
+static void co_since(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct diff_map map = {0};
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1000 * POOL_BLOCK, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 600) == 0);
+        expect(s, co_sim_pool_snapshot(s, "v@s") == 0);
+        expect(s, co_pool_diff(s->pool, "v@s", "v", each_range, &map, NULL) == 0);
+        expect(s, map.n_bytes == 0);
+        expect(s, co_sim_pool_write(s, "v", 255, 2) == 0);
+        expect(s, co_sim_pool_write(s, "v", 700, 1) == 0);
+        expect(s, co_sim_pool_discard(s, "v", 300, 1) == 0);
+        expect(s, co_sim_pool_discard(s, "v", 900, 50) == 0); /* was a hole before */
+        expect(s, co_pool_diff(s->pool, "v@s", "v", each_range, &map, NULL) == 0);
+        expect(s, map.n_bytes == 4 * POOL_BLOCK && map.changed[255] && map.changed[256] &&
+                      map.changed[300] && map.changed[700] && !map.malformed);
+        /* behind a smaller end there are zeroes */
+        expect(s, co_volume_resize(s->pool, "v", 590 * POOL_BLOCK + 512, NULL) == 0);
+        co_compare(s, "v@s", "v", false);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void tells_what_changed_since_a_snapshot(void **state)
+{
+        sim_pool_run(2, 1, co_since);
+}
+
+/* ---- arguments, ends ---- */
+
+static int stop(uint64_t offset, uint64_t length, void *arg)
+{
+        return 7;
+}
+
+static void co_answers(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct diff_map map = {0};
+        struct error err = ERROR_INIT;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 100 * POOL_BLOCK, NULL) == 0);
+        expect(s, co_sim_pool_snapshot(s, "v@s") == 0);
+        expect(s, co_sim_pool_write(s, "v", 10, 2) == 0);
+        expect(s, co_pool_diff(s->pool, "v@s", "v", stop, NULL, &err) == 7);
+        expect(s, co_pool_diff(s->pool, "v@s", "v@none", each_range, &map, &err) == -ENOENT);
+        expect(s, strstr(err.message, "v@none"));
+        expect(s, co_pool_diff(s->pool, "v", "v", each_range, &map, &err) == 0);
+        expect(s, map.n_bytes == 0);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void answers_what_it_is_asked(void **state)
+{
+        sim_pool_run(1, 1, co_answers);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+            cmocka_unit_test(tells_what_differs_over_random_histories),
+            cmocka_unit_test(equal_content_is_no_difference_between_siblings),
+            cmocka_unit_test(tells_what_changed_since_a_snapshot),
+            cmocka_unit_test(answers_what_it_is_asked),
+        };
+        log_set_sink(NULL);
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -3,7 +3,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "common/coroutine.h"
 #include "tests/unit/loop_fixture.h"
@@ -428,6 +430,40 @@ static void coroutines_may_spawn_coroutines_deeply(void **state)
         run(state, spawns_nested, NULL);
 }
 
+/* The page below a stack ends the process before it writes into somebody else's memory. */
+static unsigned descend_deeply(volatile unsigned depth)
+{
+        volatile char frame[1024];
+
+        if (depth == 100000) /* 100 MB */
+                return 0;
+        frame[0] = (char)depth;
+        return descend_deeply(depth + 1) + (unsigned)frame[0];
+}
+
+static void overflows(void *arg)
+{
+        *(unsigned *)arg = descend_deeply(0);
+}
+
+static void an_overflow_of_the_stack_ends_the_process(void **state)
+{
+        int status;
+        pid_t pid = fork();
+
+        assert_true(pid >= 0);
+        if (pid == 0) {
+                unsigned depth;
+
+                close(STDERR_FILENO); /* what a sanitizer has to say */
+                prctl(PR_SET_DUMPABLE, 0);
+                co_run(*state, overflows, &depth);
+                _exit(0);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(!WIFEXITED(status) || WEXITSTATUS(status) != 0);
+}
+
 /* Threads: each with its own loop and its own coroutines. */
 
 static void *thread_main(void *arg)
@@ -470,6 +506,7 @@ int main(void)
             loop_test(thousands_at_once_keep_their_stacks_apart),
             loop_test(ended_ones_give_their_stacks_to_the_next),
             loop_test(coroutines_may_spawn_coroutines_deeply),
+            loop_test(an_overflow_of_the_stack_ends_the_process),
             loop_test(loops_in_threads_do_not_disturb_each_other),
         };
 

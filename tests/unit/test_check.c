@@ -292,6 +292,63 @@ static void a_checkpoint_is_held_for_long(void **state)
         sim_pool_run(2, 1, co_held_long);
 }
 
+/* A writer that finds no space because the check holds it: the check gives up, the writer goes on.
+ */
+static void finding_drop(void *arg, const char *sentence)
+{
+}
+
+struct slow_check {
+        struct sim_pool *s;
+        int result;
+        bool begun, ended;
+};
+
+static void slow_check_main(void *arg)
+{
+        struct slow_check *k = arg;
+        struct checkpoint_hold hold = {.at_cut = nothing};
+        struct pool *pool = k->s->pool;
+        k->result = co_checkpoint_hold(pool, &hold, NULL);
+        k->begun = true;
+        while (!pool->check_disturbed)
+                co_sleep_ns(1000000);
+        struct pool_check_callbacks callbacks = {.finding = finding_drop};
+        uint64_t n;
+        if (k->result == 0)
+                k->result = co_pool_check(pool, false, &callbacks, &n, NULL);
+        checkpoint_unhold(pool);
+        k->ended = true;
+}
+
+static void co_full(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct slow_check k = {.s = s};
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 64 << 20, NULL) == 0);
+        uint64_t block = 0;
+        while (co_sim_pool_write(s, "v", block, 64) == 0)
+                block += 64;
+        expect(s, block >= 1024);
+        expect(s, co_spawn(s->loop, slow_check_main, &k) == 0);
+        while (!k.begun)
+                co_sleep_ns(1000000);
+        for (uint64_t at = 0; at < block; at += 64)
+                expect(s, co_sim_pool_discard(s, "v", at, 64) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 64) == 0);
+        while (!k.ended)
+                co_sleep_ns(1000000);
+        expect(s, k.result == -EAGAIN);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void gives_up_where_a_writer_needs_the_space(void **state)
+{
+        sim_pool_run(1, 1, co_full);
+}
+
 /* ---- a byte is wrong ---- */
 
 struct rot {
@@ -669,6 +726,7 @@ int main(void)
             cmocka_unit_test(finds_nothing_after_a_crash),
             cmocka_unit_test(finds_nothing_while_it_is_written_to),
             cmocka_unit_test(a_checkpoint_is_held_for_long),
+            cmocka_unit_test(gives_up_where_a_writer_needs_the_space),
             cmocka_unit_test(finds_a_flipped_bit_wherever_it_is),
             cmocka_unit_test(finds_blocks_that_belong_to_nothing),
             cmocka_unit_test(finds_blocks_in_use_that_are_free),

@@ -61,11 +61,27 @@ static void put(json_t *object, const char *key, uint64_t value)
         json_object_set_new(object, key, json_integer((json_int_t)value));
 }
 
+static int add_size(const struct root_info *info, void *arg)
+{
+        if (info->kind == ROOT_VOLUME)
+                *(uint64_t *)arg += info->size_bytes;
+        return 0;
+}
+
 int co_pool_status(struct command *c, struct error *err)
 {
         json_t *members = json_array(), *log = json_object(), *r = c->reply;
         struct pool_info info;
+        uint64_t provisioned = 0;
+        int result;
 
+        /* The engine counts the roots that it has loaded; here all are asked for. */
+        result = co_pool_list(c->hp->pool, add_size, &provisioned, err);
+        if (result < 0) {
+                json_decref(members);
+                json_decref(log);
+                return result;
+        }
         pool_get_info(c->hp->pool, &info);
         for (size_t i = 0; i < info.n_members; i++) {
                 struct pool_member_info m;
@@ -82,7 +98,7 @@ int co_pool_status(struct command *c, struct error *err)
         put(r, "size", info.size_bytes);
         put(r, "used", info.used_bytes);
         put(r, "free", info.free_bytes);
-        put(r, "provisioned", info.provisioned_bytes);
+        put(r, "provisioned", provisioned);
         put(r, "metadata_used", info.metadata_used_bytes);
         put(r, "freeing", info.freeing_bytes);
         put(r, "volumes", info.n_volumes);

@@ -1,10 +1,13 @@
 #!/bin/bash
 # clients.sh TOOL - the NBD clients that people use, against a server started here: nbdinfo, nbdcopy, nbdsh,
-# qemu-img, qemu-io, fio; or test_nbd_overlap, at the path in OVERLAP. The server is `tarn serve` over a new pool where TARN names the binary, otherwise the
+# qemu-img, qemu-io, fio; or a test of ours, test_nbd_overlap or test_nbd_hostile, by its path. The server is `tarn serve` over a new pool where TARN names the binary, otherwise the
 # one of NBD_FAKE_SERVER over a volume in memory. Exit status 77: the tool is not here.
 set -eu
 
 tool=$1
+case $tool in
+*/*) tool=$(realpath "$tool") ;;
+esac
 dir=$(mktemp -d)
 server=
 failed=0
@@ -211,14 +214,18 @@ run_fio() {
 	done
 }
 
-run_overlap() {
-	check "overlapping writes" env "NBD_SOCKET=$socket" "$OVERLAP"
+run_test() {
+	check "$(basename "$tool")" env "NBD_SOCKET=$socket" "$tool"
+	check "the server serves" nbdinfo_size
 }
 
 cd "$dir" # fio leaves files where it runs
-[ "$tool" = overlap ] || command -v "$tool" >/dev/null || skip "$tool is not installed"
+command -v "$tool" >/dev/null || skip "$tool is not installed"
 if [ -n "${TARN:-}" ]; then start_tarn; else start_fake; fi
 uri="nbd+unix:///pool/vol?socket=$socket"
 snapshot_uri="nbd+unix:///pool/vol@snap?socket=$socket"
-"run_$tool"
+case $tool in
+*/*) run_test ;;
+*) "run_$tool" ;;
+esac
 exit $failed

@@ -14,6 +14,7 @@ struct state {
         uint64_t snapshot_bytes[VOLUME_SLOTS][2 * SNAPSHOT_SLOTS]; /* 0: none */
         uint8_t kept[VOLUME_SLOTS];
         unsigned n_members;
+        bool greedy;
 };
 
 static unsigned below(struct state *s, unsigned limit)
@@ -49,6 +50,8 @@ static uint64_t pick_size(struct state *s)
         static const uint64_t sizes[] = {BLOCKS(8),  BLOCKS(16), BLOCKS(16), BLOCKS(21) + 512,
                                          BLOCKS(64), 1536,       LARGE_BYTES};
 
+        if (s->greedy && below(s, 2) == 0)
+                return BLOCKS(100 + below(s, 200));
         return sizes[below(s, sizeof(sizes) / sizeof(sizes[0]))];
 }
 
@@ -68,15 +71,15 @@ static uint64_t pick_block(struct state *s, uint64_t n_blocks)
         return block % n_blocks;
 }
 
-static void make_io(struct state *s, struct op *op, bool greedy)
+static void make_io(struct state *s, struct op *op)
 {
         uint64_t size = s->size_bytes[op->volume], n_blocks = (size + BLOCK_SIZE - 1) / BLOCK_SIZE;
-        unsigned shape = below(s, 10);
+        unsigned shape = s->greedy && below(s, 2) == 0 ? 5 : below(s, 10);
 
         op->offset = BLOCKS(pick_block(s, n_blocks));
         op->length = BLOCKS(1);
         if (shape >= 4)
-                op->length = BLOCKS(1 + below(s, greedy ? 100 : 6));
+                op->length = BLOCKS(1 + below(s, s->greedy ? 200 : 6));
         if (shape >= 7) { /* parts of blocks */
                 op->offset += GRAIN * below(s, BLOCK_GRAINS);
                 op->length = GRAIN * (1 + below(s, 2 * BLOCK_GRAINS));
@@ -173,7 +176,7 @@ static bool make_volume_op(struct state *s, struct op *op)
         }
 }
 
-static bool make_op(struct state *s, enum op_kind kind, bool greedy, struct op *op)
+static bool make_op(struct state *s, enum op_kind kind, struct op *op)
 {
         *op = (struct op){.kind = kind, .alone = below(s, 4) == 0};
         op->volume = (uint8_t)pick_volume(s, true);
@@ -184,7 +187,7 @@ static bool make_op(struct state *s, enum op_kind kind, bool greedy, struct op *
         case OP_DISCARD:
         case OP_ZERO:
         case OP_READ:
-                make_io(s, op, greedy);
+                make_io(s, op);
                 return true;
         case OP_SNAPSHOT:
                 return make_snapshot(s, op);
@@ -245,20 +248,20 @@ void plan_make_random(struct plan *plan, unsigned n_ops)
         plan->small_cache = below(&s, 3) == 0;
         plan->manual_checkpoints = below(&s, 4) != 0;
         /* Often a pool that is soon full: a few slabs of 256 KiB behind 2 MiB of labels. */
-        plan->greedy = below(&s, 3) == 0;
-        plan->disk_bytes = plan->greedy ? (UINT64_C(5) << 20) + ((uint64_t)below(&s, 14) << 18)
+        plan->greedy = s.greedy = below(&s, 3) == 0;
+        plan->disk_bytes = plan->greedy ? (UINT64_C(9) << 19) + ((uint64_t)below(&s, 8) << 18)
                                         : UINT64_C(16) << 20;
         for (unsigned v = 0; v < 3; v++) {
                 plan->ops[plan->n_ops++] = (struct op){
                     .kind = OP_CREATE,
                     .alone = true,
                     .volume = (uint8_t)v,
-                    .size_bytes = first_sizes[v],
+                    .size_bytes = first_sizes[v] + (s.greedy && v < 2 ? BLOCKS(150) : 0),
                 };
                 s.exists[v] = true;
-                s.size_bytes[v] = first_sizes[v];
+                s.size_bytes[v] = plan->ops[v].size_bytes;
         }
         while (plan->n_ops < 3 + n_ops)
-                if (make_op(&s, pick_kind(&s), plan->greedy, &plan->ops[plan->n_ops]))
+                if (make_op(&s, pick_kind(&s), &plan->ops[plan->n_ops]))
                         plan->n_ops++;
 }

@@ -22,7 +22,7 @@ bool op_is_catalog(const struct op *op)
 
 bool op_is_wide(const struct op *op)
 {
-        return op_is_io(op) && op->length > WIDE_BLOCKS * BLOCK_SIZE;
+        return op_is_io(op) && op->kind != OP_WRITE && op->length > WIDE_BLOCKS * BLOCK_SIZE;
 }
 
 static void op_name(const struct running *running, char name[MODEL_NAME_MAX])

@@ -210,7 +210,7 @@ run_fio() {
 		read -r rw bs depth <<<"$pattern"
 		check "verify $rw bs=$bs iodepth=$depth" fio --name=verify --ioengine=nbd --uri="$uri" --rw="$rw" \
 			--bsrange="${bs/-*/}-${bs/*-/}" --iodepth="$depth" --size=64m --io_size=32m --verify=crc32c --do_verify=1 \
-			--verify_fatal=1 --fsync=500 --minimal
+			--verify_fatal=1 --fsync=2000 --minimal
 	done
 }
 

@@ -140,7 +140,7 @@ static void send_writer(struct wire *w, const struct round *round, unsigned writ
                 return;
         }
         memset(data, stamp(round, writer), r.length);
-        wire_write(w, below(8) == 0 ? NBD_CMD_FLAG_FUA : 0, writer, at, data, r.length);
+        wire_write(w, below(64) == 0 ? NBD_CMD_FLAG_FUA : 0, writer, at, data, r.length);
 }
 
 static void prepare(struct wire *w, struct round *round)

@@ -25,6 +25,7 @@ int loop_core_init(struct loop_core *core, struct error *err)
                                  strerror(errno));
         list_init(&core->loop.idle_coroutines);
         list_init(&core->due);
+        list_init(&core->ended);
         core->tasks_end = &core->tasks;
         atomic_init(&core->remote, NULL);
         atomic_init(&core->sleeping, false);
@@ -44,6 +45,22 @@ uint64_t loop_core_now_ns(struct loop *loop)
 
         clock_gettime(CLOCK_MONOTONIC, &now);
         return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void loop_core_run_ended(struct loop_core *core)
+{
+        struct list ended;
+
+        list_init(&ended);
+        list_splice(&ended, &core->ended);
+        while (!list_empty(&ended) && !core->stopped) {
+                struct loop_io *io = container_of(ended.next, struct loop_io, link);
+
+                list_remove(&io->link);
+                loop_core_finish(core, io, io->result);
+        }
+        list_splice(&ended, &core->ended); /* the old in front of the new */
+        list_splice(&core->ended, &ended);
 }
 
 /* Timers */

@@ -28,7 +28,9 @@ struct loop_core {
         struct list due; /* timers taken from the heap that have not fired yet */
         struct loop_task *tasks, **tasks_end;
         unsigned n_tasks;
-        int wake_fd; /* an eventfd, readable when post_remote() wants attention */
+        size_t in_flight;  /* operations submitted whose done() has not run */
+        struct list ended; /* operations whose done() is due, with their results */
+        int wake_fd;       /* an eventfd, readable when post_remote() wants attention */
         /* Written by other threads: on a cache line of their own. */
         _Alignas(64) _Atomic(struct loop_task *) remote; /* a stack: newest first */
         atomic_bool sleeping; /* the loop waits: whoever clears this writes wake_fd */
@@ -52,6 +54,17 @@ static inline void loop_core_awake(struct loop_core *core)
 void loop_core_wake(struct loop_core *core);
 /* Make wake_fd unreadable again. */
 void loop_core_drain_wake(struct loop_core *core);
+
+/* The operation is the caller's again, and its done() runs. */
+static inline void loop_core_finish(struct loop_core *core, struct loop_io *io, int result)
+{
+        io->state = 0;
+        core->in_flight--;
+        io->done(io, result);
+}
+/* Finish what is in core->ended, until core->stopped. What joins it meanwhile waits for the next
+ * iteration. */
+void loop_core_run_ended(struct loop_core *core);
 
 /* Entries of struct loop_ops. */
 uint64_t loop_core_now_ns(struct loop *loop);

@@ -27,7 +27,7 @@ enum {
         IO_WORK = 1,   /* a worker's, or on its way there and back */
         IO_FRESH = 2,  /* in threads.fresh: not tried yet */
         IO_POLLED = 4, /* in the waits of its descriptor */
-        IO_ENDED = 8,  /* in threads.ended with its result */
+        IO_ENDED = 8,  /* in core.ended with its result */
 };
 
 /* The operations that wait on one descriptor, in order. poll(2) sees each descriptor once, since it
@@ -39,10 +39,8 @@ struct waits {
 
 struct threads {
         struct loop_core core;
-        size_t in_flight;
         struct list batch; /* file operations of this iteration, handed to the workers together */
         struct list fresh; /* socket operations of this iteration */
-        struct list ended; /* done() is due */
 
         struct pollfd *fds; /* 0 is the wake descriptor */
         size_t n_fds, fds_capacity;
@@ -67,7 +65,7 @@ static void end_io(struct threads *t, struct loop_io *io, int result)
 {
         io->state = IO_ENDED;
         io->result = result;
-        list_append(&t->ended, &io->link);
+        list_append(&t->core.ended, &io->link);
 }
 
 /* Workers */
@@ -192,8 +190,8 @@ static bool take_finished(struct threads *t)
         pthread_mutex_unlock(&t->lock);
         list_for_each (it, &finished)
                 container_of(it, struct loop_io, link)->state = IO_ENDED;
-        list_splice(&t->ended, &finished);
-        return !list_empty(&t->ended);
+        list_splice(&t->core.ended, &finished);
+        return !list_empty(&t->core.ended);
 }
 
 /* Sockets */
@@ -379,7 +377,7 @@ static void threads_submit(struct loop *loop, struct loop_io *io)
 {
         struct threads *t = threads_of(loop);
 
-        t->in_flight++;
+        t->core.in_flight++;
         switch (io->op) {
         case LOOP_READV:
         case LOOP_WRITEV:
@@ -435,41 +433,22 @@ static void wait_for_events(struct threads *t, uint64_t timeout_ns)
         take_ready(t, n);
 }
 
-/* What cancels meanwhile is appended to t->ended and ends in the next iteration. */
-static void run_ended(struct threads *t)
-{
-        struct list ended;
-
-        list_init(&ended);
-        list_splice(&ended, &t->ended);
-        while (!list_empty(&ended) && !t->core.stopped) {
-                struct loop_io *io = container_of(ended.next, struct loop_io, link);
-
-                list_remove(&io->link);
-                io->state = 0;
-                t->in_flight--;
-                io->done(io, io->result);
-        }
-        list_splice(&ended, &t->ended);
-        list_splice(&t->ended, &ended);
-}
-
 static void threads_poll(struct loop_core *core, uint64_t timeout_ns)
 {
         struct threads *t = container_of(core, struct threads, core);
 
         hand_over_batch(t);
         start_fresh(t);
-        wait_for_events(t, list_empty(&t->ended) ? timeout_ns : 0);
+        wait_for_events(t, list_empty(&t->core.ended) ? timeout_ns : 0);
         take_finished(t);
-        run_ended(t);
+        loop_core_run_ended(&t->core);
 }
 
 static void threads_free(struct loop *loop)
 {
         struct threads *t = threads_of(loop);
 
-        assert(t->in_flight == 0);
+        assert(t->core.in_flight == 0);
         pthread_mutex_lock(&t->lock);
         t->stopping = true;
         pthread_cond_broadcast(&t->work_there);
@@ -511,7 +490,6 @@ int loop_threads_new(struct loop **ret_loop, struct error *err)
         memset(t, 0, sizeof(*t));
         list_init(&t->batch);
         list_init(&t->fresh);
-        list_init(&t->ended);
         list_init(&t->work);
         list_init(&t->finished);
         pthread_mutex_init(&t->lock, NULL);

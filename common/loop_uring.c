@@ -28,7 +28,7 @@
 enum {
         IO_SUBMITTED = 1,      /* it has a submission entry, or its completion is on the way */
         IO_BACKLOG = 2,        /* in uring.backlog by its link */
-        IO_ENDED = 4,          /* in uring.ended by its link */
+        IO_ENDED = 4,          /* in core.ended by its link */
         IO_CANCEL = 8,         /* an early end is asked for */
         IO_CANCEL_LISTED = 16, /* in uring.cancels by its link; together with IO_SUBMITTED */
 };
@@ -41,8 +41,6 @@ struct uring {
         bool wake_armed;
         struct list backlog; /* found the submission queue full; in order */
         struct list cancels; /* to be asked for at the next poll */
-        struct list ended;   /* ended without the kernel: cancelled in the backlog */
-        size_t in_flight;
 };
 
 static struct uring *uring_of(struct loop *loop)
@@ -129,7 +127,7 @@ static void uring_submit(struct loop *loop, struct loop_io *io)
         struct uring *u = uring_of(loop);
 
         io->state = 0;
-        u->in_flight++;
+        u->core.in_flight++;
         submit_or_queue(u, io);
 }
 
@@ -144,7 +142,7 @@ static void uring_cancel(struct loop *loop, struct loop_io *io)
                 list_remove(&io->link);
                 io->state = IO_ENDED;
                 io->result = -ECANCELED;
-                list_append(&u->ended, &io->link);
+                list_append(&u->core.ended, &io->link);
                 return;
         }
         /* Asked for at the next poll, and forgotten if the operation ends before: a later operation
@@ -201,20 +199,13 @@ static bool arm_wake(struct uring *u)
 
 /* Completion */
 
-static void finish(struct uring *u, struct loop_io *io, int result)
-{
-        io->state = 0;
-        u->in_flight--;
-        io->done(io, result);
-}
-
 static void complete(struct uring *u, struct loop_io *io, int result)
 {
         if (io->state & IO_CANCEL_LISTED)
                 list_remove(&io->link);
         if ((result == -EINTR || result == -EAGAIN) && (io->state & IO_CANCEL))
                 result = -ECANCELED;
-        finish(u, io, result);
+        loop_core_finish(&u->core, io, result);
 }
 
 static void reap(struct uring *u)
@@ -235,25 +226,6 @@ static void reap(struct uring *u)
                         u->wake_armed = false;
                 } else if (data != DATA_IGNORED)
                         complete(u, (struct loop_io *)(uintptr_t)data, result);
-        }
-}
-
-static void run_ended(struct uring *u)
-{
-        struct list ended;
-
-        list_init(&ended);
-        list_splice(&ended, &u->ended);
-        while (!list_empty(&ended)) {
-                struct loop_io *io = container_of(ended.next, struct loop_io, link);
-
-                if (u->core.stopped) {
-                        list_splice(&ended, &u->ended);
-                        list_splice(&u->ended, &ended);
-                        return;
-                }
-                list_remove(&io->link);
-                finish(u, io, io->result);
         }
 }
 
@@ -338,14 +310,14 @@ static void uring_poll(struct loop_core *core, uint64_t timeout_ns)
                 enable(u);
         /* What does not fit now goes with the next poll, when completions have been reaped. */
         all = arm_wake(u) && emit_cancels(u) && emit_backlog(u);
-        if (!all || !list_empty(&u->ended) ||
+        if (!all || !list_empty(&u->core.ended) ||
             *u->ring.cq.khead != io_uring_smp_load_acquire(u->ring.cq.ktail))
                 timeout_ns = 0;
         if (timeout_ns > 0 && !loop_core_may_sleep(core))
                 timeout_ns = 0;
         enter(u, timeout_ns);
         loop_core_awake(core);
-        run_ended(u);
+        loop_core_run_ended(&u->core);
         reap(u);
 }
 
@@ -396,7 +368,7 @@ static void uring_free(struct loop *loop)
 {
         struct uring *u = uring_of(loop);
 
-        assert(u->in_flight == 0);
+        assert(u->core.in_flight == 0);
         io_uring_queue_exit(&u->ring);
         loop_core_fini(&u->core);
         free(u);
@@ -427,7 +399,6 @@ int loop_uring_new(struct loop **ret_loop, struct error *err)
         memset(u, 0, sizeof(*u));
         list_init(&u->backlog);
         list_init(&u->cancels);
-        list_init(&u->ended);
         u->core.loop.ops = &uring_ops;
         u->core.driver = &uring_driver;
         r = loop_core_init(&u->core, err);

@@ -10,6 +10,8 @@
 /* Addresses of freed blocks that a held checkpoint may keep in memory: 128 MiB of them. */
 #define HELD_FREES_MAX (UINT64_C(1) << 24)
 
+#define DIRTY_MAX 16384u /* nodes: the cut computes their CRCs in one step, some 0.5 us each */
+
 void epoch_raise(struct pool *pool)
 {
         log_seal(pool);
@@ -17,10 +19,13 @@ void epoch_raise(struct pool *pool)
         assert(pool->epoch <= BIRTH_MAX);
 }
 
+/* What is dirty has a second copy on disk until the checkpoint commits: half of what metadata is
+ * free may be. */
 static uint64_t dirty_limit(const struct pool *pool)
 {
-        return min_u64(min_u64(pool->cache.n_max / 4, 16384),
-                       max_u64(pool->metadata_total / 8, 32));
+        int64_t room = metadata_available(pool) + (int64_t)pool->cache.n_dirty;
+        return min_u64(min_u64(pool->cache.n_max / 4, DIRTY_MAX),
+                       room > 64 ? (uint64_t)room / 2 : 32);
 }
 
 static bool frees_pile_up(const struct pool *pool)
@@ -117,9 +122,21 @@ static int cut(struct pool *pool, bool fresh_log, struct frozen *frozen, struct 
         return 0;
 }
 
-static int co_write_out(struct pool *pool, const struct frozen *frozen, const struct super *super)
+static int compare_pages(const void *a, const void *b)
+{
+        const struct leg *x = &((const struct frozen_page *)a)->target[0];
+        const struct leg *y = &((const struct frozen_page *)b)->target[0];
+        if (x->member != y->member)
+                return x->member < y->member ? -1 : 1;
+        return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+/* In the order of the disk, so that neighbours become one write. */
+static int co_write_out(struct pool *pool, struct frozen *frozen, const struct super *super)
 {
         struct error e = ERROR_INIT;
+        if (frozen->n)
+                qsort(frozen->page, frozen->n, sizeof(*frozen->page), compare_pages);
         int r = co_write_frozen(pool, frozen);
         if (r == 0)
                 r = co_flush_members(pool);

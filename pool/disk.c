@@ -250,18 +250,10 @@ static void call_done(struct loop_io *lio, int result)
         finish(io, result < 0 ? result : 0);
 }
 
-static void disk_submit(struct member *m, struct member_io *io)
+void disk_start(struct disk *d, struct member_io *io)
 {
-        struct disk *d = disk_of(m);
-
-        assert(io->op == MEMBER_FLUSH || (io->offset <= m->size_bytes && io->length > 0 &&
-                                          io->length <= m->size_bytes - io->offset));
         io->progress = 0;
-        if (d->readonly && (io->op == MEMBER_WRITE || io->op == MEMBER_DISCARD))
-                answer(d, io, -EROFS);
-        else if (io->op == MEMBER_DISCARD && !m->can_discard)
-                answer(d, io, 0);
-        else if (d->in_memory)
+        if (d->in_memory)
                 answer(d, io, do_now(d, io));
         else if (io->op == MEMBER_DISCARD && d->is_block)
                 discard_on_block(d, io);
@@ -269,11 +261,28 @@ static void disk_submit(struct member *m, struct member_io *io)
                 call_start(d, io);
 }
 
+static void disk_submit(struct member *m, struct member_io *io)
+{
+        struct disk *d = disk_of(m);
+
+        assert(io->op == MEMBER_FLUSH || (io->offset <= m->size_bytes && io->length > 0 &&
+                                          io->length <= m->size_bytes - io->offset));
+        if (d->readonly && (io->op == MEMBER_WRITE || io->op == MEMBER_DISCARD))
+                answer(d, io, -EROFS);
+        else if (io->op == MEMBER_DISCARD && !m->can_discard)
+                answer(d, io, 0);
+        else if (io->op == MEMBER_WRITE)
+                disk_write(d, io);
+        else
+                disk_start(d, io);
+}
+
 static void disk_close(struct member *m)
 {
         struct disk *d = disk_of(m);
 
-        assert(list_empty(&d->answered) && !d->discarding);
+        assert(list_empty(&d->answered) && list_empty(&d->writes) && !d->discarding);
+        disk_merge_destroy(d);
         disk_close_fd(&d->fd); /* lets go of the lock */
         free(m->path);
         free(d);
@@ -447,6 +456,7 @@ int co_disk_open_fd(struct loop *loop, int fd, const char *path, const struct di
         d->base.path = strdup(path);
         d->answer_task.run = answer_all;
         list_init(&d->answered);
+        disk_merge_init(d);
         d->discard_task.run = discard_done;
         list_init(&d->to_discard);
         r = d->base.path ? co_set_up(d, options, err) : error_set(err, -ENOMEM, "out of memory");

@@ -18,6 +18,11 @@ struct disk {
         uint64_t start_bytes;  /* where the member begins on it: its partition's start, else 0 */
         struct list answered;  /* done, to be told from answer_task */
         struct loop_task answer_task;
+        /* disk_merge.c's: writes of this round of the loop. */
+        struct list writes;
+        struct loop_task merge_task;
+        struct list spare_merged;
+        unsigned n_spare_merged;
         /* Block devices: discards that wait, the one that a thread is at, and what became of it. */
         struct list to_discard;
         struct member_io *discarding;
@@ -70,7 +75,17 @@ bool disk_is_whole(dev_t rdev);
 int disk_find_partition(int fd, const char *path, uint64_t *ret_start_bytes,
                         uint64_t *ret_size_bytes, struct error *err);
 
+/* ---- disk_merge.c ---- */
+
+void disk_merge_init(struct disk *d);
+void disk_merge_destroy(struct disk *d);
+/* Start a write at the end of this round of the loop, with what lies next to it. */
+void disk_write(struct disk *d, struct member_io *io);
+
 /* ---- disk.c ---- */
+
+/* Start an operation as it is. */
+void disk_start(struct disk *d, struct member_io *io);
 
 /* NULL where @m is not a disk. */
 struct disk *disk_from_member(struct member *m);

@@ -285,6 +285,7 @@ struct pool {
         struct slab_extent *index; /* extents of index pages */
         uint32_t n_index;
         struct list metadata_avail;
+        uint64_t system_room; /* pages of system slabs not handed out */
         uint64_t metadata_total, metadata_free; /* blocks; free: not busy */
         uint64_t metadata_reserved;             /* promised to writes in flight */
         uint64_t data_total, data_free, data_live;

@@ -28,20 +28,24 @@ bool data_may_grow(const struct pool *pool, const struct disk *disk)
         return metadata_is_ample(pool, pool->slab_blocks) || metadata_slab_fits(pool, disk);
 }
 
+/* Half of it free lets a checkpoint take its time. When the pool is filling up an eighth has to do.
+ */
 static bool metadata_is_low(const struct pool *pool)
 {
+        uint64_t units = 0, free_units = 0;
+        for (size_t i = 0; i < pool->n_disks; i++) {
+                units += pool->disk[i]->n_units;
+                free_units += pool->disk[i]->free_units;
+        }
+        uint64_t share = free_units > units / 4 ? 2 : 8;
         int64_t available = metadata_available(pool);
         return !metadata_is_ample(pool, 0) || available < (int64_t)(2 * metadata_reserve(pool)) ||
-               available < (int64_t)(pool->metadata_total / 8);
+               available < (int64_t)(pool->metadata_total / share);
 }
 
 static bool system_is_low(const struct pool *pool)
 {
-        uint64_t room = 0;
-        for (uint32_t i = 0; i < pool->n_slabs; i++)
-                if (pool->slab[i]->kind == SLAB_SYSTEM)
-                        room += pool->slab[i]->live_free / MAP_COPIES;
-        return room < 4;
+        return pool->system_room < 4 * MAP_COPIES;
 }
 
 static int co_make(struct pool *pool, enum slab_kind kind)

@@ -134,6 +134,7 @@ static int triple_take(struct pool *pool, struct slab_extent *extent)
                         extent->leg[k] =
                             (struct leg){slab->leg[k].member, slab->leg[k].offset + shift};
                 slab->live_free -= MAP_COPIES;
+                pool->system_room -= MAP_COPIES;
                 slab->dirty = true;
                 return 0;
         }
@@ -182,6 +183,8 @@ static int slab_array_put(struct pool *pool, uint32_t index, struct slab *slab)
         slab->index = index;
         pool->slab[index] = slab;
         pool->n_slabs++;
+        if (slab->kind == SLAB_SYSTEM)
+                pool->system_room += slab->live_free;
         return 0;
 }
 
@@ -212,6 +215,8 @@ int slab_enter(struct pool *pool, struct slab *slab, bool quiet)
         r = table_reserve(pool, slab->index);
         if (r < 0) {
                 pool->n_slabs--;
+                if (slab->kind == SLAB_SYSTEM)
+                        pool->system_room -= slab->live_free;
                 goto fail;
         }
         if (slab->kind == SLAB_METADATA) {

@@ -202,8 +202,7 @@ int space_take_metadata(struct pool *pool, uint64_t *ret_address)
         slab_take(pool, slab, 1, ret_address);
         bit_set(slab->live, block_in_slab(pool, *ret_address));
         count_live(pool, slab, 1);
-        if (metadata_available(pool) < (int64_t)metadata_reserve(pool) * 2)
-                maker_kick(pool);
+        maker_kick(pool);
         return 0;
 }
 

@@ -309,8 +309,12 @@ static void look(struct loop_task *task)
 {
         struct after *a = container_of(task, struct after, task);
 
+        /* The first answers are seen with all the others. */
         a->n_seen = *a->n_done;
-        loop_stop(a->loop);
+        if (a->n_seen)
+                loop_stop(a->loop);
+        else
+                loop_post(a->loop, task);
 }
 
 static void test_requests_in_memory_are_answered_together_by_the_loop(void **state)
@@ -338,6 +342,45 @@ static void test_requests_in_memory_are_answered_together_by_the_loop(void **sta
         loop_run(f->loop);
         assert_int_equal(after.n_seen, N);
         member_close(m);
+        free(data);
+}
+
+/* ---- writes that become one ---- */
+
+/* Pages of a volume in the order in which they are written: neighbours, a gap, a step back,
+ * neighbours. */
+static void test_adjacent_writes_of_one_round_all_arrive(void **state)
+{
+        static const unsigned place[] = {4, 5, 6, 9, 2, 3, 20, 21, 22, 23, 24, 7};
+        enum { N = sizeof(place) / sizeof(place[0]) };
+        struct fixture *f = *state;
+        struct member *m = make_disk(f, DISK_BYTES);
+        struct many many[N];
+        char *data = page_alloc(N * PAGE), *read = page_alloc(PAGE);
+        unsigned n_done = 0;
+        struct after after = {.task.run = look, .loop = f->loop, .n_done = &n_done};
+
+        for (unsigned i = 0; i < N; i++) {
+                memset(data + i * PAGE, 'a' + (int)i, PAGE);
+                many[i] = (struct many){.n_done = &n_done, .iov = {data + i * PAGE, PAGE}};
+                many[i].io = (struct member_io){.op = MEMBER_WRITE,
+                                                .offset = place[i] * PAGE,
+                                                .length = PAGE,
+                                                .iov = &many[i].iov,
+                                                .n_iov = 1,
+                                                .done = many_done};
+                member_submit(m, &many[i].io);
+        }
+        while (n_done < N) {
+                loop_post(f->loop, &after.task);
+                loop_run(f->loop);
+        }
+        for (unsigned i = 0; i < N; i++) {
+                assert_int_equal(do_io(f, m, MEMBER_READ, read, PAGE, place[i] * PAGE), 0);
+                assert_memory_equal(read, data + i * PAGE, PAGE);
+        }
+        member_close(m);
+        free(read);
         free(data);
 }
 
@@ -558,6 +601,7 @@ static int run_group(const char *name)
             BOTH(test_any_number_of_sectors_in_memory_makes_one_request),
             BOTH(test_discard_gives_space_back_and_keeps_the_size),
             BOTH(test_member_without_discard_answers_that_all_is_well),
+            BOTH(test_adjacent_writes_of_one_round_all_arrive),
             BOTH(test_file_truncated_in_use_is_an_io_error_and_logged_once),
             BOTH(test_second_opener_in_one_process_is_refused),
             BOTH(test_member_in_use_names_the_process_that_has_it),

@@ -1,10 +1,14 @@
 /* test_nbd_handshake.c - negotiation, at wire level: what is offered, what is refused, what is
  * bounded. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "tests/protocol/fixture.h"
@@ -560,6 +564,29 @@ static void tcp_works_too(void **state)
         wire_close(w);
 }
 
+static void replies_over_tcp_do_not_wait_for_more(void **state)
+{
+        struct wire *w = wire_connect_tcp(fixture_port(*state));
+        struct sockaddr_in ours, peer;
+        socklen_t length = sizeof(ours);
+        int found = -1;
+
+        wire_greet(w, NEWSTYLE);
+        assert_return_code(getsockname(w->fd, (struct sockaddr *)&ours, &length), errno);
+        for (int fd = 0; fd < 1024; fd++) { /* the server's end is in this process */
+                length = sizeof(peer);
+                if (getpeername(fd, (struct sockaddr *)&peer, &length) == 0 &&
+                    length == sizeof(peer) && memcmp(&peer, &ours, sizeof(peer)) == 0)
+                        found = fd;
+        }
+        assert_int_not_equal(found, -1);
+        int no_delay = 0;
+        length = sizeof(no_delay);
+        assert_return_code(getsockopt(found, IPPROTO_TCP, TCP_NODELAY, &no_delay, &length), errno);
+        assert_int_equal(no_delay, 1);
+        wire_close(w);
+}
+
 static void each_info(const struct nbd_client_info *info, void *arg)
 {
         *(struct nbd_client_info *)arg = *info;
@@ -641,6 +668,7 @@ int main(void)
             cmocka_unit_test(those_who_negotiate_are_few_at_a_time_and_others_wait_their_turn),
             cmocka_unit_test(connections_over_the_limit_are_closed),
             TEST(tcp_works_too),
+            TEST(replies_over_tcp_do_not_wait_for_more),
             TEST(clients_are_shown_with_peer_export_and_counters),
         };
         return cmocka_run_group_tests_name("nbd handshake", tests, NULL, NULL);

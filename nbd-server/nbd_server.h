@@ -1,9 +1,10 @@
-/* nbd_server.h - volumes over NBD: fixed newstyle, as doc/proto.md of NetworkBlockDevice/nbd states it.
+/* nbd_server.h - volumes over NBD: fixed newstyle, as doc/proto.md of NetworkBlockDevice/nbd states
+ * it.
  *
  * Threads    a server and its connections live on one loop, that of the pools it exports.
- * Errors     0 or -errno with a sentence. What a peer sends is never an error of the server: it is answered,
- *            or the connection is dropped and the reason logged.
- * Ownership  the embedding program says what names mean (struct nbd_exports) and owns the pools.
+ * Errors     0 or -errno with a sentence. What a peer sends is never an error of the server: it is
+ * answered, or the connection is dropped and the reason logged. Ownership  the embedding program
+ * says what names mean (struct nbd_exports) and owns the pools.
  */
 #pragma once
 #include <stdbool.h>
@@ -26,33 +27,37 @@ struct nbd_export {
 
 struct nbd_exports {
         /* Resolve an export's name and open it. -ENOENT unknown; -EPERM not for this client. */
-        int (*co_open)(void *arg, const char *name, struct nbd_client *client, struct nbd_export *ret_export,
-                       struct error *err);
+        int (*co_open)(void *arg, const char *name, struct nbd_client *client,
+                       struct nbd_export *ret_export, struct error *err);
         void (*co_close)(void *arg, struct nbd_export *export);
         /* Every export for NBD_OPT_LIST; a non-zero answer of each() ends the walk. */
-        int (*co_list)(void *arg, int (*each)(const char *name, const char *description, void *each_arg),
+        int (*co_list)(void *arg,
+                       int (*each)(const char *name, const char *description, void *each_arg),
                        void *each_arg, struct error *err);
         void *arg;
 };
 
 /* Zero means the default in brackets. */
 struct nbd_server_options {
-        unsigned max_connections;       /* [1024] */
-        unsigned max_handshakes;        /* connections still negotiating [64] */
-        unsigned handshake_timeout_ms;  /* for the whole negotiation [10,000] */
-        unsigned max_requests;          /* in flight a connection [128] */
-        uint64_t max_bytes;             /* in flight a connection [64 MiB] */
-        uint64_t max_total_bytes;       /* in flight on all of them [512 MiB] */
+        unsigned max_connections;      /* [1024] */
+        unsigned max_handshakes;       /* connections still negotiating [64] */
+        unsigned handshake_timeout_ms; /* for the whole negotiation [10,000] */
+        unsigned max_requests;         /* in flight a connection [128] */
+        uint64_t max_bytes;            /* in flight a connection [64 MiB] */
+        uint64_t max_total_bytes;      /* in flight on all of them [512 MiB] */
 };
 
-int nbd_server_new(struct loop *loop, const struct nbd_server_options *options, const struct nbd_exports *exports,
-                   struct nbd_server **ret_server, struct error *err);
+int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
+                   const struct nbd_exports *exports, struct nbd_server **ret_server,
+                   struct error *err);
 
-/* Accept on a listening stream socket; the server owns the descriptor from now on, also on failure. */
+/* Accept on a listening stream socket; the server owns the descriptor from now on, also on failure.
+ */
 int nbd_server_listen(struct nbd_server *server, int fd, struct error *err);
 
-/* Stop accepting, let each connection finish what it has in flight, answer what comes with ESHUTDOWN, close;
- * connections that have not ended after @timeout_ms are cut off. Nothing of the server runs afterwards. */
+/* Stop accepting, let each connection finish what it has in flight, answer what comes with
+ * ESHUTDOWN, close; connections that have not ended after @timeout_ms are cut off. Nothing of the
+ * server runs afterwards. */
 void co_nbd_server_stop(struct nbd_server *server, unsigned timeout_ms);
 void nbd_server_free(struct nbd_server *server); /* after stop; NULL is fine */
 
@@ -65,7 +70,8 @@ struct nbd_client_info {
         bool readonly;
         uint64_t reads, writes, flushes, read_bytes, write_bytes;
 };
-void nbd_server_each_client(struct nbd_server *server, void (*each)(const struct nbd_client_info *info, void *arg),
-                            void *arg);
-/* Cut off every client of the export whose canonical name is @export_name, and wait until they are gone. */
+void nbd_server_each_client(struct nbd_server *server,
+                            void (*each)(const struct nbd_client_info *info, void *arg), void *arg);
+/* Cut off every client of the export whose canonical name is @export_name, and wait until they are
+ * gone. */
 void co_nbd_server_disconnect(struct nbd_server *server, const char *export_name);

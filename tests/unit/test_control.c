@@ -1,0 +1,385 @@
+/* test_control.c - the control socket, with no pool behind it: what clients may send and do to it.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "common/coroutine.h"
+#include "server/control.h"
+
+struct fixture {
+        struct loop *loop;
+        struct host host;
+        struct control *control;
+        char folder[32], path[64];
+        void (*co_test)(struct fixture *f);
+};
+
+static int setup(void **state)
+{
+        struct fixture *f = calloc(1, sizeof(*f));
+
+        *state = f;
+        strcpy(f->folder, "/tmp/tarn-ctl-XXXXXX");
+        if (!mkdtemp(f->folder))
+                return -1;
+        snprintf(f->path, sizeof(f->path), "%s/s", f->folder);
+        return loop_new(LOOP_BACKEND_AUTO, &f->loop, NULL);
+}
+
+static int teardown(void **state)
+{
+        struct fixture *f = *state;
+
+        loop_free(f->loop);
+        unlink(f->path);
+        rmdir(f->folder);
+        free(f);
+        return 0;
+}
+
+static void entry(void *arg)
+{
+        struct fixture *f = arg;
+        int fd;
+
+        host_init(&f->host, f->loop);
+        assert_int_equal(socket_listen_unix(f->path, (gid_t)-1, &fd, NULL), 0);
+        assert_int_equal(control_new(&f->host, fd, &f->control, NULL), 0);
+        f->co_test(f);
+        co_control_stop(f->control);
+        control_free(f->control);
+}
+
+static void run(void **state, void (*co_test)(struct fixture *f))
+{
+        struct fixture *f = *state;
+
+        f->co_test = co_test;
+        assert_int_equal(co_run(f->loop, entry, f), 0);
+}
+
+static int dial(struct fixture *f)
+{
+        int fd;
+
+        assert_int_equal(socket_connect_unix(f->path, &fd), 0);
+        return fd;
+}
+
+static int co_send_text(int fd, const char *text, size_t length)
+{
+        while (length > 0) {
+                struct iovec iov = {(void *)text, length};
+                struct loop_io io = {.op = LOOP_SENDMSG, .fd = fd, .iov = &iov, .n_iov = 1};
+                int n = co_io(&io);
+
+                if (n <= 0)
+                        return n;
+                text += n;
+                length -= (size_t)n;
+        }
+        return 1;
+}
+
+/* A line without its end; NULL at the end of the stream. */
+static char *co_read_line(int fd)
+{
+        static char line[4096];
+        size_t n = 0;
+
+        while (n < sizeof(line) - 1) {
+                struct iovec iov = {line + n, 1};
+                struct loop_io io = {.op = LOOP_RECV, .fd = fd, .iov = &iov, .n_iov = 1};
+
+                if (co_io(&io) <= 0)
+                        return NULL;
+                if (line[n] == '\n')
+                        break;
+                n++;
+        }
+        line[n] = '\0';
+        return line;
+}
+
+static void co_expect(int fd, const char *request, const char *code)
+{
+        char *line;
+        json_t *reply;
+        struct error e = ERROR_INIT;
+
+        assert_int_equal(co_send_text(fd, request, strlen(request)), 1);
+        line = co_read_line(fd);
+        assert_non_null(line);
+        reply = json_loads(line, 0, NULL);
+        assert_non_null(reply);
+        assert_true(control_error_parse(reply, &e) < 0);
+        assert_string_equal(strerrorname_np(-e.code), code);
+        assert_true(e.message[0] != '\0');
+        json_decref(reply);
+}
+
+static void co_rubbish(struct fixture *f)
+{
+        int fd = dial(f);
+
+        co_expect(fd, "rubbish\n", "EINVAL");
+        co_expect(fd, "\n", "EINVAL");
+        co_expect(fd, "[]\n", "EINVAL");
+        co_expect(fd, "{\"a\":1,\"a\":2}\n", "EINVAL");
+        co_expect(fd, "{}\n", "EINVAL");
+        co_expect(fd, "{\"command\":5,\"pool\":\"x\"}\n", "EINVAL");
+        co_expect(fd, "{\"command\":\"x\",\"pool\":\"x\"}\n", "EOPNOTSUPP");
+        co_expect(fd, "{\"command\":\"volume-list\",\"pool\":\"x\"}\n", "ENOENT");
+        close(fd);
+}
+
+static void rubbish_is_answered_with_an_error(void **state)
+{
+        run(state, co_rubbish);
+}
+
+/* A parser that recurses would run off the coroutine's stack. */
+static void co_deep(struct fixture *f)
+{
+        static char text[20001];
+        int fd = dial(f);
+
+        memset(text, '[', 20000);
+        text[19999] = '\n';
+        co_expect(fd, text, "EINVAL");
+        for (size_t i = 0; i + 5 < 19999; i += 5)
+                memcpy(text + i, "{\"a\":", 5);
+        co_expect(fd, text, "EINVAL");
+        close(fd);
+}
+
+static void deep_nesting_is_refused(void **state)
+{
+        run(state, co_deep);
+}
+
+static void co_pieces(struct fixture *f)
+{
+        static const char request[] = "{\"command\":\"volume-list\",\"pool\":\"x\"}\n";
+        int fd = dial(f);
+
+        for (size_t i = 0; i + 2 < sizeof(request); i++) {
+                assert_int_equal(co_send_text(fd, request + i, 1), 1);
+                co_yield_loop();
+        }
+        co_expect(fd, "\n", "ENOENT");
+        close(fd);
+}
+
+static void a_request_may_come_in_pieces(void **state)
+{
+        run(state, co_pieces);
+}
+
+static void co_long_line(struct fixture *f)
+{
+        char *much = malloc(CONTROL_LINE_MAX + 4096);
+        int fd = dial(f);
+        char *line;
+
+        memset(much, 'x', CONTROL_LINE_MAX + 4096);
+        co_send_text(fd, much, CONTROL_LINE_MAX + 4096); /* may be cut off before its end */
+        line = co_read_line(fd);
+        /* A connection closed with bytes unread may lose the reply; it is closed in any case. */
+        assert_true(!line || strstr(line, "E2BIG"));
+        if (line)
+                assert_null(co_read_line(fd));
+        close(fd);
+        free(much);
+}
+
+static void a_line_without_end_is_cut_off(void **state)
+{
+        run(state, co_long_line);
+}
+
+static void co_crowd(struct fixture *f)
+{
+        int fds[CONTROL_CLIENTS_MAX + 1];
+        char *line;
+
+        for (unsigned i = 0; i <= CONTROL_CLIENTS_MAX; i++)
+                fds[i] = dial(f);
+        line = co_read_line(fds[CONTROL_CLIENTS_MAX]);
+        assert_non_null(line);
+        assert_non_null(strstr(line, "EMFILE"));
+        co_expect(fds[0], "{}\n", "EINVAL");
+        co_expect(fds[CONTROL_CLIENTS_MAX - 1], "{}\n", "EINVAL");
+        for (unsigned i = 0; i <= CONTROL_CLIENTS_MAX; i++)
+                close(fds[i]);
+}
+
+static void one_client_too_many_is_told_and_the_rest_served(void **state)
+{
+        run(state, co_crowd);
+}
+
+static unsigned count_fds(void)
+{
+        DIR *dir = opendir("/proc/self/fd");
+        unsigned n = 0;
+
+        assert_non_null(dir);
+        while (readdir(dir))
+                n++;
+        closedir(dir);
+        return n;
+}
+
+static void pass_fds(int fd, const char *text, size_t n_fds)
+{
+        union {
+                char buffer[CMSG_SPACE(COMMAND_FDS_MAX * sizeof(int))];
+                struct cmsghdr align;
+        } control = {0};
+        struct iovec iov = {(void *)text, strlen(text)};
+        struct msghdr msg = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = control.buffer,
+                             .msg_controllen = CMSG_SPACE(n_fds * sizeof(int))};
+        struct cmsghdr *h = CMSG_FIRSTHDR(&msg);
+
+        h->cmsg_level = SOL_SOCKET;
+        h->cmsg_type = SCM_RIGHTS;
+        h->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+        memset(CMSG_DATA(h), 0, n_fds * sizeof(int)); /* descriptor 0, many times */
+        assert_int_equal(sendmsg(fd, &msg, MSG_NOSIGNAL), (ssize_t)strlen(text));
+}
+
+static void co_fds(struct fixture *f)
+{
+        int fd = dial(f);
+        unsigned before;
+
+        co_expect(fd, "{}\n", "EINVAL");
+        before = count_fds();
+        for (int i = 0; i < 20; i++) {
+                pass_fds(fd, "{}", COMMAND_FDS_MAX);
+                pass_fds(fd, " ", COMMAND_FDS_MAX); /* more than a command may have */
+                co_expect(fd, "\n", "EINVAL");
+        }
+        assert_int_equal(count_fds(), before);
+        pass_fds(fd, "{", COMMAND_FDS_MAX); /* and gone in the middle of a line */
+        close(fd);
+        fd = dial(f);
+        co_expect(fd, "{}\n", "EINVAL");
+        assert_int_equal(count_fds(), before);
+        close(fd);
+}
+
+static void descriptors_that_are_passed_do_not_stay(void **state)
+{
+        run(state, co_fds);
+}
+
+static void co_leave_open(struct fixture *f)
+{
+        int idle = dial(f), half = dial(f);
+
+        assert_int_equal(co_send_text(half, "{\"comm", 6), 1);
+        co_expect(idle, "{}\n", "EINVAL");
+        /* The fixture stops the server now, which must not wait for these two. */
+}
+
+static void stopping_does_not_wait_for_idle_clients(void **state)
+{
+        run(state, co_leave_open);
+}
+
+static void a_socket_is_the_users_alone_and_replaces_a_stale_one(void **state)
+{
+        struct fixture *f = *state;
+        struct error e = ERROR_INIT;
+        struct stat st;
+        int fd, other = -1;
+
+        assert_int_equal(socket_listen_unix(f->path, (gid_t)-1, &fd, &e), 0);
+        assert_int_equal(lstat(f->path, &st), 0);
+        assert_true(S_ISSOCK(st.st_mode));
+        assert_int_equal(st.st_mode & 0777, 0600);
+        assert_int_equal(socket_listen_unix(f->path, (gid_t)-1, &other, &e), -EADDRINUSE);
+        close(fd); /* as a kill would: the name stays */
+        assert_int_equal(socket_listen_unix(f->path, getgid(), &fd, &e), 0);
+        assert_int_equal(lstat(f->path, &st), 0);
+        assert_int_equal(st.st_mode & 0777, 0660);
+        close(fd);
+        unlink(f->path);
+        fd = open(f->path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+        close(fd);
+        assert_int_equal(socket_listen_unix(f->path, (gid_t)-1, &other, &e), -EEXIST);
+}
+
+static void tcp_addresses_are_read_strictly(void **state)
+{
+        static const char *const bad[] = {"",           "1",         "127.0.0.1",
+                                          "127.0.0.1:", "::1:10809", "127.0.0.1:notaport"};
+        struct error e = ERROR_INIT;
+        bool exposed;
+        int fd;
+
+        for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+                assert_int_equal(socket_listen_tcp(bad[i], &fd, &exposed, &e), -EINVAL);
+        assert_int_equal(socket_listen_tcp("127.0.0.1:0", &fd, &exposed, &e), 0);
+        assert_false(exposed);
+        close(fd);
+        assert_int_equal(socket_listen_tcp("0.0.0.0:0", &fd, &exposed, &e), 0);
+        assert_true(exposed);
+        close(fd);
+}
+
+static void errors_cross_the_socket_unchanged(void **state)
+{
+        struct error e = ERROR_INIT, back = ERROR_INIT;
+        json_t *reply;
+
+        error_set(&e, -EBUSY, "'%s' is in use", "tank/web");
+        error_hint(&e, "wait");
+        reply = control_error_json(&e);
+        assert_int_equal(control_error_parse(reply, &back), -EBUSY);
+        assert_string_equal(back.message, e.message);
+        assert_string_equal(back.hint, "wait");
+        json_decref(reply);
+        /* A sentence that quotes what is not UTF-8 still is an error. */
+        error_set(&e, -ENOENT, "'%s'", "\xff\xfe");
+        reply = control_error_json(&e);
+        assert_int_equal(control_error_parse(reply, &back), -ENOENT);
+        json_decref(reply);
+        reply = json_loads("{\"error\":{}}", 0, NULL);
+        assert_int_equal(control_error_parse(reply, &back), -EIO);
+        json_decref(reply);
+}
+
+#define control_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+            control_test(rubbish_is_answered_with_an_error),
+            control_test(deep_nesting_is_refused),
+            control_test(a_request_may_come_in_pieces),
+            control_test(a_line_without_end_is_cut_off),
+            control_test(one_client_too_many_is_told_and_the_rest_served),
+            control_test(descriptors_that_are_passed_do_not_stay),
+            control_test(stopping_does_not_wait_for_idle_clients),
+            control_test(a_socket_is_the_users_alone_and_replaces_a_stale_one),
+            cmocka_unit_test(tcp_addresses_are_read_strictly),
+            cmocka_unit_test(errors_cross_the_socket_unchanged),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,258 @@
+/* test_raw.c - image files: recognised by content; raw ones read and written with their holes. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "common/coroutine.h"
+#include "formats/image.h"
+
+#define KIB 1024u
+#define MIB (1024u * KIB)
+
+struct fixture {
+        struct loop *loop;
+        int fd;
+        void (*co_test)(struct fixture *f);
+};
+
+static int setup(void **state)
+{
+        struct fixture *f = calloc(1, sizeof(*f));
+        char path[] = "/tmp/tarn-raw-XXXXXX";
+
+        *state = f;
+        f->fd = mkstemp(path);
+        return f->fd < 0 || unlink(path) < 0 || loop_new(LOOP_BACKEND_AUTO, &f->loop, NULL) < 0;
+}
+
+static int teardown(void **state)
+{
+        struct fixture *f = *state;
+
+        loop_free(f->loop);
+        close(f->fd);
+        free(f);
+        return 0;
+}
+
+static void entry(void *arg)
+{
+        struct fixture *f = arg;
+
+        f->co_test(f);
+}
+
+static void run(struct fixture *f, void (*co_test)(struct fixture *f))
+{
+        f->co_test = co_test;
+        assert_int_equal(co_run(f->loop, entry, f), 0);
+}
+
+static void put(struct fixture *f, const char *bytes, size_t n, off_t at)
+{
+        assert_int_equal(pwrite(f->fd, bytes, n, at), (ssize_t)n);
+}
+
+static void co_expect_format(struct fixture *f, const char *name)
+{
+        const struct image_driver *driver = NULL;
+        bool guessed = false;
+
+        assert_int_equal(co_image_probe(f->fd, "x", &driver, &guessed, NULL), 0);
+        assert_string_equal(driver->name, name);
+        assert_int_equal(guessed, strcmp(name, "raw") == 0);
+}
+
+static void co_probe_each(struct fixture *f)
+{
+        static const struct {
+                const char *name;
+                const char *magic;
+                size_t n;
+                off_t at;
+        } known[] = {
+            {"qcow2", "QFI\xfb", 4, 0},
+            {"vmdk", "KDMV", 4, 0},
+            {"vmdk", "COWD", 4, 0},
+            {"vmdk", "# Disk DescriptorFile", 21, 0},
+            {"vdi", "\x7f\x10\xda\xbe", 4, 64},
+            {"vhdx", "vhdxfile", 8, 0},
+            {"vhd", "conectix", 8, 0},
+            {"vhd", "conectix", 8, 8192 - 512},
+            {"compressed", "\x1f\x8b\x08", 3, 0},
+        };
+
+        for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+                struct image *image = NULL;
+                struct error e = ERROR_INIT;
+
+                assert_int_equal(ftruncate(f->fd, 0), 0);
+                assert_int_equal(ftruncate(f->fd, 8192), 0);
+                co_expect_format(f, "raw");
+                put(f, known[i].magic, known[i].n, known[i].at);
+                co_expect_format(f, known[i].name);
+                assert_int_equal(co_image_open(f->fd, "disk.x", NULL, &image, &e), -ENOTSUP);
+                assert_null(image);
+                assert_non_null(strstr(e.message, "disk.x"));
+        }
+}
+
+static void formats_are_recognised_and_never_taken_for_raw(void **state)
+{
+        run(*state, co_probe_each);
+}
+
+static void co_probe_short(struct fixture *f)
+{
+        for (off_t size = 0; size < 600; size += 7) {
+                assert_int_equal(ftruncate(f->fd, size), 0);
+                co_expect_format(f, "raw");
+        }
+}
+
+static void files_shorter_than_any_header_are_raw(void **state)
+{
+        run(*state, co_probe_short);
+}
+
+static void co_walk_extents(struct fixture *f)
+{
+        struct image *image;
+        uint64_t offset = 0, data = 0;
+
+        assert_int_equal(ftruncate(f->fd, 8 * MIB + 5), 0);
+        put(f, "data", 4, 2 * MIB);
+        put(f, "end", 3, 8 * MIB + 2);
+        assert_int_equal(co_image_open(f->fd, "x", NULL, &image, NULL), 0);
+        assert_true(image->guessed);
+        assert_int_equal(image->virtual_bytes, 8 * MIB + 5);
+        while (offset < image->virtual_bytes) {
+                struct image_extent extent;
+
+                assert_int_equal(image->driver->co_extent(image, offset, &extent, NULL), 0);
+                assert_true(extent.length > 0);
+                assert_true(extent.length <= image->virtual_bytes - offset);
+                if (!extent.zero)
+                        data += extent.length;
+                if (offset <= 2 * MIB && 2 * MIB < offset + extent.length)
+                        assert_false(extent.zero);
+                if (offset <= 8 * MIB + 2 && 8 * MIB + 2 < offset + extent.length)
+                        assert_false(extent.zero);
+                offset += extent.length;
+        }
+        assert_int_equal(offset, image->virtual_bytes);
+        /* Where the file system knows holes, they are seen. */
+        if (!image->no_seek_data)
+                assert_true(data < 4 * MIB);
+        image_close(image);
+}
+
+static void extents_cover_the_image_and_tell_holes(void **state)
+{
+        run(*state, co_walk_extents);
+}
+
+static void co_cut_short(struct fixture *f)
+{
+        struct image *image;
+        struct error e = ERROR_INIT;
+        char buffer[4096];
+
+        assert_int_equal(ftruncate(f->fd, 8192), 0);
+        assert_int_equal(co_image_open(f->fd, "cut", NULL, &image, NULL), 0);
+        assert_int_equal(ftruncate(f->fd, 6000), 0);
+        assert_int_equal(image->driver->co_read(image, buffer, 4096, 4096, &e), -EIO);
+        assert_non_null(strstr(e.message, "'cut'"));
+        image_close(image);
+}
+
+static void a_file_that_is_cut_while_it_is_read_is_an_error(void **state)
+{
+        run(*state, co_cut_short);
+}
+
+static void co_write_image(struct fixture *f)
+{
+        struct image *image;
+        struct stat st;
+        char buffer[16];
+
+        put(f, "what was here before", 20, 0);
+        assert_int_equal(co_image_create(f->fd, "x", "raw", 16 * MIB, &image, NULL), 0);
+        assert_int_equal(image->driver->co_write(image, "hello", 5, MIB, NULL), 0);
+        assert_int_equal(image->driver->co_zero(image, 2 * MIB, MIB, NULL), 0);
+        assert_int_equal(image->driver->co_finish(image, NULL), 0);
+        image_close(image);
+        assert_int_equal(fstat(f->fd, &st), 0);
+        assert_int_equal(st.st_size, 16 * MIB);
+        assert_true(st.st_blocks * 512 < 2 * MIB);
+        assert_int_equal(pread(f->fd, buffer, 5, 0), 5);
+        assert_memory_equal(buffer, "\0\0\0\0\0", 5);
+        assert_int_equal(pread(f->fd, buffer, 5, MIB), 5);
+        assert_memory_equal(buffer, "hello", 5);
+}
+
+static void an_image_is_written_sparse_over_what_was_there(void **state)
+{
+        run(*state, co_write_image);
+}
+
+static void co_open_others(struct fixture *f)
+{
+        struct image *image = NULL;
+        struct error e = ERROR_INIT;
+        int fds[2];
+
+        assert_int_equal(pipe(fds), 0);
+        assert_int_equal(co_image_open(fds[0], "pipe", NULL, &image, &e), -EINVAL);
+        close(fds[0]);
+        close(fds[1]);
+        assert_int_equal(co_image_open(-1, "closed", NULL, &image, &e), -EBADF);
+        assert_int_equal(co_image_open(f->fd, "x", "tar", &image, &e), -EINVAL);
+        assert_int_equal(co_image_create(f->fd, "x", "qcow2", MIB, &image, &e), -ENOTSUP);
+        assert_null(image);
+}
+
+static void what_is_no_file_is_refused(void **state)
+{
+        run(*state, co_open_others);
+}
+
+static void zeroes_are_told_from_data_at_every_place(void **state)
+{
+        uint8_t data[100] = {0};
+
+        for (size_t n = 0; n <= sizeof(data); n++)
+                assert_true(image_is_zero(data, n));
+        for (size_t at = 0; at < sizeof(data); at++) {
+                data[at] = 1;
+                assert_false(image_is_zero(data, sizeof(data)));
+                assert_false(image_is_zero(data, at + 1));
+                assert_true(image_is_zero(data, at));
+                data[at] = 0;
+        }
+}
+
+#define raw_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+            raw_test(formats_are_recognised_and_never_taken_for_raw),
+            raw_test(files_shorter_than_any_header_are_raw),
+            raw_test(extents_cover_the_image_and_tell_holes),
+            raw_test(a_file_that_is_cut_while_it_is_read_is_an_error),
+            raw_test(an_image_is_written_sparse_over_what_was_there),
+            raw_test(what_is_no_file_is_refused),
+            cmocka_unit_test(zeroes_are_told_from_data_at_every_place),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

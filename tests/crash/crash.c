@@ -22,6 +22,7 @@ static const char usage[] =
     "  --alphabet TEXT  their operations (default: all up to length 2, the main ones beyond)\n"
     "  --ops N          operations of a random run (default 40)\n"
     "  --seed N         of the first random run (default 1)\n"
+    "  --roomy          random runs with room on the disks only\n"
     "  --members N[-M]  disks of the pool (default 1-2 exhaustive, 1-3 random)\n"
     "  --jobs N         processes (default 2)\n"
     "  --plan NAME      explore that one run\n"
@@ -249,6 +250,9 @@ static bool parse_option(int c, const char *text, struct options *options)
         case 'w':
                 options->show = true;
                 return true;
+        case 'R':
+                s->roomy = true;
+                return true;
         case 'f':
                 options->as_found = true;
                 return true;
@@ -292,7 +296,7 @@ int main(int argc, char **argv)
             {"alphabet", 1, NULL, 'a'}, {"ops", 1, NULL, 'o'},     {"seed", 1, NULL, 'S'},
             {"members", 1, NULL, 'M'},  {"jobs", 1, NULL, 'j'},    {"plan", 1, NULL, 'p'},
             {"replay", 1, NULL, 'r'},   {"kept", 1, NULL, 'k'},    {"show", 0, NULL, 'w'},
-            {"as-found", 0, NULL, 'f'}, {NULL, 0, NULL, 0},
+            {"as-found", 0, NULL, 'f'}, {"roomy", 0, NULL, 'R'},   {NULL, 0, NULL, 0},
         };
         static struct options options = {
             .settings = {.seed = 1,

@@ -10,7 +10,8 @@
 
 #define NESTED_ONE_IN 12u /* of the states, in whose recovery the power is cut too */
 #define NESTED_STATES 6u  /* so often */
-#define QUOTA_MIN     4u  /* states of a moment that is looked at */
+#define PROBE_ONE_IN  6u
+#define QUOTA_MIN     4u /* states of a moment that is looked at */
 
 /* A choice for each operation pending at a moment, disk after disk. */
 struct choices {
@@ -25,6 +26,7 @@ struct explorer {
         struct hash_set *states;    /* contents of disks */
         struct hash_set *recovered; /* the same, and how much was promised */
         uint64_t n_states;
+        uint64_t probe; /* of the state, by its content */
         bool stop;
 };
 
@@ -118,6 +120,7 @@ static bool try_state(struct explorer *x, const struct point *point,
             .n_images = point->n_disks,
             .expected = expected,
             .points = points,
+            .probe = x->probe,
         };
 
         x->q->figures->recoveries++;
@@ -188,6 +191,7 @@ static void cut_recovery(struct explorer *x, const struct point *first, const st
                                 x->q->figures->states++;
                         }
                         x->q->figures->nested++;
+                        x->probe = 0;
                         try_state(x, point, images, point->after_open ? observed : NULL, NULL,
                                   &again);
                 }
@@ -196,6 +200,16 @@ static void cut_recovery(struct explorer *x, const struct point *first, const st
         }
         if (!x->stop)
                 x->q->violation->id[id_length] = '\0';
+}
+
+/* One state in PROBE_ONE_IN is asked questions, which its name decides: a replay asks the same. */
+static uint64_t probe_of(const struct explorer *x, size_t point, const struct choices *choices)
+{
+        uint64_t hash = sim_mix(x->q->plan->seed + point);
+
+        for (unsigned i = 0; i < choices->n; i++)
+                hash = sim_mix(hash + choices->choice[i]);
+        return hash % PROBE_ONE_IN == 0 ? hash : 0;
 }
 
 static void explore_state(struct explorer *x, size_t index, const struct choices *choices)
@@ -216,6 +230,7 @@ static void explore_state(struct explorer *x, size_t index, const struct choices
                         x->q->figures->states++;
                 }
                 nested = sim_random_chance(&x->random, NESTED_ONE_IN);
+                x->probe = probe_of(x, index, choices);
                 if (try_state(x, point, images, NULL, nested ? &points : NULL, &observed) && nested)
                         cut_recovery(x, point, &points, &observed, id_length);
         }
@@ -359,6 +374,7 @@ int explore_one(const struct exploration *q, const char *id)
         if (r == 0) {
                 const struct point *point = &x.run.points.point[at];
 
+                x.probe = probe_of(&x, at, &choices);
                 make_images(point, &choices, images);
                 try_state(&x, point, images, NULL, &points, &observed);
                 free_images(images, point->n_disks);
@@ -368,6 +384,7 @@ int explore_one(const struct exploration *q, const char *id)
                 if (r == 0) {
                         const struct point *point = &points.point[at];
 
+                        x.probe = 0;
                         make_images(point, &choices, images);
                         try_state(&x, point, images, point->after_open ? &observed : NULL, NULL,
                                   &again);

@@ -119,6 +119,12 @@ static int co_observe_root(struct pool *pool, struct observed_root *root, uint8_
         return r;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+        return strcmp(((const struct observed_root *)a)->name,
+                      ((const struct observed_root *)b)->name);
+}
+
 int co_observe(struct pool *pool, struct observed *ret_observed, char *text, size_t text_size)
 {
         struct observed observed = {.n_roots = 0};
@@ -129,6 +135,8 @@ int co_observe(struct pool *pool, struct observed *ret_observed, char *text, siz
         if (r < 0)
                 snprintf(text, text_size, "cannot list: %s",
                          buffer == NULL ? "no memory" : err.message);
+        if (r == 0 && observed.n_roots > 0)
+                qsort(observed.roots, observed.n_roots, sizeof(*observed.roots), compare_names);
         for (size_t i = 0; r == 0 && i < observed.n_roots; i++)
                 r = co_observe_root(pool, &observed.roots[i], buffer, text, text_size);
         free(buffer);

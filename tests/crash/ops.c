@@ -163,11 +163,12 @@ int plan_make(const char *name, struct plan *ret_plan)
             (kind == 'x' || kind == 'c') && n_members >= 1 && n_members <= 4) {
                 ret_plan->n_members = n_members;
                 r = plan_make_exhaustive(kind, letters, ret_plan);
-        } else if (sscanf(name, "r%u-%u-%llx", &n_members, &n_ops, &seed) == 3 && n_members >= 1 &&
-                   n_members <= 4 && n_ops >= 1 && n_ops <= OPS_MAX - 8) {
+        } else if (sscanf(name, "%c%u-%u-%llx", &kind, &n_members, &n_ops, &seed) == 4 &&
+                   (kind == 'r' || kind == 'w') && n_members >= 1 && n_members <= 4 && n_ops >= 1 &&
+                   n_ops <= OPS_MAX - 8) {
                 ret_plan->n_members = n_members;
                 ret_plan->seed = seed;
-                plan_make_random(ret_plan, n_ops);
+                plan_make_random(ret_plan, n_ops, kind == 'w');
                 r = 0;
         }
         snprintf(ret_plan->name, sizeof(ret_plan->name), "%s", name);

@@ -238,7 +238,7 @@ static enum op_kind pick_kind(struct state *s)
         }
 }
 
-void plan_make_random(struct plan *plan, unsigned n_ops)
+void plan_make_random(struct plan *plan, unsigned n_ops, bool roomy)
 {
         struct state s = {.n_members = plan->n_members};
         static const uint64_t first_sizes[] = {BLOCKS(16), BLOCKS(21) + 512, LARGE_BYTES};
@@ -248,7 +248,7 @@ void plan_make_random(struct plan *plan, unsigned n_ops)
         plan->small_cache = below(&s, 3) == 0;
         plan->manual_checkpoints = below(&s, 4) != 0;
         /* Often a pool that is soon full: a few slabs of 256 KiB behind 2 MiB of labels. */
-        plan->greedy = s.greedy = below(&s, 3) == 0;
+        plan->greedy = s.greedy = below(&s, 3) == 0 && !roomy;
         plan->disk_bytes = plan->greedy ? (UINT64_C(9) << 19) + ((uint64_t)below(&s, 8) << 18)
                                         : UINT64_C(16) << 20;
         for (unsigned v = 0; v < 3; v++) {

@@ -6,6 +6,7 @@
 #include "tests/crash/loops.h"
 #include "tests/crash/members.h"
 #include "tests/crash/observe.h"
+#include "tests/crash/probe.h"
 #include "tests/crash/recover.h"
 #include "tests/sim/sim_random.h"
 
@@ -14,7 +15,7 @@ struct recoverer {
         struct loop *loop;
         struct sim_disk *disks[DISKS_MAX];
         struct pool *pool;
-        bool opened;
+        bool opened, probing;
         struct observed observed;
         const char *stage; /* what is going on, for messages */
         char *text;
@@ -32,8 +33,10 @@ static void recoverer_point(struct recoverer *r)
 
 static void on_event(void *arg, struct sim_disk *disk, const struct sim_event *event)
 {
-        if (!event->completed && event->op != MEMBER_FLUSH)
-                recoverer_point(arg);
+        struct recoverer *r = arg;
+
+        if (!event->completed && event->op != MEMBER_FLUSH && !r->probing)
+                recoverer_point(r);
 }
 
 static void set_reason(struct recoverer *r, const char *reason)
@@ -157,11 +160,32 @@ static int co_second_open(struct recoverer *r)
         return result;
 }
 
+static int co_probe(struct recoverer *r)
+{
+        struct error err = ERROR_INIT;
+        struct sim_random random;
+        char reason[REASON_MAX - 100] = "";
+
+        if (r->q->probe == 0)
+                return 0;
+        r->stage = "at the end";
+        r->probing = true;
+        sim_random_init(&random, r->q->probe);
+        if (co_pool_settle(r->pool, &err) < 0)
+                snprintf(reason, sizeof(reason), "%s", err.message);
+        else if (co_probe_diff(r->pool, &r->observed, &random, reason, sizeof(reason)) == 0 &&
+                 co_probe_delete(r->pool, &r->observed, &random, reason, sizeof(reason)) == 0)
+                return 0;
+        set_reason(r, reason);
+        return -1;
+}
+
 static void co_recoverer(void *arg)
 {
         struct recoverer *r = arg;
 
-        r->well = co_first_open(r) == 0 && co_settle_and_close(r) == 0 && co_second_open(r) == 0;
+        r->well = co_first_open(r) == 0 && co_settle_and_close(r) == 0 && co_second_open(r) == 0 &&
+                  co_probe(r) == 0;
         if (r->pool != NULL)
                 co_pool_abandon(r->pool);
         r->ended = true;

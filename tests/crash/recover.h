@@ -16,6 +16,7 @@ struct recovery {
         /* What an earlier recovery showed to its users: the same must be found. NULL: there was
          * none. */
         const struct observed *expected;
+        uint64_t probe; /* seed of questions to be asked at the end; 0: none */
         /* Keep the moments of this recovery, for crashes in its course; NULL: don't. */
         struct points *points;
 };

@@ -33,8 +33,13 @@ enum defect {
 
 #define ROOTS_MAX    64u
 #define MAGIC        UINT64_C(0x796f74206e726174)
-#define PLACE_BYTES  (UINT64_C(7) << 20)
 #define PLACE_OFFSET 16384u
+
+/* The two places for commits share the first member. */
+static uint64_t place_bytes(const struct member *member)
+{
+        return (member->size_bytes - PLACE_OFFSET) / 2 / POOL_BLOCK * POOL_BLOCK;
+}
 
 struct page {
         unsigned references;
@@ -344,7 +349,7 @@ static int co_commit(struct pool *pool, bool clean)
 
         serialise(pool, &buffer);
         pool->sequence++;
-        place = PLACE_OFFSET + pool->sequence % 2 * PLACE_BYTES;
+        place = PLACE_OFFSET + pool->sequence % 2 * place_bytes(pool->members[0]);
         memset(commit, 0, POOL_BLOCK);
         *commit = (struct commit_disk){
             .magic = MAGIC,
@@ -356,7 +361,7 @@ static int co_commit(struct pool *pool, bool clean)
             .clean = clean,
         };
         commit->crc = crc32c(0, commit, offsetof(struct commit_disk, crc));
-        r = buffer.length > PLACE_BYTES
+        r = buffer.length > place_bytes(pool->members[0])
                 ? -ENOSPC
                 : co_member_write(pool->members[0], buffer.bytes,
                                   (buffer.length + POOL_BLOCK - 1) / POOL_BLOCK * POOL_BLOCK,
@@ -397,12 +402,12 @@ static int co_newest(struct member *member, struct member *body, struct commit_d
 
                 r = co_member_read(member, commit, POOL_BLOCK, POOL_BLOCK * (1 + i));
                 if (r < 0 || commit->magic != MAGIC || commit->sequence <= ret->sequence ||
-                    commit->length > PLACE_BYTES ||
+                    commit->length > place_bytes(body) ||
                     commit->crc != crc32c(0, commit, offsetof(struct commit_disk, crc)))
                         continue;
                 length = (commit->length + POOL_BLOCK - 1) / POOL_BLOCK * POOL_BLOCK;
                 bytes = must(aligned_alloc(POOL_BLOCK, length));
-                r = co_member_read(body, bytes, length, PLACE_OFFSET + i * PLACE_BYTES);
+                r = co_member_read(body, bytes, length, PLACE_OFFSET + i * place_bytes(body));
                 if (r < 0 || (defect() != DEFECT_NO_CRC &&
                               crc32c(0, bytes, commit->length) != commit->crc_body)) {
                         free(bytes);
@@ -874,4 +879,52 @@ int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
                 extents[0] = (struct volume_extent){
                     start + POOL_BLOCK < end ? start + POOL_BLOCK - offset : length, 0};
         return 0;
+}
+
+/* ---- questions ---- */
+
+static const struct page *page_at(const struct root *root, uint64_t block)
+{
+        size_t at = root_position(root, block);
+
+        return at < root->n_entries && root->entries[at].block == block ? root->entries[at].page
+                                                                        : NULL;
+}
+
+/* Everything that either holds, but for pages that both share. */
+int co_pool_diff(struct pool *pool, const char *a, const char *b,
+                 int (*each)(uint64_t offset, uint64_t length, void *arg), void *arg,
+                 struct error *err)
+{
+        const struct root *x = find(pool, a), *y = find(pool, b);
+        uint64_t size = x->size_bytes > y->size_bytes ? x->size_bytes : y->size_bytes, from = 0,
+                 to = 0;
+        size_t i = 0, k = 0;
+
+        while (i < x->n_entries || k < y->n_entries) {
+                uint64_t p = i < x->n_entries ? x->entries[i].block : UINT64_MAX;
+                uint64_t q = k < y->n_entries ? y->entries[k].block : UINT64_MAX,
+                         block = p < q ? p : q;
+
+                i += block == p;
+                k += block == q;
+                if (page_at(x, block) == page_at(y, block) || block * POOL_BLOCK >= size)
+                        continue;
+                if (to > from && to != block * POOL_BLOCK)
+                        each(from, to - from, arg);
+                if (to != block * POOL_BLOCK || to == from)
+                        from = block * POOL_BLOCK;
+                to = (block + 1) * POOL_BLOCK < size ? (block + 1) * POOL_BLOCK : size;
+        }
+        if (to > from)
+                each(from, to - from, arg);
+        return 0;
+}
+
+int co_root_get(struct pool *pool, const char *name,
+                int (*each)(const struct root_info *info, void *arg), void *arg, struct error *err)
+{
+        struct root_info info = {.freed_if_deleted_bytes = 0};
+
+        return each(&info, arg);
 }

@@ -138,7 +138,7 @@ static void work_random(const struct settings *settings, unsigned job, uint64_t 
                         return;
                 if (settings->max_states == 0 || left > RANDOM_STATES)
                         left = RANDOM_STATES;
-                snprintf(name, sizeof(name), "r%u-%u-%llx",
+                snprintf(name, sizeof(name), "%c%u-%u-%llx", settings->roomy ? 'w' : 'r',
                          settings->members_min + (unsigned)(i % n_members), settings->n_ops,
                          (unsigned long long)(settings->seed + i));
                 worker->n_random++;

@@ -11,6 +11,7 @@ struct settings {
         unsigned length;             /* of exhaustive sequences; 0: none */
         const char *alphabet;        /* NULL: ops_alphabet() */
         unsigned exhaustive_percent; /* of max_states */
+        bool roomy;                  /* random plans with room on the disks only */
         unsigned n_ops;              /* of a random plan */
         unsigned members_min, members_max, random_members_max;
         unsigned n_jobs;

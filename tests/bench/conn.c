@@ -25,6 +25,7 @@ struct conn {
 
         struct iovec *out;
         unsigned out_first, out_count;
+        uint64_t queued_bytes, sent_bytes; /* since the connection began */
 
         uint8_t *in;
         size_t in_first, in_end;
@@ -106,6 +107,7 @@ unsigned conn_index(const struct conn *c, const struct request *r)
 
 static void add_out(struct conn *c, const void *base, size_t len)
 {
+        c->queued_bytes += len;
         if (c->out_count > 0) {
                 struct iovec *last = &c->out[c->out_first + c->out_count - 1];
                 if ((uint8_t *)last->iov_base + last->iov_len == base) {
@@ -141,10 +143,12 @@ void conn_queue(struct conn *c, struct request *r)
         add_out(c, header, NBD_REQUEST_BYTES);
         if (r->command == NBD_CMD_WRITE)
                 add_out(c, r->payload, r->length);
+        r->queued_until = c->queued_bytes;
 }
 
 static void advance_out(struct conn *c, size_t sent)
 {
+        c->sent_bytes += sent;
         while (c->out_count > 0) {
                 struct iovec *first = &c->out[c->out_first];
                 if (sent < first->iov_len) {
@@ -222,6 +226,10 @@ static int find_request(struct conn *c, uint64_t cookie, struct request **ret_re
                 return error_set(err, -EPROTO,
                                  "the server answers request %#" PRIx64 ", which is not in flight",
                                  cookie);
+        /* Its memory is still being sent, and could not be used again. */
+        if (c->requests[index].queued_until > c->sent_bytes)
+                return error_set(err, -EPROTO,
+                                 "the server answers a request before it has all of it");
         *ret_request = &c->requests[index];
         return 0;
 }

@@ -24,6 +24,7 @@ struct request {
         uint64_t user[2];    /* the caller's */
         /* conn.c's */
         uint32_t serial, received;
+        uint64_t queued_until; /* position of its end in all that was ever queued to be sent */
         bool in_flight;
 };
 

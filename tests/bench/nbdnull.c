@@ -40,6 +40,9 @@ struct peer {
         uint8_t *in;
         size_t in_first, in_end;
         size_t drop; /* bytes of a write's payload that are still to come */
+        uint8_t write_cookie[8];
+        uint32_t write_error;
+        bool write_waits; /* for the rest of its payload */
         uint8_t headers[BATCH_MAX][NBD_SIMPLE_REPLY_BYTES];
         struct iovec out[2 * BATCH_MAX];
         unsigned n_headers, n_out;
@@ -180,11 +183,24 @@ static int handle(struct peer *p, const uint8_t *request)
         bool known =
             command == NBD_CMD_READ || command == NBD_CMD_WRITE || command == NBD_CMD_FLUSH;
         bool fine = inside && known;
-        if (command == NBD_CMD_WRITE)
+        if (command == NBD_CMD_WRITE && length > 0) {
+                memcpy(p->write_cookie, request + 8, sizeof(p->write_cookie));
+                p->write_error = fine ? 0 : NBD_EINVAL;
+                p->write_waits = true;
                 p->drop = length;
+                return 0;
+        }
         add_answer(p, request + 8, fine ? 0 : NBD_EINVAL,
                    fine && command == NBD_CMD_READ ? length : 0);
         return 0;
+}
+
+static void end_write(struct peer *p)
+{
+        if (!p->write_waits || p->drop > 0)
+                return;
+        p->write_waits = false;
+        add_answer(p, p->write_cookie, p->write_error, 0);
 }
 
 static void drop_payload(struct peer *p)
@@ -195,6 +211,25 @@ static void drop_payload(struct peer *p)
                 n = p->drop;
         p->in_first += n;
         p->drop -= n;
+}
+
+/* All requests that have come whole, and the payloads as far as they have. */
+static int take_requests(struct peer *p)
+{
+        for (;;) {
+                drop_payload(p);
+                end_write(p);
+                int r = p->n_headers == BATCH_MAX ? send_batch(p) : 0;
+                if (r < 0)
+                        return r;
+                if (p->drop > 0 || p->in_end - p->in_first < NBD_REQUEST_BYTES)
+                        return send_batch(p);
+                const uint8_t *request = p->in + p->in_first;
+                p->in_first += NBD_REQUEST_BYTES;
+                r = handle(p, request);
+                if (r < 0)
+                        return r;
+        }
 }
 
 static int serve_batched(struct peer *p)
@@ -208,19 +243,7 @@ static int serve_batched(struct peer *p)
                 if (n <= 0)
                         return n < 0 ? -errno : -ECONNRESET;
                 p->in_end += (size_t)n;
-                for (;;) {
-                        drop_payload(p);
-                        if (p->drop > 0 || p->in_end - p->in_first < NBD_REQUEST_BYTES)
-                                break;
-                        const uint8_t *request = p->in + p->in_first;
-                        p->in_first += NBD_REQUEST_BYTES;
-                        int r = handle(p, request);
-                        if (r == 0 && p->n_headers == BATCH_MAX)
-                                r = send_batch(p);
-                        if (r < 0)
-                                return r;
-                }
-                int r = send_batch(p);
+                int r = take_requests(p);
                 if (r < 0)
                         return r;
         }
@@ -240,6 +263,7 @@ static int serve_unbatched(struct peer *p)
                         r = read_all(p->fd, p->in, n);
                         p->drop -= n;
                 }
+                end_write(p);
                 if (r == 0)
                         r = send_batch(p);
                 if (r < 0)

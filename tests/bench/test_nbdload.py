@@ -154,7 +154,8 @@ class Null(unittest.TestCase):
     def test_both_ways_of_answering_answer_all(self):
         for mode in ([], ["--unbatched"]):
             server = self.serve(*mode)
-            for args in (["--op", "randrw"], ["--op", "rw", "--bs", "4M"], ["--op", "flush"]):
+            for args in (["--op", "randrw"], ["--op", "rw", "--bs", "4M"], ["--op", "flush"],
+                         ["--op", "write", "--bs", "1M", "--depth", "8"]):
                 with self.subTest(mode=mode, args=args):
                     status, out, err = load(server, *args, "--seconds", "0.1", "--connections", "3")
                     self.assertEqual((status, err), (0, ""))

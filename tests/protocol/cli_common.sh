@@ -40,8 +40,9 @@ skip() {
     exit 77
 }
 
+# A command that hangs is ended here: what meson ends is this shell, which would wait for it.
 tarn() {
-    "$TARN" "$@" </dev/null
+    timeout -k 5 120 "$TARN" "$@" </dev/null
 }
 
 # ok COMMAND...: it must succeed; what it prints is in $out.

@@ -15,7 +15,7 @@ int cli_try(const struct cli_call *call, json_t **ret_reply, struct error *err)
         int r;
 
         if (call->progress)
-                cli_progress_begin(&progress, call->progress);
+                cli_progress_begin(&progress, call->progress, call->progress_is_share);
         r = session_run(&session, ret_reply, err);
         if (call->progress)
                 cli_progress_end(&progress);

@@ -80,7 +80,8 @@ struct cli_call {
         json_t *request; /* taken over */
         const int *fds;
         size_t n_fds;
-        const char *progress; /* "importing"; NULL: no bar */
+        const char *progress;   /* "importing"; NULL: no bar */
+        bool progress_is_share; /* not of bytes: only the share is shown */
         unsigned wait_ms;
 };
 /* Run one command; a failure is printed. */
@@ -124,8 +125,8 @@ void cli_table_finish(struct cli_table *table);
 struct cli_progress {
         const char *label;
         uint64_t begin_ns, begin_done, shown_ns;
-        bool on_terminal, shown;
+        bool on_terminal, shown, is_share;
 };
-void cli_progress_begin(struct cli_progress *p, const char *label);
+void cli_progress_begin(struct cli_progress *p, const char *label, bool is_share);
 void cli_progress_show(void *progress, uint64_t done, uint64_t total);
 void cli_progress_end(struct cli_progress *p);

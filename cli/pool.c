@@ -426,7 +426,8 @@ static int run_check(const struct cli_verb *verb, const struct cli_args *args)
         const struct cli_call call = {.pool = args->words[0],
                                       .request = json_pack("{s:s, s:b}", "command", "pool-check",
                                                            "data", (int)(args->given & CLI_DATA)),
-                                      .progress = "checking"};
+                                      .progress = "checking",
+                                      .progress_is_share = true};
         json_t *reply, *finding;
         uint64_t n;
         size_t i;

@@ -5,7 +5,7 @@
 
 #include "cli/cli.h"
 
-#define BAR_WIDTH    30
+#define BAR_WIDTH    20 /* all of the line fits into 80 columns */
 #define SHOW_STEP_NS UINT64_C(100000000)
 
 static uint64_t now_ns(void)
@@ -16,10 +16,12 @@ static uint64_t now_ns(void)
         return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-void cli_progress_begin(struct cli_progress *p, const char *label)
+void cli_progress_begin(struct cli_progress *p, const char *label, bool is_share)
 {
-        *p = (struct cli_progress){
-            .label = label, .begin_ns = now_ns(), .on_terminal = isatty(STDERR_FILENO)};
+        *p = (struct cli_progress){.label = label,
+                                   .is_share = is_share,
+                                   .begin_ns = now_ns(),
+                                   .on_terminal = isatty(STDERR_FILENO)};
 }
 
 static void show(const struct cli_progress *p, uint64_t now, uint64_t done, uint64_t total)
@@ -33,8 +35,10 @@ static void show(const struct cli_progress *p, uint64_t now, uint64_t done, uint
         for (int i = 0; i < BAR_WIDTH; i++)
                 bar[i] = (double)i < share * BAR_WIDTH ? '#' : '-';
         bar[BAR_WIDTH] = '\0';
-        fprintf(stderr, "\r%s [%s] %3d%%  %s of %s  %s/s", p->label, bar, (int)(share * 100),
-                size_format(done, a), size_format(total, b), size_format((uint64_t)rate, c));
+        fprintf(stderr, "\r%s [%s] %3d%%", p->label, bar, (int)(share * 100));
+        if (!p->is_share)
+                fprintf(stderr, "  %s of %s  %s/s", size_format(done, a), size_format(total, b),
+                        size_format((uint64_t)rate, c));
         if (rate > 0)
                 fprintf(stderr, "  %llu:%02llu left", (unsigned long long)(left_s / 60),
                         (unsigned long long)(left_s % 60));

@@ -77,6 +77,8 @@ void check_progress(struct check *c, uint64_t blocks)
 
 int check_disturbed(const struct check *c)
 {
+        if (c->callbacks->cancelled && *c->callbacks->cancelled)
+                return -ECANCELED;
         return c->pool->check_disturbed ? -EAGAIN : 0;
 }
 
@@ -165,6 +167,8 @@ int co_pool_check(struct pool *pool, bool read_data, const struct pool_check_cal
                 error_set(err, r, "pool '%s' is too full to be checked while it is written to",
                           pool->name);
                 error_hint(err, "check it when nobody serves it, or make room first");
+        } else if (r == -ECANCELED) {
+                error_set(err, r, "interrupted");
         } else if (r == -ENOMEM) {
                 error_set(err, r, "out of memory");
         }

@@ -154,6 +154,8 @@ struct pool_check_callbacks {
         /* done of total units of work; called now and then. May be NULL. */
         void (*progress)(void *arg, uint64_t done, uint64_t total);
         void *arg;
+        const bool
+            *cancelled; /* looked at now and then: true ends it with -ECANCELED. May be NULL. */
 };
 /* Walk everything and report; writes nothing. Guest I/O may go on.
  * 0 and the number of findings, or -EAGAIN where it had to give up (space too low to hold a

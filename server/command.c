@@ -138,7 +138,7 @@ int snapshot_name_parse(const char *text, struct snapshot_name *ret, struct erro
 
 int command_progress(const struct command *c, uint64_t done, uint64_t total, struct error *err)
 {
-        if (c->caller->cancelled)
+        if (*c->caller->cancelled)
                 return error_set(err, -ECANCELED, "interrupted");
         if (c->caller->progress)
                 c->caller->progress(c->caller, done, total);

@@ -20,7 +20,8 @@
 struct command_caller {
         /* Now and then from long commands; may be NULL. */
         void (*progress)(struct command_caller *caller, uint64_t done, uint64_t total);
-        bool cancelled; /* set when the caller has gone or changed his mind; long commands look */
+        const bool
+            *cancelled; /* true when the caller has gone or changed his mind; long commands look */
 };
 
 /* Run the command that request's "command" names, on the pool that its "pool" names.

@@ -181,8 +181,10 @@ static void pass_progress(void *arg, uint64_t done, uint64_t total)
 int co_pool_check_all(struct command *c, struct error *err)
 {
         struct checking checking = {.c = c, .findings = json_array()};
-        const struct pool_check_callbacks callbacks = {
-            .finding = keep_finding, .progress = pass_progress, .arg = &checking};
+        const struct pool_check_callbacks callbacks = {.finding = keep_finding,
+                                                       .progress = pass_progress,
+                                                       .arg = &checking,
+                                                       .cancelled = c->caller->cancelled};
         uint64_t n = 0;
         int r = co_pool_check(c->hp->pool, command_flag(c, "data"), &callbacks, &n, err);
 

@@ -40,6 +40,7 @@ struct client {
         size_t n_fds;
         /* While a command runs: */
         struct command_caller caller;
+        bool cancelled;
         struct loop_io hangup;
         bool watching;
         struct co *co;
@@ -132,7 +133,7 @@ static void send_progress(struct command_caller *caller, uint64_t done, uint64_t
 
         if (sent > 0 && sent < n) {
                 shutdown(c->fd, SHUT_RDWR);
-                caller->cancelled = true;
+                c->cancelled = true;
         }
 }
 
@@ -241,7 +242,7 @@ static void hung_up(struct loop_io *io, int result)
 
         c->watching = false;
         if (result > 0)
-                c->caller.cancelled = true;
+                c->cancelled = true;
         if (c->co)
                 co_wake(c->co);
 }
@@ -302,8 +303,8 @@ static int co_answer(struct client *c, size_t line_length)
                 error_set(&e, -EINVAL, "a request is a JSON object on one line");
                 return co_send_error(c, &e);
         }
-        c->caller =
-            (struct command_caller){.progress = send_progress, .cancelled = c->control->stopping};
+        c->cancelled = c->control->stopping;
+        c->caller = (struct command_caller){.progress = send_progress, .cancelled = &c->cancelled};
         watch_hangup(c);
         r = co_command_run(c->control->host, request, c->fds, c->n_fds, &c->caller, &reply, &e);
         co_unwatch_hangup(c);
@@ -449,7 +450,7 @@ void co_control_stop(struct control *control)
         list_for_each (it, &control->clients) {
                 struct client *c = container_of(it, struct client, link);
 
-                c->caller.cancelled = true;
+                c->cancelled = true;
                 if (c->waiting && c->waiting->op == LOOP_POLL)
                         loop_cancel(loop, c->waiting);
         }

@@ -183,7 +183,6 @@ static void local_progress(struct command_caller *caller, uint64_t done, uint64_
 {
         struct local_work *w = container_of(caller, struct local_work, caller);
 
-        caller->cancelled = w->work.cancelled;
         if (w->session->progress)
                 w->session->progress(w->session->arg, done, total);
 }
@@ -202,7 +201,8 @@ static int co_local(struct loop *loop, struct session_work *work, struct error *
         r = co_host_open(&host, w->state, &options, w->wait_ms, &work->cancelled, &hp, err);
         if (r < 0)
                 return r;
-        w->caller.progress = local_progress;
+        w->caller =
+            (struct command_caller){.progress = local_progress, .cancelled = &work->cancelled};
         r = co_command_run(&host, w->session->request, w->session->fds, w->session->n_fds,
                            &w->caller, &w->reply, err);
         /* There is no server that would free the space later. */

@@ -124,7 +124,7 @@ static void report_progress(struct transfer *t, const struct piece *p)
 
         t->done_bytes += p->length;
         if (now < t->progress_ns + PROGRESS_STEP_NS && t->done_bytes < t->size &&
-            !t->command->caller->cancelled)
+            !*t->command->caller->cancelled)
                 return;
         t->progress_ns = now;
         r = command_progress(t->command, t->done_bytes, t->size, &e);

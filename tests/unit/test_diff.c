@@ -168,7 +168,7 @@ static void co_history(void *arg)
         struct sim_pool *s = arg;
         struct history h = {.s = s, .n_names = 2, .n_volumes = 2, .name = {"v0", "v1"}};
         expect(s, co_sim_pool_create(s) == 0);
-        expect(s, co_volume_create(s->pool, "v0", 700 * POOL_BLOCK + 512, NULL) == 0);
+        expect(s, co_volume_create(s->pool, "v0", 200 * POOL_BLOCK + 512, NULL) == 0);
         for (unsigned i = 0; i < 6; i++)
                 expect(s, co_write_some(&h, "v0") == 0);
         expect(s, co_sim_pool_snapshot(s, "v0@origin") == 0);
@@ -254,6 +254,34 @@ static void tells_what_changed_since_a_snapshot(void **state)
         sim_pool_run(2, 1, co_since);
 }
 
+/* What a shrink gave up and has not discarded yet is no content. */
+static void co_shrunk(void *arg)
+{
+        struct sim_pool *s = arg;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1000 * POOL_BLOCK, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 1000) == 0);
+        expect(s, co_sim_pool_snapshot(s, "v@s") == 0);
+        expect(s, co_snapshot_clone(s->pool, "v@s", "w", NULL) == 0);
+        expect(s, co_sim_pool_write(s, "w", 500, 500) == 0);
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        expect(s, co_volume_resize(s->pool, "w", 400 * POOL_BLOCK, NULL) == 0);
+        expect(s, co_volume_resize(s->pool, "v", 300 * POOL_BLOCK, NULL) == 0);
+        co_sim_pool_crash(s);
+        expect(s, co_sim_pool_open(s, true) == 0); /* where nothing is discarded */
+        co_compare(s, "v", "w", true);
+        co_compare(s, "w", "v", true);
+        co_compare(s, "v@s", "w", false);
+        co_compare(s, "w", "v@s", false);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void what_lies_behind_the_end_is_no_content(void **state)
+{
+        for (uint64_t seed = 1; seed <= 4; seed++)
+                sim_pool_run(2, seed, co_shrunk);
+}
+
 /* ---- arguments, ends ---- */
 
 static int stop(uint64_t offset, uint64_t length, void *arg)
@@ -289,6 +317,7 @@ int main(void)
             cmocka_unit_test(tells_what_differs_over_random_histories),
             cmocka_unit_test(equal_content_is_no_difference_between_siblings),
             cmocka_unit_test(tells_what_changed_since_a_snapshot),
+            cmocka_unit_test(what_lies_behind_the_end_is_no_content),
             cmocka_unit_test(answers_what_it_is_asked),
         };
         log_set_sink(NULL);

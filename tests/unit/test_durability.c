@@ -1,0 +1,417 @@
+/* What a guest's flush costs, what a full pool keeps doing, and what becomes of damaged blocks. */
+#include <errno.h>
+#include "common/log.h"
+#include "tests/unit/sim_pool.h"
+
+#define MANY_BLOCKS 64u
+
+static uint64_t flushes_of(struct sim_pool *s, unsigned member)
+{
+        struct pool_member_info info;
+        pool_get_member_info(s->pool, member, &info);
+        return info.counters->flushes;
+}
+
+static uint64_t reads_of_all(struct sim_pool *s)
+{
+        uint64_t sum = 0;
+        for (unsigned i = 0; i < s->n_disks; i++) {
+                struct pool_member_info info;
+                pool_get_member_info(s->pool, i, &info);
+                sum += info.counters->reads;
+        }
+        return sum;
+}
+
+/* ---- flushes ---- */
+
+/* Write a block and flush: no member may see more than one flush. */
+static void co_expect_one_flush(struct sim_pool *s, uint64_t block)
+{
+        uint64_t before[SIM_MEMBERS_MAX], most = 0;
+        for (unsigned i = 0; i < s->n_disks; i++)
+                before[i] = flushes_of(s, i);
+        expect(s, co_sim_pool_write(s, "v", block, 1) == 0);
+        struct volume *v;
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        int r = co_volume_flush(v);
+        co_volume_close(v);
+        expect(s, r == 0);
+        for (unsigned i = 0; i < s->n_disks; i++) {
+                uint64_t n = flushes_of(s, i) - before[i];
+                expect(s, n <= 1);
+                most = n > most ? n : most;
+        }
+        expect(s, most == 1);
+}
+
+static void co_flush_costs(void *arg)
+{
+        struct sim_pool *s = arg;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 30, NULL) == 0);
+        for (uint64_t i = 0; i < 20; i++)
+                co_expect_one_flush(s, i * 1000); /* first writes, each to a leaf of its own */
+        for (uint64_t i = 0; i < 20; i++)
+                co_expect_one_flush(s, i * 1000); /* allocated */
+        expect(s, co_sim_pool_snapshot(s, "v@s") == 0);
+        for (uint64_t i = 0; i < 20; i++)
+                co_expect_one_flush(s, i * 1000); /* shared with the snapshot */
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_guest_flush_is_at_most_one_flush_of_each_member(void **state)
+{
+        for (unsigned n = 1; n <= SIM_MEMBERS_MAX; n++)
+                sim_pool_run(n, n, co_flush_costs);
+}
+
+struct flusher {
+        struct sim_pool *s;
+        struct volume *v;
+        unsigned *n_left;
+        struct co *waiter;
+};
+
+static void flusher_main(void *arg)
+{
+        struct flusher *f = arg;
+        expect(f->s, co_volume_flush(f->v) == 0);
+        if (--*f->n_left == 0)
+                co_wake(f->waiter);
+}
+
+static void co_flushes_together(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct flusher flusher[32];
+        unsigned n_left = 32;
+        struct volume *v;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 1) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        uint64_t before = flushes_of(s, 0);
+        for (unsigned i = 0; i < 32; i++) {
+                flusher[i] = (struct flusher){s, v, &n_left, co_self()};
+                expect(s, co_spawn(s->loop, flusher_main, &flusher[i]) == 0);
+        }
+        while (n_left)
+                co_suspend();
+        expect(s, flushes_of(s, 0) - before <= 2);
+        co_volume_close(v);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void flushes_that_come_together_share_a_round(void **state)
+{
+        sim_pool_run(2, 1, co_flushes_together);
+}
+
+/* ---- reads ---- */
+
+static uint64_t co_reads_for_one(struct sim_pool *s, const char *name)
+{
+        struct volume *v;
+        static char block[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+        if (co_volume_open(s->pool, name, &v, NULL) < 0)
+                return UINT64_MAX;
+        co_volume_read(v, block, POOL_BLOCK, 0); /* the map is in memory afterwards */
+        uint64_t before = reads_of_all(s);
+        int r = co_volume_read(v, block, POOL_BLOCK, 4 * POOL_BLOCK);
+        uint64_t after = reads_of_all(s);
+        co_volume_close(v);
+        return r == 0 ? after - before : UINT64_MAX;
+}
+
+static void co_read_costs(void *arg)
+{
+        struct sim_pool *s = arg;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 8) == 0);
+        for (unsigned i = 0; i < 200; i++) {
+                char name[16];
+                snprintf(name, sizeof(name), "v@s%u", i);
+                expect(s, co_sim_pool_snapshot(s, name) == 0);
+                expect(s, co_sim_pool_write(s, "v", i % 4, 1) == 0);
+        }
+        expect(s, co_reads_for_one(s, "v") == 1);
+        expect(s, co_reads_for_one(s, "v@s199") == 1);
+        expect(s, co_reads_for_one(s, "v@s100") == 1);
+        expect(s, co_reads_for_one(s, "v@s0") == 1);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_read_costs_one_device_read_however_many_snapshots(void **state)
+{
+        sim_pool_run(2, 1, co_read_costs);
+}
+
+/* ---- a full pool ---- */
+
+static void co_fill(struct sim_pool *s, uint64_t *ret_blocks)
+{
+        uint64_t block = 0;
+        int r;
+        while ((r = co_sim_pool_write(s, "v", block, MANY_BLOCKS)) == 0)
+                block += MANY_BLOCKS;
+        while (r == -ENOSPC && (r = co_sim_pool_write(s, "v", block, 1)) == 0)
+                block++;
+        expect(s, r == -ENOSPC);
+        *ret_blocks = block;
+}
+
+static void co_full_pool(void *arg)
+{
+        struct sim_pool *s = arg;
+        uint64_t blocks = 0, again = 0;
+        struct pool_info info;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 30, NULL) == 0);
+        co_fill(s, &blocks);
+        pool_get_info(s->pool, &info);
+        expect(s, info.used_bytes == blocks * POOL_BLOCK);
+        expect(s, !info.failed);
+
+        /* What was written is there, and the names can still be worked with. */
+        struct volume *v;
+        static char block[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        for (uint64_t i = 0; i < blocks; i += 7)
+                expect(s, co_volume_read(v, block, POOL_BLOCK, i * POOL_BLOCK) == 0);
+        expect(s, co_volume_flush(v) == 0);
+        expect(s, co_sim_pool_snapshot(s, "v@s") == 0);
+        expect(s, co_snapshot_delete(s->pool, "v@s", NULL) == 0);
+
+        /* Space that is given back can be written again, without anybody's help. */
+        expect(s, co_volume_discard(v, 0, (uint64_t)MANY_BLOCKS * POOL_BLOCK, 0) == 0);
+        co_volume_close(v);
+        expect(s, co_sim_pool_write(s, "v", 0, MANY_BLOCKS) == 0);
+
+        expect(s, co_volume_delete(s->pool, "v", false, NULL) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 30, NULL) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        co_fill(s, &again);
+        expect(s, again + MANY_BLOCKS >= blocks);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_full_pool_loses_nothing_and_goes_on_when_space_comes_back(void **state)
+{
+        for (unsigned n = 1; n <= SIM_MEMBERS_MAX; n++)
+                sim_pool_run(n, n, co_full_pool);
+}
+
+static void co_full_of_snapshots(void *arg)
+{
+        struct sim_pool *s = arg;
+        uint64_t blocks = 0;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 8 << 20, NULL) == 0);
+        unsigned n = 0;
+        for (int r = 0; r == 0; n++) {
+                char name[16];
+                snprintf(name, sizeof(name), "v@s%u", n);
+                expect(s, co_sim_pool_snapshot(s, name) == 0);
+                for (blocks = 0; r == 0 && blocks < 1024; blocks += MANY_BLOCKS)
+                        r = co_sim_pool_write(s, "v", blocks, MANY_BLOCKS);
+                expect(s, r == 0 || r == -ENOSPC);
+        }
+        for (unsigned i = 0; i < n; i++) {
+                char name[16];
+                snprintf(name, sizeof(name), "v@s%u", i);
+                expect(s, co_snapshot_delete(s->pool, name, NULL) == 0);
+        }
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        for (blocks = 0; blocks < 1024; blocks += MANY_BLOCKS)
+                expect(s, co_sim_pool_write(s, "v", blocks, MANY_BLOCKS) == 0);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void deleting_snapshots_frees_a_full_pool(void **state)
+{
+        sim_pool_run(2, 1, co_full_of_snapshots);
+}
+
+/* ---- damage ---- */
+
+static char logged[1024];
+
+static void keep_log(enum log_level level, const char *message)
+{
+        if (level == LOG_LEVEL_ERROR && !logged[0])
+                snprintf(logged, sizeof(logged), "%s", message);
+}
+
+/* Flip a bit in each place of the member that holds the byte pattern of @data. */
+static unsigned corrupt_copies(struct sim_disk *disk, const char *data)
+{
+        struct sim_image *image = sim_disk_visible(disk);
+        char page[POOL_BLOCK];
+        unsigned n = 0;
+        for (uint64_t at = 0; at < SIM_MEMBER_SIZE; at += POOL_BLOCK) {
+                sim_image_read(image, at, page, POOL_BLOCK);
+                if (memcmp(page, data, POOL_BLOCK) == 0) {
+                        sim_disk_corrupt(disk, at + 100, 1, 0x10);
+                        n++;
+                }
+        }
+        sim_image_free(image);
+        return n;
+}
+
+static void co_rotten_data(void *arg)
+{
+        struct sim_pool *s = arg;
+        static char data[2 * POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+        struct volume *v;
+        unsigned n = 0;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        memset(data, 'x', POOL_BLOCK);
+        memset(data + POOL_BLOCK, 'y', POOL_BLOCK);
+        expect(s, co_volume_write(v, data, sizeof(data), 0, 0) == 0);
+        expect(s, co_volume_flush(v) == 0);
+        for (unsigned i = 0; i < s->n_disks; i++)
+                n += corrupt_copies(s->disk[i], data);
+        expect(s, n == 1);
+        memset(data, 'z', sizeof(data));
+        logged[0] = 0;
+        log_set_sink(keep_log);
+        int r = co_volume_read(v, data, sizeof(data), 0);
+        log_set_sink(NULL);
+        expect(s, r == -EIO);
+        for (unsigned i = 0; i < POOL_BLOCK; i++)
+                expect(s, data[i] == 0); /* never what failed its checksum */
+        for (unsigned i = 0; i < POOL_BLOCK; i++)
+                expect(s, data[POOL_BLOCK + i] == 'y');
+        expect(s, strstr(logged, "pool 'tank'") && strstr(logged, "'v'") &&
+                      strstr(logged, "offset 0") && strstr(logged, "disk"));
+        struct pool_info info;
+        pool_get_info(s->pool, &info);
+        expect(s, info.checksum_errors == 1);
+        co_volume_close(v);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_block_that_fails_its_checksum_is_eio_and_never_data(void **state)
+{
+        sim_pool_run(1, 1, co_rotten_data);
+        sim_pool_run(3, 1, co_rotten_data);
+}
+
+/* All metadata on the member that is read first is rubbish: the other leg has it all. */
+static void co_rotten_leg(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct pool_info info;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 16) == 0);
+        expect(s, co_sim_pool_snapshot(s, "v@s") == 0);
+        expect(s, co_sim_pool_close(s) == 0);
+        /* Slabs are taken from the front: tables, log and metadata first. */
+        sim_disk_corrupt(s->disk[0], 1 << 20, 4 * SIM_SLAB_BYTES, 0x55);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        struct volume *v;
+        static char block[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+        expect(s, co_volume_open(s->pool, "v@s", &v, NULL) == 0);
+        for (uint64_t i = 0; i < 16; i++)
+                expect(s, co_volume_read(v, block, POOL_BLOCK, i * POOL_BLOCK) == 0);
+        co_volume_close(v);
+        pool_get_info(s->pool, &info);
+        expect(s, info.repaired_errors > 0);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void metadata_is_read_from_the_other_leg_and_repaired(void **state)
+{
+        log_set_sink(NULL);
+        sim_pool_run(2, 1, co_rotten_leg);
+}
+
+static void co_failing_flush(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct sim_fault fault = {
+            .kind = SIM_FAULT_ERROR, .ops = SIM_OP(MEMBER_FLUSH), .error = -EIO, .count = 1};
+        static char block[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+        struct volume *v;
+        struct pool_info info;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        memset(block, 'a', sizeof(block));
+        expect(s, co_volume_write(v, block, POOL_BLOCK, 0, 0) == 0);
+        sim_disk_add_fault(s->disk[0], &fault);
+        expect(s, co_volume_flush(v) == -EIO);
+        /* It is not tried again: the disk may have dropped what it could not write. */
+        expect(s, co_volume_flush(v) == -EIO);
+        expect(s, co_volume_write(v, block, POOL_BLOCK, 0, 0) == -EIO);
+        expect(s, co_volume_read(v, block, POOL_BLOCK, 0) == 0);
+        pool_get_info(s->pool, &info);
+        expect(s, info.failed && strstr(info.failed, "flush"));
+        expect(s, co_volume_create(s->pool, "w", 1 << 20, NULL) == -EIO);
+        co_volume_close(v);
+        co_pool_abandon(s->pool);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 1) == 0);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_failed_flush_stops_writing_until_the_pool_is_opened_again(void **state)
+{
+        log_set_sink(NULL);
+        sim_pool_run(1, 1, co_failing_flush);
+        sim_pool_run(3, 1, co_failing_flush);
+}
+
+static void co_failing_write(void *arg)
+{
+        struct sim_pool *s = arg;
+        static char block[4 * POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+        struct volume *v;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        memset(block, 'a', sizeof(block));
+        expect(s, co_volume_write(v, block, sizeof(block), 0, 0) == 0);
+        struct sim_fault fault = {
+            .kind = SIM_FAULT_ERROR, .ops = SIM_OP(MEMBER_WRITE), .error = -EIO, .count = 1};
+        sim_disk_add_fault(s->disk[0], &fault);
+        memset(block, 'b', sizeof(block));
+        expect(s, co_volume_write(v, block, POOL_BLOCK, POOL_BLOCK, 0) == -EIO);
+        /* Its writer hears of it; the old content is there, and everything else goes on. */
+        expect(s, co_volume_read(v, block, sizeof(block), 0) == 0);
+        for (size_t i = 0; i < sizeof(block); i++)
+                expect(s, block[i] == 'a');
+        expect(s, co_volume_write(v, block, POOL_BLOCK, 0, 0) == 0);
+        expect(s, co_volume_flush(v) == 0);
+        co_volume_close(v);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_failed_data_write_concerns_its_writer_only(void **state)
+{
+        log_set_sink(NULL);
+        sim_pool_run(1, 1, co_failing_write);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+            cmocka_unit_test(a_guest_flush_is_at_most_one_flush_of_each_member),
+            cmocka_unit_test(flushes_that_come_together_share_a_round),
+            cmocka_unit_test(a_read_costs_one_device_read_however_many_snapshots),
+            cmocka_unit_test(a_full_pool_loses_nothing_and_goes_on_when_space_comes_back),
+            cmocka_unit_test(deleting_snapshots_frees_a_full_pool),
+            cmocka_unit_test(a_block_that_fails_its_checksum_is_eio_and_never_data),
+            cmocka_unit_test(metadata_is_read_from_the_other_leg_and_repaired),
+            cmocka_unit_test(a_failed_flush_stops_writing_until_the_pool_is_opened_again),
+            cmocka_unit_test(a_failed_data_write_concerns_its_writer_only),
+        };
+        log_set_sink(NULL);
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -259,20 +259,19 @@ static void co_shrunk(void *arg)
 {
         struct sim_pool *s = arg;
         expect(s, co_sim_pool_create(s) == 0);
-        expect(s, co_volume_create(s->pool, "v", 1000 * POOL_BLOCK, NULL) == 0);
+        expect(s, co_volume_create(s->pool, "v", 100000 * POOL_BLOCK, NULL) == 0);
         expect(s, co_sim_pool_write(s, "v", 0, 1000) == 0);
         expect(s, co_sim_pool_snapshot(s, "v@s") == 0);
         expect(s, co_snapshot_clone(s->pool, "v@s", "w", NULL) == 0);
         expect(s, co_sim_pool_write(s, "w", 500, 500) == 0);
-        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
         expect(s, co_volume_resize(s->pool, "w", 400 * POOL_BLOCK, NULL) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        /* Discarded from the far end on: the record of the last slice is not durable yet. */
         expect(s, co_volume_resize(s->pool, "v", 300 * POOL_BLOCK, NULL) == 0);
         co_sim_pool_crash(s);
         expect(s, co_sim_pool_open(s, true) == 0); /* where nothing is discarded */
         co_compare(s, "v", "w", true);
         co_compare(s, "w", "v", true);
-        co_compare(s, "v@s", "w", false);
-        co_compare(s, "w", "v@s", false);
         expect(s, co_sim_pool_close(s) == 0);
 }
 

@@ -79,7 +79,7 @@ int runtime_dir(char *ret_path, size_t size, struct error *err)
                  */
                 r = state_dir(ret_path, size, err);
                 if (r == 0 && strlen(ret_path) + 5 > size)
-                        r = error_set(err, -ENAMETOOLONG, "the path '%s' is too long", ret_path);
+                        r = error_set(err, -ENAMETOOLONG, "the state folder's path is too long");
                 if (r == 0)
                         strcat(ret_path, "/run");
         }

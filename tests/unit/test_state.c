@@ -115,8 +115,7 @@ static void damaged_files_are_refused_and_named(void **unused)
             "{\"name\":\"tank\"}",
             "{\"name\":\"../x\",\"uuid\":\"dead0102-0304-0506-0708-090a0b0c0d0e\",\"members\":[]}",
             "{\"name\":\"tank\",\"uuid\":\"short\",\"members\":[]}",
-            "{\"name\":\"tank\",\"uuid\":\"dead0102-0304-0506-0708-090a0b0c0d0e\","
-            "\"members\":[{\"path\":5}]}",
+            "{\"uuid\":\"dead0102-0304-0506-0708-090a0b0c0d0e\",\"name\":\"a\",\"members\":[{}]}",
         };
 
         for (size_t i = 0; i < sizeof(damaged) / sizeof(damaged[0]); i++) {

@@ -1,7 +1,7 @@
 /* coroutine.h - stackful coroutines, so that I/O code reads straight down the page.
  *
- * A function named co_* may suspend and must be called from a coroutine. A coroutine runs on its loop's
- * thread only. The hot path of the engine does not use coroutines.
+ * A function named co_* may suspend and must be called from a coroutine. A coroutine runs on its
+ * loop's thread only. The hot path of the engine does not use coroutines.
  *
  * Switches are announced to ASan and TSan. Stacks are 128 KiB with a guard page, kept for reuse.
  */
@@ -18,10 +18,11 @@ typedef void co_entry(void *arg);
 /* Run entry(arg) as a coroutine on @loop, at once, until it first suspends. -ENOMEM */
 int co_spawn(struct loop *loop, co_entry *entry, void *arg);
 
-struct co *co_self(void);       /* NULL outside */
-struct loop *co_loop(void);     /* of the running coroutine */
+struct co *co_self(void);   /* NULL outside */
+struct loop *co_loop(void); /* of the running coroutine */
 
-/* Suspend until someone calls co_wake() on this coroutine. A wake that comes first is remembered (once). */
+/* Suspend until someone calls co_wake() on this coroutine. A wake that comes first is remembered
+ * (once). */
 void co_suspend(void);
 /* [loop thread] Let @co go on: it is posted to its loop, not switched to at once. */
 void co_wake(struct co *co);
@@ -33,21 +34,36 @@ void co_sleep_ns(uint64_t duration_ns);
 void co_yield_loop(void);
 
 /* A queue of waiting coroutines: first come, first woken. */
-struct co_queue { struct list waiting; };
-static inline void co_queue_init(struct co_queue *q) { list_init(&q->waiting); }
-static inline bool co_queue_empty(const struct co_queue *q) { return list_empty(&q->waiting); }
+struct co_queue {
+        struct list waiting;
+};
+static inline void co_queue_init(struct co_queue *q)
+{
+        list_init(&q->waiting);
+}
+static inline bool co_queue_empty(const struct co_queue *q)
+{
+        return list_empty(&q->waiting);
+}
 void co_wait(struct co_queue *q);
 void co_wake_one(struct co_queue *q);
 void co_wake_all(struct co_queue *q);
 
 /* A lock between coroutines of one loop; first come, first served. */
-struct co_mutex { bool held; struct co_queue queue; };
-static inline void co_mutex_init(struct co_mutex *m) { m->held = false; co_queue_init(&m->queue); }
+struct co_mutex {
+        bool held;
+        struct co_queue queue;
+};
+static inline void co_mutex_init(struct co_mutex *m)
+{
+        m->held = false;
+        co_queue_init(&m->queue);
+}
 void co_lock(struct co_mutex *m);
 void co_unlock(struct co_mutex *m);
 
-/* Run entry(arg) as a coroutine and the loop until it has ended, then stop the loop: for programs whose
- * whole work is one coroutine, and for tests. */
+/* Run entry(arg) as a coroutine and the loop until it has ended, then stop the loop: for programs
+ * whose whole work is one coroutine, and for tests. */
 int co_run(struct loop *loop, co_entry *entry, void *arg);
 
 /* loop_free()'s: give the stacks kept for reuse back. */

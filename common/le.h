@@ -1,14 +1,21 @@
 /* le.h - little-endian integers as they lie on disk.
  *
- * Byte arrays: arithmetic on them by accident does not compile, and they need no packed attribute. */
+ * Byte arrays: arithmetic on them by accident does not compile, and they need no packed attribute.
+ */
 #pragma once
 #include <endian.h>
 #include <stdint.h>
 #include <string.h>
 
-typedef struct { uint8_t b[2]; } le16;
-typedef struct { uint8_t b[4]; } le32;
-typedef struct { uint8_t b[8]; } le64;
+typedef struct {
+        uint8_t b[2];
+} le16;
+typedef struct {
+        uint8_t b[4];
+} le32;
+typedef struct {
+        uint8_t b[8];
+} le64;
 
 #define LE_DEFINE(bits)                                                                            \
         static inline uint##bits##_t le##bits##_get(le##bits x)                                    \

@@ -1,21 +1,32 @@
-/* list.h - an intrusive doubly linked list. A node that is in no list points to itself once list_init
- * or list_remove ran on it. */
+/* list.h - an intrusive doubly linked list. A node that is in no list points to itself once
+ * list_init or list_remove ran on it. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 
-struct list { struct list *next, *prev; };
+struct list {
+        struct list *next, *prev;
+};
 
-#define LIST_INIT(name) { &(name), &(name) }
-#define container_of(ptr, type, field) ((type *)((char *)(ptr) - offsetof(type, field)))
-#define list_for_each(it, head) for (struct list *it = (head)->next; it != (head); it = it->next)
+#define LIST_INIT(name)                                                                            \
+        {                                                                                          \
+                &(name), &(name)                                                                   \
+        }
+#define container_of(ptr, type, field) ((type *)((char *)(ptr)-offsetof(type, field)))
+#define list_for_each(it, head)        for (struct list *it = (head)->next; it != (head); it = it->next)
 /* The current node may be removed while walking. */
 #define list_for_each_safe(it, head)                                                               \
         for (struct list *it = (head)->next, *it##_next = it->next; it != (head);                  \
              it = it##_next, it##_next = it->next)
 
-static inline void list_init(struct list *l) { l->next = l->prev = l; }
-static inline bool list_empty(const struct list *l) { return l->next == l; }
+static inline void list_init(struct list *l)
+{
+        l->next = l->prev = l;
+}
+static inline bool list_empty(const struct list *l)
+{
+        return l->next == l;
+}
 static inline void list_insert_before(struct list *at, struct list *node)
 {
         node->next = at;
@@ -23,7 +34,10 @@ static inline void list_insert_before(struct list *at, struct list *node)
         at->prev->next = node;
         at->prev = node;
 }
-static inline void list_append(struct list *head, struct list *node) { list_insert_before(head, node); }
+static inline void list_append(struct list *head, struct list *node)
+{
+        list_insert_before(head, node);
+}
 static inline void list_prepend(struct list *head, struct list *node)
 {
         list_insert_before(head->next, node);

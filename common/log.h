@@ -7,7 +7,8 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_D
 
 typedef void log_sink(enum log_level level, const char *message);
 
-/* NULL: drop everything. The default sink writes "tarn: MESSAGE" to stderr. Set before threads start. */
+/* NULL: drop everything. The default sink writes "tarn: MESSAGE" to stderr. Set before threads
+ * start. */
 void log_set_sink(log_sink *sink);
 void log_set_level(enum log_level highest);
 

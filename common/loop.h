@@ -2,12 +2,12 @@
  *
  * Units      times are nanoseconds of CLOCK_MONOTONIC (the virtual clock in a simulation).
  * Threads    a loop belongs to the thread that runs it; [any thread] marks the exception.
- * Callbacks  run from loop_run() only, never from inside loop_submit() or loop_post(), so that a caller
- *            may submit while holding half-changed state.
- * Ownership  tasks, timers and ios are the caller's memory and must live until they ran.
+ * Callbacks  run from loop_run() only, never from inside loop_submit() or loop_post(), so that a
+ * caller may submit while holding half-changed state. Ownership  tasks, timers and ios are the
+ * caller's memory and must live until they ran.
  *
- * Back ends: io_uring (opcodes probed); worker threads and poll(2) where io_uring is refused; and, for
- * tests, a virtual clock with no I/O (tests/sim). Which one serves is logged at debug level.
+ * Back ends: io_uring (opcodes probed); worker threads and poll(2) where io_uring is refused; and,
+ * for tests, a virtual clock with no I/O (tests/sim). Which one serves is logged at debug level.
  */
 #pragma once
 #include <stdbool.h>
@@ -21,7 +21,8 @@
 struct loop;
 struct co;
 
-/* A callback to run soon. It may be posted again from its own run(). Posting what is queued is a no-op. */
+/* A callback to run soon. It may be posted again from its own run(). Posting what is queued is a
+ * no-op. */
 struct loop_task {
         void (*run)(struct loop_task *task);
         struct loop_task *next;
@@ -35,25 +36,26 @@ struct loop_timer {
         uint64_t order;   /* among equal deadlines, first armed fires first */
         struct list link; /* in the list of those that are due */
         struct loop_timer *child, *sibling, *prev; /* in timer_heap.h */
-        uint32_t heap_index; /* of a back end with a heap of its own */
-        uint32_t state;      /* enum loop_timer_state, where timer_heap.h is used */
+        uint32_t heap_index;                       /* of a back end with a heap of its own */
+        uint32_t state; /* enum loop_timer_state, where timer_heap.h is used */
 };
 
 enum loop_timer_state { LOOP_TIMER_IDLE, LOOP_TIMER_ARMED, LOOP_TIMER_DUE };
 
 enum loop_io_op {
-        LOOP_READV,     /* iov at offset */
-        LOOP_WRITEV,    /* iov at offset */
+        LOOP_READV,  /* iov at offset */
+        LOOP_WRITEV, /* iov at offset */
         LOOP_FDATASYNC,
         LOOP_FALLOCATE, /* mode = flags, offset, length */
         LOOP_RECV,      /* into iov[0]; flags as recv(2) */
         LOOP_SENDMSG,   /* iov, flags as sendmsg(2); MSG_NOSIGNAL is implied */
-        LOOP_ACCEPT,    /* result is the new descriptor: close-on-exec, non-blocking where polling needs it */
+        LOOP_ACCEPT,    /* result is the new descriptor: close-on-exec, non-blocking where polling
+                           needs it */
         LOOP_POLL,      /* flags are POLLIN etc.; result the events */
 };
 
-/* One asynchronous operation. result: as the system call's, or -errno (-ECANCELED after loop_cancel). Short
- * counts are passed on, not repeated. */
+/* One asynchronous operation. result: as the system call's, or -errno (-ECANCELED after
+ * loop_cancel). Short counts are passed on, not repeated. */
 struct loop_io {
         enum loop_io_op op;
         int fd;
@@ -98,14 +100,31 @@ int loop_new(enum loop_backend backend, struct loop **ret_loop, struct error *er
 void loop_free(struct loop *loop); /* NULL is fine; nothing may be pending */
 
 /* Until loop_stop(): which takes effect after the callback that calls it. */
-static inline void loop_run(struct loop *loop) { loop->ops->run(loop); }
-static inline void loop_stop(struct loop *loop) { loop->ops->stop(loop); }
-static inline uint64_t loop_now_ns(struct loop *loop) { return loop->ops->now_ns(loop); }
+static inline void loop_run(struct loop *loop)
+{
+        loop->ops->run(loop);
+}
+static inline void loop_stop(struct loop *loop)
+{
+        loop->ops->stop(loop);
+}
+static inline uint64_t loop_now_ns(struct loop *loop)
+{
+        return loop->ops->now_ns(loop);
+}
 
-/* Starts when control returns to the loop: everything submitted in one iteration goes to the kernel in one call. */
-static inline void loop_submit(struct loop *loop, struct loop_io *io) { loop->ops->submit(loop, io); }
-/* Ask for an early end; done() still runs, with the result or -ECANCELED. Only RECV, SENDMSG, ACCEPT and POLL. */
-static inline void loop_cancel(struct loop *loop, struct loop_io *io) { loop->ops->cancel(loop, io); }
+/* Starts when control returns to the loop: everything submitted in one iteration goes to the kernel
+ * in one call. */
+static inline void loop_submit(struct loop *loop, struct loop_io *io)
+{
+        loop->ops->submit(loop, io);
+}
+/* Ask for an early end; done() still runs, with the result or -ECANCELED. Only RECV, SENDMSG,
+ * ACCEPT and POLL. */
+static inline void loop_cancel(struct loop *loop, struct loop_io *io)
+{
+        loop->ops->cancel(loop, io);
+}
 
 /* Arm (or move) a timer; cancel one that may be armed. Zeroed timers are valid and not armed. */
 static inline void loop_timer_set(struct loop *loop, struct loop_timer *t, uint64_t deadline_ns)
@@ -118,7 +137,10 @@ static inline void loop_timer_cancel(struct loop *loop, struct loop_timer *t)
 }
 
 /* Run @task in this iteration, after the callbacks already queued. */
-static inline void loop_post(struct loop *loop, struct loop_task *task) { loop->ops->post(loop, task); }
+static inline void loop_post(struct loop *loop, struct loop_task *task)
+{
+        loop->ops->post(loop, task);
+}
 /* The same from [any thread]; wakes the loop; one wake-up serves many. */
 static inline void loop_post_remote(struct loop *loop, struct loop_task *task)
 {

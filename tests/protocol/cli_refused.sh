@@ -3,12 +3,15 @@
 set -eu
 . "$(dirname "$0")/cli_common.sh"
 
-unchanged() { # COMMAND... must fail and leave every file here as it is
-    local before after
-    before=$(find . -path ./state -prune -o -type f ! -name err -print0 | sort -z | xargs -0 sha256sum)
+# Every file with its size, its time of change, and what it takes.
+files() {
+    find . -path ./state -prune -o -type f ! -name err -printf '%p %s %T@ %b\n' | sort
+}
+unchanged() { # STATUS PATTERN COMMAND... must fail and leave every file here as it is
+    local before
+    before=$(files)
     fails "$@"
-    after=$(find . -path ./state -prune -o -type f ! -name err -print0 | sort -z | xargs -0 sha256sum)
-    same "$after" "$before" "files after '$*'"
+    same "$(files)" "$before" "files after '$*'"
 }
 
 for name in '' . -x a/b 'a b' "$(printf 'n%.0s' $(seq 64))"; do

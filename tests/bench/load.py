@@ -24,6 +24,8 @@ ROWS = {row.name: row for row in (
         ("--op", "randwrite", "--once", *RANDOM), once=True),
     Row("clonewrite", "first write of each block of a clone (overlay), 4 KiB, depth 32",
         ("--op", "randwrite", "--once", *RANDOM), once=True),
+    Row("wide", "first writes scattered over 64 GiB, 4 KiB, depth 32",
+        ("--op", "randwrite", "--once", *RANDOM), once=True),
     Row("seqread", "sequential read, 1 MiB, depth 8", ("--op", "read", *LARGE)),
     Row("seqwrite", "sequential write, 1 MiB, depth 8", ("--op", "write", *LARGE)),
     Row("mixed", "random, 70 % reads, fsync each 32 writes, 4 KiB, depth 32",
@@ -41,6 +43,8 @@ ROWS = {row.name: row for row in (
     Row("snap1000", "random read of the head, 1000 snapshots back", ("--op", "randread", *RANDOM)),
     Row("oldest", "random read of the oldest of these snapshots", ("--op", "randread", *RANDOM)),
 )}
+
+WIDE_BYTES = 64 << 30  # of a volume on which scattered blocks share no map node
 
 # What can be measured one after the other on one filled volume.
 ALLOCATED = ("read", "write", "seqread", "seqwrite", "mixed", "flush")

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 
-from load import ALLOCATED, ROWS
+from load import ALLOCATED, ROWS, WIDE_BYTES
 from server import Server
 
 CLUSTERS_PLAIN = ""
@@ -176,17 +176,19 @@ class Qcow2(Peer):
     name = "qemu-nbd qcow2"
     binary = "qemu-nbd"
     clusters = CLUSTERS_PLAIN
-    rows = ALLOCATED + ("first", "snapwrite", "clonewrite", "firstflush", "snapflush")
+    on_new = ("first", "firstflush", "wide")
+    rows = ALLOCATED + ("first", "snapwrite", "clonewrite", "firstflush", "snapflush",
+                        "wide")
 
     def argv(self, ctx, socket_path, image):
         return qemu_nbd_argv(ctx, socket_path, image, "qcow2")
 
-    def create(self, ctx, name, backing=None):
+    def create(self, ctx, name, backing=None, size=None):
         image = os.path.join(ctx.dir, name)
         options = ["-o", self.clusters] if self.clusters else []
         if backing:
             options += ["-b", backing, "-F", "qcow2"]
-        run("qemu-img", "create", "-q", "-f", "qcow2", *options, image, str(ctx.size))
+        run("qemu-img", "create", "-q", "-f", "qcow2", *options, image, str(size or ctx.size))
         return image
 
     def measure_on(self, ctx, image, rows):
@@ -210,10 +212,10 @@ class Qcow2(Peer):
 
     def measure(self, ctx):
         wanted = [r for r in self.rows if ctx.wanted((r,))]
-        if set(wanted) - {"first", "firstflush"}:
+        if set(wanted) - set(self.on_new):
             self.measure_filled(ctx)
-        for row in ctx.wanted([r for r in ("first", "firstflush") if r in self.rows]):
-            image = self.create(ctx, "new.qcow2")
+        for row in ctx.wanted([r for r in self.on_new if r in self.rows]):
+            image = self.create(ctx, "new.qcow2", size=WIDE_BYTES if row.name == "wide" else None)
             self.measure_on(ctx, image, [row])
             os.unlink(image)
 
@@ -221,7 +223,7 @@ class Qcow2(Peer):
 class Qcow2Sub(Qcow2):
     name = "qemu-nbd qcow2, 128k/4k"
     clusters = CLUSTERS_SUB
-    rows = ("first",)
+    rows = ("first", "wide")
 
 
 PEERS = (Limit(), LimitUnbatched(), NbdkitNull(), NoServer(), NbdkitFile(), QsdRaw(), QemuNbdRaw(), Qcow2(),

@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 
-from load import ALLOCATED, ROWS
+from load import ALLOCATED, ROWS, WIDE_BYTES
 from peers import Peer
 from server import Server
 
@@ -17,24 +17,10 @@ class TarnFailed(Exception):
     pass
 
 
-def find_members(status):
-    """The member list of 'pool status --json', whatever stands around it."""
-    if isinstance(status, dict):
-        if isinstance(status.get("members"), list):
-            return status["members"]
-        status = list(status.values())
-    if isinstance(status, list):
-        for item in status:
-            members = find_members(item)
-            if members:
-                return members
-    return []
-
-
 class Tarn(Peer):
     name = "tarn"
-    rows = ALLOCATED + ("first", "firstflush", "snapwrite", "snapflush", "clonewrite", "snap1",
-                        "snap10", "snap1000", "oldest")
+    rows = ALLOCATED + ("first", "firstflush", "wide", "snapwrite", "snapflush", "clonewrite",
+                        "snap1",                        "snap10", "snap1000", "oldest")
 
     def __init__(self, n_members=1):
         self.n_members = n_members
@@ -60,10 +46,12 @@ class Tarn(Peer):
             raise TarnFailed(f"tarn {' '.join(args)}: {done.stderr.strip()}")
         return done.stdout
 
+    def status(self, ctx):
+        return json.loads(self.tarn(ctx, "pool", "status", POOL, "--json"))
+
     def member_flushes(self, ctx):
         """Flushes that each member got since the pool was opened."""
-        status = json.loads(self.tarn(ctx, "pool", "status", POOL, "--json"))
-        return [m["flushes"] for m in find_members(status)]
+        return [m["flushes"] for m in self.status(ctx)["members"]]
 
     def measure_counted(self, ctx, server, row, export):
         """A row, and how many flushes the busiest member got for each of the client's."""
@@ -74,8 +62,8 @@ class Tarn(Peer):
             most = max(b - a for a, b in zip(before, after))
             result["member_flushes_per_flush"] = most / result["all_flushes"]
 
-    def new_volume(self, ctx, name, fill_through=None):
-        self.tarn(ctx, "volume", "create", f"{POOL}/{name}", str(ctx.size))
+    def new_volume(self, ctx, name, fill_through=None, size=None):
+        self.tarn(ctx, "volume", "create", f"{POOL}/{name}", str(size or ctx.size))
         if fill_through:
             ctx.load.fill(fill_through.uri(f"{POOL}/{name}"))
 
@@ -87,8 +75,8 @@ class Tarn(Peer):
             self.measure_counted(ctx, server, row, f"{POOL}/full")
 
     def measure_once(self, ctx, server):
-        for row in ctx.wanted([r for r in ("first", "firstflush") if r in self.rows]):
-            self.new_volume(ctx, row.name)
+        for row in ctx.wanted([r for r in ("first", "firstflush", "wide") if r in self.rows]):
+            self.new_volume(ctx, row.name, size=WIDE_BYTES if row.name == "wide" else None)
             self.measure_counted(ctx, server, row, f"{POOL}/{row.name}")
         shared = ctx.wanted([r for r in ("snapwrite", "snapflush", "clonewrite") if r in self.rows])
         if shared:
@@ -150,7 +138,9 @@ class Tarn(Peer):
                 self.measure_once(ctx, server)
                 self.measure_snapshots(ctx, server)
                 server.note_memory()
-                ctx.record(self.name, "memory", {"peak_rss_bytes": server.peak_rss_bytes})
+                ctx.record(self.name, "memory", {
+                    "peak_rss_bytes": server.peak_rss_bytes,
+                    "metadata_bytes": self.status(ctx)["metadata_used"]})
                 if ctx.wants_open and self.n_members == 1:
                     self.measure_open(ctx, server)
             self.tarn(ctx, "pool", "destroy", POOL, "--yes")

@@ -29,13 +29,14 @@ static const char usage[] =
     "  --replay STATE   look at that one state, as printed: PLAN:POINT:CHOICES[:POINT:CHOICES]\n"
     "  --kept LIST      with --plan and --replay: only these operations of the run, as printed\n"
     "  --show           with --plan: print its operations\n"
+    "  --must-find      exit status 0 where a violation is found, 1 where none is\n"
     "  --as-found       do not shorten the list of operations of a violation\n";
 
 struct options {
         struct settings settings;
         const char *plan, *replay;
         bool kept[OPS_MAX];
-        bool has_kept, show, as_found;
+        bool has_kept, show, as_found, must_find;
 };
 
 /* ---- shrinking ---- */
@@ -250,6 +251,9 @@ static bool parse_option(int c, const char *text, struct options *options)
         case 'w':
                 options->show = true;
                 return true;
+        case 'F':
+                options->must_find = true;
+                return true;
         case 'R':
                 s->roomy = true;
                 return true;
@@ -296,7 +300,8 @@ int main(int argc, char **argv)
             {"alphabet", 1, NULL, 'a'}, {"ops", 1, NULL, 'o'},     {"seed", 1, NULL, 'S'},
             {"members", 1, NULL, 'M'},  {"jobs", 1, NULL, 'j'},    {"plan", 1, NULL, 'p'},
             {"replay", 1, NULL, 'r'},   {"kept", 1, NULL, 'k'},    {"show", 0, NULL, 'w'},
-            {"as-found", 0, NULL, 'f'}, {"roomy", 0, NULL, 'R'},   {NULL, 0, NULL, 0},
+            {"as-found", 0, NULL, 'f'}, {"roomy", 0, NULL, 'R'},   {"must-find", 0, NULL, 'F'},
+            {NULL, 0, NULL, 0},
         };
         static struct options options = {
             .settings = {.seed = 1,
@@ -309,7 +314,7 @@ int main(int argc, char **argv)
                          .random_members_max = 3,
                          .n_jobs = 2},
         };
-        int c;
+        int c, found;
 
         while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1)
                 if (c == '?' || !parse_option(c, optarg, &options)) {
@@ -321,6 +326,7 @@ int main(int argc, char **argv)
                 return 2;
         }
         setvbuf(stdout, NULL, _IOLBF, 0);
-        return options.plan != NULL || options.replay != NULL ? run_one(&options)
-                                                              : run_all(&options);
+        found =
+            options.plan != NULL || options.replay != NULL ? run_one(&options) : run_all(&options);
+        return options.must_find && found < 2 ? !found : found;
 }

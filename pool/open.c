@@ -181,6 +181,11 @@ static int pool_take_members(struct pool *pool, struct candidate *c, size_t n,
 {
         for (uint32_t i = 0; i < s->n_members; i++) {
                 struct candidate *m = candidate_find(c, n, s->member[i].uuid);
+                if (s->member[i].size_bytes != m->label.size_bytes)
+                        return error_set(
+                            err, -EUCLEAN,
+                            "the superblock and the label of '%s' differ about its size",
+                            m->member->path);
                 if (pool_add_disk(pool, m->member, s->member[i].uuid, s->member[i].size_bytes) < 0)
                         return error_set(err, -ENOMEM, "out of memory");
         }
@@ -372,7 +377,7 @@ int co_pool_settle(struct pool *pool, struct error *err)
                 if (r < 0)
                         return r;
         } while (pool->worker_running);
-        while (pool->waiting_frees && !pool->readonly && !pool->hold_frees)
+        while (pool->waiting_frees && !pool->readonly && !pool->hold_frees && !pool_failed(pool))
                 co_sleep_ns(1000000);
         return 0;
 }

@@ -323,6 +323,10 @@ int slab_replay(struct pool *pool, uint32_t index, const struct slab_disk *disk,
 static int co_extent_page(struct pool *pool, const struct slab_extent *x, void *page,
                           const char *what, struct error *err)
 {
+        for (unsigned i = 0; i < x->n_legs; i++)
+                if (x->leg[i].offset >
+                    pool->disk[x->leg[i].member]->size_bytes - MAP_COPIES * BLOCK)
+                        return error_set(err, -EUCLEAN, "an extent of the slab table lies nowhere");
         int r =
             co_legs_read(pool, x->leg, x->n_legs, (uint64_t)x->copy * BLOCK, x->crc, page, what);
         return r == 0

@@ -91,8 +91,7 @@ static void print_members(json_t *status)
         json_t *m;
         size_t i;
 
-        json_array_foreach(json_object_get(status, "members"), i, m)
-        {
+        json_array_foreach (json_object_get(status, "members"), i, m) {
                 static const char *const counters[] = {"reads", "writes", "errors"};
                 struct cli_line *line = cli_table_line(t, NULL);
 
@@ -122,13 +121,14 @@ static void print_server(json_t *server)
                 return;
         }
         printf("served       by process %llu\n", (unsigned long long)cli_number(server, "pid"));
-        json_array_foreach(json_object_get(server, "nbd"), i, nbd)
-            printf("             at %s\n", json_string_value(nbd));
-        json_array_foreach(json_object_get(server, "clients"), i, client)
-            printf("client       %s on %s%s\n", cli_text(client, "peer"),
-                   json_is_string(json_object_get(client, "export")) ? cli_text(client, "export")
-                                                                     : "(negotiating)",
-                   json_is_true(json_object_get(client, "readonly")) ? ", read-only" : "");
+        json_array_foreach (json_object_get(server, "nbd"), i, nbd)
+                printf("             at %s\n", json_string_value(nbd));
+        json_array_foreach (json_object_get(server, "clients"), i, client)
+                printf("client       %s on %s%s\n", cli_text(client, "peer"),
+                       json_is_string(json_object_get(client, "export"))
+                           ? cli_text(client, "export")
+                           : "(negotiating)",
+                       json_is_true(json_object_get(client, "readonly")) ? ", read-only" : "");
 }
 
 static void print_status(json_t *s)
@@ -189,8 +189,7 @@ static int status_of_all(bool as_json)
                 cli_print_json(all);
                 json_decref(all);
         } else {
-                json_array_foreach(pools, i, status)
-                {
+                json_array_foreach (pools, i, status) {
                         if (i > 0)
                                 printf("\n");
                         print_status(status);
@@ -266,8 +265,7 @@ static void print_list(json_t *pools)
         json_t *p;
         size_t i;
 
-        json_array_foreach(pools, i, p)
-        {
+        json_array_foreach (pools, i, p) {
                 struct cli_line *line = cli_table_line(t, NULL);
                 char number[24];
 
@@ -284,8 +282,9 @@ static void print_list(json_t *pools)
                 cli_table_cell(line, 7, number);
         }
         cli_table_finish(t);
-        json_array_foreach(pools, i, p) if (json_object_get(p, "error"))
-            cli_note("%s", cli_text(p, "error"));
+        json_array_foreach (pools, i, p)
+                if (json_object_get(p, "error"))
+                        cli_note("%s", cli_text(p, "error"));
 }
 
 static int run_list(const struct cli_verb *verb, const struct cli_args *args)
@@ -438,8 +437,8 @@ static int run_check(const struct cli_verb *verb, const struct cli_args *args)
         if (args->given & CLI_JSON) {
                 cli_print_json(reply);
         } else {
-                json_array_foreach(json_object_get(reply, "findings"), i, finding)
-                    printf("%s\n", json_string_value(finding));
+                json_array_foreach (json_object_get(reply, "findings"), i, finding)
+                        printf("%s\n", json_string_value(finding));
                 if (n > json_array_size(json_object_get(reply, "findings")))
                         printf("... and %llu more\n",
                                (unsigned long long)(n - json_array_size(

@@ -54,7 +54,11 @@ static int run_create(const struct cli_verb *verb, const struct cli_args *args)
         if (r < 0)
                 return cli_fail(&e);
         for (int i = 0; i < args->n_words; i++)
-                printf("%s'%s'", i == 0 ? "created snapshot " : ", ", args->words[i]);
+                printf("%s'%s'",
+                       i > 0               ? ", "
+                       : args->n_words > 1 ? "created snapshots "
+                                           : "created snapshot ",
+                       args->words[i]);
         printf("\n");
         return EXIT_SUCCESS;
 }
@@ -72,13 +76,21 @@ static bool is_shown(json_t *node, const char *volume)
         return !volume || strcmp(cli_text(node, "volume"), volume) == 0;
 }
 
+/* A volume that neither has snapshots nor grew from one. */
+static bool is_lone(json_t *node)
+{
+        return !json_object_get(node, "clones") && cli_number(node, "snapshots") == 0 &&
+               !json_is_string(json_object_get(node, "parent"));
+}
+
 static void keep_nodes(struct tree *t, json_t *array, const char *volume)
 {
         json_t *node;
         size_t i;
 
-        json_array_foreach(array, i, node) if (is_shown(node, volume))
-            json_object_set(t->nodes, cli_text(node, "name"), node);
+        json_array_foreach (array, i, node)
+                if (is_shown(node, volume) && !is_lone(node))
+                        json_object_set(t->nodes, cli_text(node, "name"), node);
 }
 
 static void connect_nodes(struct tree *t)
@@ -86,8 +98,7 @@ static void connect_nodes(struct tree *t)
         const char *name;
         json_t *node;
 
-        json_object_foreach(t->nodes, name, node)
-        {
+        json_object_foreach (t->nodes, name, node) {
                 const char *parent = cli_text(node, "parent");
                 json_t *list;
 
@@ -109,8 +120,7 @@ static struct cli_line *add_line(struct tree *t, json_t *node, struct cli_line *
         char text[512] = "";
         size_t i;
 
-        json_array_foreach(clones, i, clone)
-        {
+        json_array_foreach (clones, i, clone) {
                 size_t used = strlen(text);
 
                 snprintf(text + used, sizeof(text) - used, "%s%s", used ? " " : "",
@@ -285,8 +295,7 @@ static void print_diff(json_t *diff)
 
         if (json_array_size(ranges) > 0) {
                 t = cli_table_new(columns, 2);
-                json_array_foreach(ranges, i, range)
-                {
+                json_array_foreach (ranges, i, range) {
                         struct cli_line *line = cli_table_line(t, NULL);
                         char number[24];
 

@@ -77,8 +77,7 @@ static void print_volumes(json_t *volumes)
         json_t *v;
         size_t i;
 
-        json_array_foreach(volumes, i, v)
-        {
+        json_array_foreach (volumes, i, v) {
                 struct cli_line *line = cli_table_line(t, NULL);
                 char number[24];
 
@@ -131,10 +130,10 @@ static void print_volume(json_t *v)
                 printf("origin       %s\n", cli_text(v, "parent"));
         if (cli_text(v, "used_by")[0])
                 printf("in use by    %s\n", cli_text(v, "used_by"));
-        json_object_foreach(json_object_get(v, "properties"), key, value)
-            printf("%-12s %s\n", key, json_string_value(value));
-        json_array_foreach(snapshots, i, value)
-            printf("%-12s %s\n", i == 0 ? "snapshots" : "", json_string_value(value));
+        json_object_foreach (json_object_get(v, "properties"), key, value)
+                printf("%-12s %s\n", key, json_string_value(value));
+        json_array_foreach (snapshots, i, value)
+                printf("%-12s %s\n", i == 0 ? "snapshots" : "", json_string_value(value));
 }
 
 static int run_show(const struct cli_verb *verb, const struct cli_args *args)
@@ -271,8 +270,8 @@ static int run_set(const struct cli_verb *verb, const struct cli_args *args)
                        json_pack("{s:s, s:o}", "command", "volume-set", "properties", properties),
                        &reply) < 0)
                 return EXIT_FAILURE;
-        json_array_foreach(json_object_get(reply, "notes"), i, note)
-            cli_note("%s", json_string_value(note));
+        json_array_foreach (json_object_get(reply, "notes"), i, note)
+                cli_note("%s", json_string_value(note));
         json_decref(reply);
         return EXIT_SUCCESS;
 }

@@ -82,8 +82,9 @@ int co_volume_show(struct command *c, struct error *err)
                 json_object_update(c->reply, v);
                 json_object_set_new(c->reply, "properties", properties);
                 snapshots = json_array();
-                json_array_foreach(roots.snapshots, i, s) if (is_of_volume(s, volume))
-                    json_array_append(snapshots, json_object_get(s, "name"));
+                json_array_foreach (roots.snapshots, i, s)
+                        if (is_of_volume(s, volume))
+                                json_array_append(snapshots, json_object_get(s, "name"));
                 json_object_set_new(c->reply, "snapshots", snapshots);
                 host_users(c->hp, volume, users, sizeof(users));
                 json_object_set_new(c->reply, "used_by", json_string(users));
@@ -172,8 +173,7 @@ int co_volume_set_all(struct command *c, struct error *err)
                 r = error_set(err, -EINVAL, "the request lacks 'properties'");
         if (r < 0)
                 return r;
-        json_object_foreach(properties, key, value)
-        {
+        json_object_foreach (properties, key, value) {
                 char note[256] = "";
 
                 if (!json_is_string(value))
@@ -184,8 +184,7 @@ int co_volume_set_all(struct command *c, struct error *err)
                 if (note[0])
                         json_array_append_new(notes, json_string(note));
         }
-        json_object_foreach(properties, key, value)
-        {
+        json_object_foreach (properties, key, value) {
                 const char *text = json_string_value(value);
 
                 r = co_volume_set(c->hp->pool, volume, key, text[0] ? text : NULL, err);

@@ -66,8 +66,7 @@ static void connect_clones(struct walk *w)
         json_t *v;
         size_t i;
 
-        json_array_foreach(w->roots->volumes, i, v)
-        {
+        json_array_foreach (w->roots->volumes, i, v) {
                 const char *parent = json_string_value(json_object_get(v, "parent"));
                 json_t *snapshot = parent ? json_object_get(w->by_name, parent) : NULL;
 
@@ -83,8 +82,7 @@ static void count_snapshots(struct walk *w)
         json_t *s;
         size_t i;
 
-        json_array_foreach(w->roots->snapshots, i, s)
-        {
+        json_array_foreach (w->roots->snapshots, i, s) {
                 char name[FULL_NAME_MAX];
                 json_t *volume, *count;
 
@@ -123,7 +121,8 @@ json_t *roots_find(json_t *array, const char *name)
         json_t *j;
         size_t i;
 
-        json_array_foreach(array, i, j) if (strcmp(json_string_value(json_object_get(j, "name")),
-                                                   name) == 0) return j;
+        json_array_foreach (array, i, j)
+                if (strcmp(json_string_value(json_object_get(j, "name")), name) == 0)
+                        return j;
         return NULL;
 }

@@ -104,6 +104,32 @@ if [ "$got" = 0 ]; then
 else
     ! grep -q 'slow' <<<"$out" || die "an interrupted import has left its volume"
 fi
+
+# killed: whatever stays has another name, and the next import takes it away. A server may still be busy undoing.
+ok tarn volume list --json tank
+! grep -q '"tank/slow"' <<<"$out" || ok tarn volume delete --yes tank/slow
+"$TARN" image import slow.raw tank/slow >/dev/null 2>&1 &
+pid=$!
+for _ in $(seq 200); do
+    [ "$MODE" = served ] || break
+    ok tarn volume list --json tank
+    ! grep -q 'slow' <<<"$out" || break
+    kill -0 "$pid" 2>/dev/null || break
+done
+kill -KILL "$pid" 2>/dev/null || true
+wait "$pid" 2>/dev/null || true
+ok tarn volume list --json tank
+if ! grep -q '"tank/slow"' <<<"$out"; then
+    for _ in $(seq 600); do
+        ! tarn image import slow.raw tank/slow >/dev/null 2>err || break
+        grep -q 'under way' err || die "the import after a killed one failed: $(cat err)"
+        sleep 0.1
+    done
+fi
+ok tarn volume list --json tank
+! grep -q 'importing' <<<"$out" || die "a killed import has left something for good"
+ok tarn image export tank/slow slow.back
+cmp slow.raw slow.back
 unserve
 ok tarn pool check tank --data
 echo "image ($MODE): passed"

@@ -55,6 +55,9 @@ ok tarn snapshot list tank
 grep -q 'tank/web@monday .*tank/clone' <<<"$out" || die "the tree does not name the clone: $out"
 grep -q '.─tank/clone ' <<<"$out" || die "the clone does not stand below its snapshot: $out"
 fails 1 "tank/nix" tarn snapshot list tank/nix
+ok tarn volume create tank/lone 1M
+ok tarn snapshot list tank
+! grep -q 'tank/lone' <<<"$out" || die "a volume without snapshots is in the tree"
 
 # a snapshot is content that stays
 same "$(content tank/web@monday)" "$one"

@@ -5,9 +5,12 @@
  * pin. */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include "pool/engine.h"
 
-#define SPARE_MAX 64u
+#define CHUNK_PAGES_MIN 16u
+#define CHUNK_PAGES_MAX 512u /* 2 MiB, a huge page: a large cache misses the TLB less */
+#define TRIM_A_NODE     4u   /* nodes looked at for each that is added */
 
 static size_t hash_of(const struct cache *cache, uint64_t address, uint64_t birth)
 {
@@ -25,25 +28,48 @@ int cache_init(struct cache *cache, uint64_t bytes)
         return cache->bucket ? 0 : -ENOMEM;
 }
 
-static void node_destroy(struct node *node)
+/* ---- memory ---- */
+
+/* Pages come from pieces that are kept until the end, each as large as all before it: a page alone
+ * costs malloc two of them, and a small pool wants few. */
+struct chunk_of_nodes {
+        struct chunk_of_nodes *next;
+        size_t n;
+        void *pages;
+        struct node node[];
+};
+
+static int chunk_new(struct cache *cache)
 {
-        free(node->page);
-        free(node);
+        size_t n = cache->chunks ? 2 * cache->chunks->n : CHUNK_PAGES_MIN;
+        if (n > CHUNK_PAGES_MAX)
+                n = CHUNK_PAGES_MAX;
+        struct chunk_of_nodes *chunk = calloc(1, sizeof(*chunk) + n * sizeof(struct node));
+        void *pages = chunk ? aligned_alloc(n * BLOCK, n * BLOCK) : NULL;
+        if (!pages) {
+                free(chunk);
+                return -ENOMEM;
+        }
+        if (n == CHUNK_PAGES_MAX)
+                madvise(pages, n * BLOCK, MADV_HUGEPAGE);
+        *chunk = (struct chunk_of_nodes){.next = cache->chunks, .n = n, .pages = pages};
+        cache->chunks = chunk;
+        for (size_t i = 0; i < n; i++) {
+                chunk->node[i].page = (char *)pages + i * BLOCK;
+                list_append(&cache->spare, &chunk->node[i].lru);
+        }
+        return 0;
 }
 
 void cache_destroy(struct cache *cache)
 {
-        for (size_t i = 0; cache->bucket && i < cache->n_buckets; i++) {
-                for (struct node *node = cache->bucket[i], *next; node; node = next) {
-                        next = node->hash_next;
-                        node_destroy(node);
-                }
+        for (struct chunk_of_nodes *chunk = cache->chunks, *next; chunk; chunk = next) {
+                next = chunk->next;
+                free(chunk->pages);
+                free(chunk);
         }
         free(cache->bucket);
         cache->bucket = NULL;
-        if (cache->spare.next)
-                list_for_each_safe (it, &cache->spare)
-                        node_destroy(container_of(it, struct node, lru));
 }
 
 /* ---- the table ---- */
@@ -79,23 +105,12 @@ static struct node *cache_lookup(struct cache *cache, const struct entry *entry)
 
 static struct node *node_new(struct cache *cache, uint64_t address, uint64_t birth)
 {
-        struct node *node;
-        if (cache->n_spare) {
-                node = container_of(cache->spare.next, struct node, lru);
-                list_remove(&node->lru);
-                cache->n_spare--;
-                void *page = node->page;
-                *node = (struct node){.page = page};
-        } else {
-                node = calloc(1, sizeof(*node));
-                if (!node)
-                        return NULL;
-                node->page = aligned_alloc(BLOCK, BLOCK);
-                if (!node->page) {
-                        free(node);
-                        return NULL;
-                }
-        }
+        if (list_empty(&cache->spare) && chunk_new(cache) < 0)
+                return NULL;
+        struct node *node = container_of(cache->spare.next, struct node, lru);
+        list_remove(&node->lru);
+        void *page = node->page;
+        *node = (struct node){.page = page};
         node->address = address;
         node->birth = birth;
         list_init(&node->lru);
@@ -121,30 +136,26 @@ static void cache_unhash(struct cache *cache, struct node *node)
 static void node_retire(struct cache *cache, struct node *node)
 {
         list_remove(&node->lru);
-        if (cache->n_spare >= SPARE_MAX) {
-                node_destroy(node);
-                return;
-        }
-        list_append(&cache->spare, &node->lru);
-        cache->n_spare++;
+        list_prepend(&cache->spare, &node->lru);
 }
 
-void cache_trim(struct pool *pool)
+/* Let go of what was not used for longest, looking at @n nodes at most. False: there is no more to
+ * be done. */
+bool cache_trim(struct pool *pool, unsigned n)
 {
         struct cache *cache = &pool->cache;
-        for (unsigned looked = 0;
-             cache->n_nodes > cache->n_max && looked < 64 && !list_empty(&cache->lru); looked++) {
+        for (; n > 0 && cache->n_nodes > cache->n_max && !list_empty(&cache->lru); n--) {
                 struct node *node = container_of(cache->lru.next, struct node, lru);
                 list_remove(&node->lru);
-                if (node->pins || node->referenced || node->forever) {
+                if (node->pins || node->referenced) {
                         node->referenced = false;
-                        if (!node->forever)
-                                list_append(&cache->lru, &node->lru);
+                        list_append(&cache->lru, &node->lru);
                         continue;
                 }
                 cache_unhash(cache, node);
                 node_retire(cache, node);
         }
+        return n == 0;
 }
 
 /* ---- finding and loading ---- */
@@ -179,7 +190,7 @@ static int co_node_load(struct pool *pool, const struct entry *entry, struct nod
                 return r;
         }
         list_append(&pool->cache.lru, &node->lru);
-        cache_trim(pool);
+        cache_trim(pool, TRIM_A_NODE);
         *ret_node = node;
         return 0;
 }
@@ -230,6 +241,7 @@ int node_make(struct pool *pool, const struct node *from, struct node **ret_node
                 memset(node->page, 0, BLOCK);
         node->dirty = true;
         pool->cache.n_dirty++;
+        cache_trim(pool, TRIM_A_NODE);
         *ret_node = node;
         return 0;
 }

@@ -10,7 +10,7 @@
 /* Addresses of freed blocks that a held checkpoint may keep in memory: 128 MiB of them. */
 #define HELD_FREES_MAX (UINT64_C(1) << 24)
 
-#define DIRTY_MAX 16384u /* nodes: the cut computes their CRCs in one step, some 0.5 us each */
+#define DIRTY_MAX 8192u /* nodes: the cut computes their CRCs in one step, some 0.5 us each */
 
 void epoch_raise(struct pool *pool)
 {
@@ -195,7 +195,8 @@ static int co_checkpoint_locked(struct pool *pool, bool fresh_log, struct held *
                 return error_set(err, r, "pool '%s' has stopped writing: %s", pool->name,
                                  pool->failed);
         space_release(pool);
-        cache_trim(pool);
+        while (cache_trim(pool, 1024)) /* what has been written may go */
+                co_yield_loop();
         return 0;
 }
 

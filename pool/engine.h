@@ -128,7 +128,7 @@ struct cache {
         struct list lru;
         struct list finished; /* deadlist.c's: dirty pages that will not change again */
         struct list spare;    /* nodes kept for reuse */
-        size_t n_spare;
+        struct chunk_of_nodes *chunks; /* cache.c's */
 };
 
 /* ---- roots (root.c, catalog.c) ---- */
@@ -551,7 +551,7 @@ int node_make(struct pool *pool, const struct node *from, struct node **ret_node
 void node_free_block(struct pool *pool,
                      const struct entry *entry); /* cache forgets it; the block is freed */
 void node_forget(struct pool *pool, const struct entry *entry); /* cache only */
-void cache_trim(struct pool *pool);
+bool cache_trim(struct pool *pool, unsigned n);
 void node_written(struct pool *pool, struct node *node); /* after its checkpoint committed */
 
 /* ---- tree.c ---- */

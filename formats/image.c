@@ -235,7 +235,7 @@ int co_image_open(int fd, const char *path, const char *format, struct image **r
                   struct error *err)
 {
         const struct image_driver *driver = NULL;
-        struct image *image;
+        struct image *image = NULL;
         int r;
 
         r = image_new(fd, path, &image, err);
@@ -272,7 +272,7 @@ int co_image_create(int fd, const char *path, const char *format, uint64_t virtu
                     struct image **ret_image, struct error *err)
 {
         const struct image_driver *driver = NULL;
-        struct image *image;
+        struct image *image = NULL;
         int r;
 
         r = driver_by_name(format, &driver, err);

@@ -21,7 +21,9 @@
 /* Connections that have not ended by then are cut off. */
 #define NBD_STOP_TIMEOUT_MS 5000u
 /* Between two looks whether another server was quicker. */
-#define LOCK_LOOK_MS 500u
+#define LOCK_LOOK_MS 250u
+/* A killed server's socket is there until the kernel has ended its I/O: one that stays is alive. */
+#define SERVER_GONE_WAIT_MS 1000u
 
 struct server {
         const struct serve_options *options;
@@ -77,6 +79,12 @@ static int co_open_pool(struct server *s, const char *name, struct error *err)
                 r = co_pool_resolve(s->host.loop, name, &state, err);
                 if (r == 0)
                         r = refuse_second(state, err);
+                if (r == -EBUSY && waited_ms < SERVER_GONE_WAIT_MS) {
+                        state_free(state);
+                        co_sleep_ns(LOCK_LOOK_MS * UINT64_C(1000000));
+                        waited_ms += LOCK_LOOK_MS;
+                        continue;
+                }
                 if (r < 0) {
                         state_free(state);
                         return r;

@@ -41,7 +41,8 @@ static int root_merge(struct pool *pool, struct root *root)
         if (!freed)
                 return -ENOMEM;
         uint64_t n_blocks = deadlist_blocks_above(c, bound);
-        memcpy(freed, c->bucket + keep, n_freed * sizeof(*freed));
+        if (n_freed)
+                memcpy(freed, c->bucket + keep, n_freed * sizeof(*freed));
         c->n_buckets = keep;
         int r = deadlist_merge(pool, c, p);
         if (r < 0) {

@@ -226,7 +226,7 @@ static int read_option_reply(int fd, uint32_t option, uint8_t data[OPTION_REPLY_
 
 static int ask_structured(struct link *l, uint8_t *buffer, struct error *err)
 {
-        uint32_t type, len;
+        uint32_t type = 0, len = 0;
 
         int r = send_option(l->fd, NBD_OPT_STRUCTURED_REPLY, NULL, 0, err);
         if (r < 0)
@@ -240,7 +240,7 @@ static int ask_structured(struct link *l, uint8_t *buffer, struct error *err)
 
 static int go(struct link *l, const char *name, uint8_t *buffer, struct error *err)
 {
-        uint32_t type, len, name_len = (uint32_t)strlen(name);
+        uint32_t type = 0, len = 0, name_len = (uint32_t)strlen(name);
         bool have_size = false;
 
         wire_put32(buffer, name_len);

@@ -121,7 +121,7 @@ static int parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *
 static int parse_unsigned(const char *text, unsigned min, unsigned max, unsigned *ret_number,
                           struct error *err)
 {
-        uint64_t n;
+        uint64_t n = 0;
         int r = parse_number(text, min, max, &n, err);
         if (r == 0)
                 *ret_number = (unsigned)n;

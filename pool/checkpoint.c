@@ -98,6 +98,7 @@ static void held_see(struct held *held)
 static int cut(struct pool *pool, bool fresh_log, struct frozen *frozen, struct super *super,
                struct held *held)
 {
+        pool->touched_dirty = false;
         int r = catalog_freeze(pool, frozen);
         if (r == 0)
                 r = slabs_freeze(pool, frozen);
@@ -151,7 +152,8 @@ static bool nothing_to_do(const struct pool *pool)
 {
         return pool->n_dirty_roots == 0 && pool->log.next == pool->log.start &&
                pool->log.open_used == 0 && pool->n_disks == pool->n_disks_committed &&
-               pool->intervals[pool->interval % INTERVALS].n == 0 && pool->generation > 0;
+               pool->intervals[pool->interval % INTERVALS].n == 0 && !pool->touched_dirty &&
+               pool->committed_interval >= pool->discard_after && pool->generation > 0;
 }
 
 static void committed(struct pool *pool, struct frozen *frozen, const struct super *super,
@@ -258,11 +260,7 @@ static void checkpoint_main(void *arg)
 {
         struct pool *pool = arg;
         co_checkpoint(pool, NULL);
-        if (!pool->discarder_running && !pool_failed(pool)) {
-                pool->discarder_running = true;
-                co_discard_free(pool);
-                pool->discarder_running = false;
-        }
+        co_discard_free(pool);
         engine_coroutine_ends(pool);
 }
 

@@ -326,6 +326,8 @@ struct pool {
         struct co_mutex checkpoint_lock;
         struct co_queue checkpoint_ended;
         bool discarder_running;
+        uint64_t discard_after; /* when this interval has committed, what was freed last may be discarded */
+        bool touched_dirty;     /* discards were done and no checkpoint knows yet */
         uint64_t n_checkpoints; /* ended, for better or worse */
         struct loop_timer checkpoint_timer;
         struct list stalled; /* spans that wait for room */
@@ -529,7 +531,8 @@ uint64_t metadata_reserve(const struct pool *pool); /* kept for deletes and cata
 void maker_kick(
     struct pool *pool); /* a metadata slab is made where one is wanted, in the background */
 bool data_may_grow(const struct pool *pool, const struct disk *disk);
-/* Discard free runs of at least 1 MiB that stayed free over two checkpoints. */
+/* Discard free runs of at least 1 MiB that stayed free over this many checkpoints. */
+#define DISCARD_CHECKPOINTS 2u
 void co_discard_free(struct pool *pool);
 
 /* ---- cache.c ---- */

@@ -118,26 +118,33 @@ static int co_run_discard(struct pool *pool, struct slab *slab, uint32_t first, 
                                   (uint64_t)n * BLOCK);
         uint32_t mib = first / LEAF_BLOCKS;
         slab->touched[mib / 64] &= ~(UINT64_C(1) << (mib % 64));
-        slab->dirty = true;
+        slab->dirty = pool->touched_dirty = true;
         space_untake(pool, address, n);
         return r;
 }
 
+static void co_discard_slab(struct pool *pool, struct slab *slab)
+{
+        uint32_t n = (uint32_t)min_u64(LEAF_BLOCKS, pool->slab_blocks);
+        for (uint32_t first = 0; first < pool->slab_blocks && !pool->closing; first += n) {
+                uint32_t mib = first / LEAF_BLOCKS;
+                if ((slab->touched[mib / 64] >> (mib % 64) & 1) && run_is_free(slab, first, n) &&
+                    co_run_discard(pool, slab, first, n) < 0)
+                        return;
+        }
+}
+
 void co_discard_free(struct pool *pool)
 {
-        uint32_t n = min_u64(LEAF_BLOCKS, pool->slab_blocks);
-        for (uint32_t s = 0; s < pool->n_slabs; s++) {
+        if (pool->discarder_running || pool->readonly)
+                return;
+        pool->discarder_running = true;
+        for (uint32_t s = 0; s < pool->n_slabs && !pool_failed(pool); s++) {
                 struct slab *slab = pool->slab[s];
-                if (slab->kind != SLAB_DATA ||
-                    slab->freed_interval + 2 > pool->committed_interval ||
-                    !(slab->touched[0] | slab->touched[1]) ||
-                    !pool->disk[slab->leg[0].member]->member->can_discard)
-                        continue;
-                for (uint32_t first = 0; first < pool->slab_blocks && !pool->closing; first += n) {
-                        uint32_t mib = first / LEAF_BLOCKS;
-                        if ((slab->touched[mib / 64] >> (mib % 64) & 1) &&
-                            run_is_free(slab, first, n) && co_run_discard(pool, slab, first, n) < 0)
-                                return;
-                }
+                if (slab->kind == SLAB_DATA && (slab->touched[0] | slab->touched[1]) &&
+                    slab->freed_interval + DISCARD_CHECKPOINTS <= pool->committed_interval &&
+                    pool->disk[slab->leg[0].member]->member->can_discard)
+                        co_discard_slab(pool, slab);
         }
+        pool->discarder_running = false;
 }

@@ -379,5 +379,14 @@ int co_pool_settle(struct pool *pool, struct error *err)
         } while (pool->worker_running);
         while (pool->waiting_frees && !pool->readonly && !pool->hold_frees && !pool_failed(pool))
                 co_sleep_ns(1000000);
+        uint64_t discard_after = pool->discard_after;
+        while (pool->committed_interval < discard_after && !pool->readonly && !pool->hold_frees) {
+                int r = co_checkpoint(pool, err);
+                if (r < 0)
+                        return r;
+        }
+        while (pool->discarder_running)
+                co_sleep_ns(1000000);
+        co_discard_free(pool);
         return 0;
 }

@@ -108,8 +108,8 @@ int co_pool_add(struct pool *pool, struct member *const *members, size_t n_membe
                 struct error *err);
 
 int co_pool_checkpoint(struct pool *pool, struct error *err);
-/* Wait until no orphan is left to free and freed space is allocatable (tests, 'image import'
- * clean-up). */
+/* Wait until no orphan is left to free, and freed space is allocatable and discarded on the
+ * members. */
 int co_pool_settle(struct pool *pool, struct error *err);
 
 struct pool_member_info {

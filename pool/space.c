@@ -240,6 +240,8 @@ void space_free(struct pool *pool, uint64_t address)
         bit_clear(slab->live, i);
         count_live(pool, slab, -1);
         slab->freed_interval = pool->interval;
+        if (slab->kind == SLAB_DATA)
+                pool->discard_after = pool->interval + DISCARD_CHECKPOINTS;
         struct interval *now = &pool->intervals[pool->interval % INTERVALS];
         if (now->n == now->room) {
                 size_t room = now->room ? now->room * 2 : 1024;

@@ -234,6 +234,46 @@ static void deleting_snapshots_frees_a_full_pool(void **state)
         sim_pool_run(2, 1, co_full_of_snapshots);
 }
 
+static uint64_t discarded(struct sim_pool *s)
+{
+        uint64_t sum = 0;
+        for (unsigned i = 0; i < s->n_disks; i++) {
+                struct pool_member_info info;
+                pool_get_member_info(s->pool, i, &info);
+                sum += info.counters->discard_bytes;
+        }
+        return sum;
+}
+
+static void co_discards(void *arg)
+{
+        struct sim_pool *s = arg;
+        const uint64_t bytes = 8 << 20;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", bytes, NULL) == 0);
+        for (uint64_t block = 0; block < bytes / POOL_BLOCK; block += MANY_BLOCKS)
+                expect(s, co_sim_pool_write(s, "v", block, MANY_BLOCKS) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        expect(s, discarded(s) == 0);
+        expect(s, co_volume_delete(s->pool, "v", false, NULL) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        uint64_t once = discarded(s);
+        expect(s, once >= bytes * 9 / 10); /* all but slabs that hold something else, too */
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        expect(s, discarded(s) == once);
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        expect(s, discarded(s) == 0); /* the members are known to be clean */
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void freed_space_is_discarded_on_the_members_once(void **state)
+{
+        sim_pool_run(1, 1, co_discards);
+        sim_pool_run(3, 1, co_discards);
+}
+
 /* ---- damage ---- */
 
 static char logged[1024];
@@ -407,6 +447,7 @@ int main(void)
             cmocka_unit_test(a_read_costs_one_device_read_however_many_snapshots),
             cmocka_unit_test(a_full_pool_loses_nothing_and_goes_on_when_space_comes_back),
             cmocka_unit_test(deleting_snapshots_frees_a_full_pool),
+            cmocka_unit_test(freed_space_is_discarded_on_the_members_once),
             cmocka_unit_test(a_block_that_fails_its_checksum_is_eio_and_never_data),
             cmocka_unit_test(metadata_is_read_from_the_other_leg_and_repaired),
             cmocka_unit_test(a_failed_flush_stops_writing_until_the_pool_is_opened_again),

@@ -286,8 +286,8 @@ static int co_shrink_step(struct pool *pool, struct root *root)
         }
         uint64_t first = (body->size_bytes + BLOCK - 1) / BLOCK,
                  end = (body->high_bytes + BLOCK - 1) / BLOCK;
-        uint64_t n = end > first ? min_u64(end - first, 64 * LEAF_BLOCKS) : 0;
-        int r = n ? co_root_clear(pool, root, end - n, n, ENTRY_ABSENT) : 0;
+        uint64_t n = end > first ? min_u64(end - first, clear_slice_blocks(pool, root)) : 0;
+        int r = n ? co_root_clear(pool, root, end - n, n, ENTRY_ABSENT, true) : 0;
         if (r == 0) {
                 body->high_bytes = end - n > first ? (end - n) * BLOCK : 0;
                 root_dirty(pool, root);
@@ -333,7 +333,7 @@ static void co_job(struct pool *pool, struct root *root)
                 co_yield_loop();
         }
         root = root_by_id(pool, id);
-        if (r < 0 && root) {
+        if (r < 0 && root && !pool->closing) {
                 root->broken = true; /* until the next open: what it holds stays allocated */
                 log_error("pool '%s': space of root %llu cannot be freed: %s", pool->name,
                           (unsigned long long)id, e.message[0] ? e.message : strerror(-r));

@@ -746,11 +746,14 @@ int co_span_write(struct pool *pool, struct root *root, uint64_t block, uint32_t
                   const void *buffer, bool nested);
 /* A slice of a discard (at most LOG_CLEAR_LEAVES leaves): loads, clears, logs. The caller is
  * counted as a write where others may write to the root. */
-int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t n, uint8_t type);
-/* Wait until an operation that frees or names things may take @blocks of metadata. -ENOSPC, -EIO */
-int co_metadata_admit(struct pool *pool, uint64_t blocks);
+int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t n, uint8_t type, bool worker);
+/* Blocks for one slice: fewer where metadata is short. */
+uint64_t clear_slice_blocks(const struct pool *pool, const struct root *root);
+/* Wait until an operation that frees or names things may take @blocks of metadata; @worker: it is the worker's, which
+ * must not wait for itself. -ENOSPC, -EIO */
+int co_metadata_admit(struct pool *pool, uint64_t blocks, bool worker);
 /* Whether waiting may still bring space: something is on its way back, or being made. */
-bool space_may_come(const struct pool *pool);
+bool space_may_come(const struct pool *pool, bool from_worker);
 
 /* Coroutines of the engine are counted, so that close can wait for them. */
 int engine_spawn(struct pool *pool, co_entry *entry, void *arg);

@@ -118,7 +118,7 @@ static int co_bounce(struct volume_request *req)
 
 /* ---- discards ---- */
 
-int co_metadata_admit(struct pool *pool, uint64_t blocks)
+int co_metadata_admit(struct pool *pool, uint64_t blocks, bool worker)
 {
         for (uint64_t began = pool->n_checkpoints;;) {
                 if (pool_failed(pool))
@@ -129,7 +129,9 @@ int co_metadata_admit(struct pool *pool, uint64_t blocks)
                         return 0;
                 maker_kick(pool);
                 bool for_log = !log_has_room(pool, BLOCK);
-                if (!for_log && pool->n_checkpoints > began + 1 && !space_may_come(pool))
+                if (worker && pool->closing)
+                        return -ECANCELED;
+                if (!for_log && pool->n_checkpoints > began + 1 && !space_may_come(pool, !worker))
                         return -ENOSPC;
                 if (pool->hold_frees)
                         pool->check_disturbed = true;
@@ -142,10 +144,18 @@ int co_metadata_admit(struct pool *pool, uint64_t blocks)
         }
 }
 
-int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t n, uint8_t type)
+uint64_t clear_slice_blocks(const struct pool *pool, const struct root *root)
+{
+        int64_t lists =
+            root->parent ? (int64_t)(CLEAR_SLICE_BLOCKS / DEAD_ENTRIES + root->body->n_buckets) : 0;
+        return metadata_available(pool) < lists + 32 ? LEAF_BLOCKS : CLEAR_SLICE_BLOCKS;
+}
+
+int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t n, uint8_t type,
+                  bool worker)
 {
         uint64_t lists = root->parent ? n / DEAD_ENTRIES + root->body->n_buckets + 2 : 0;
-        int r = co_metadata_admit(pool, 2 * HEIGHT_MAX + 2 + lists);
+        int r = co_metadata_admit(pool, 2 * HEIGHT_MAX + 2 + lists, worker);
         if (r < 0)
                 return r;
         bool changed = false;
@@ -180,7 +190,7 @@ static int co_zero_part(struct volume *v, uint64_t offset, uint64_t length, uint
         int r = co_span_read(v->pool, v->root, block, 1, page);
         if (r == 0 && !is_zero(page + offset % BLOCK, length)) {
                 memset(page + offset % BLOCK, 0, length);
-                r = is_zero(page, BLOCK) ? co_root_clear(v->pool, v->root, block, 1, type)
+                r = is_zero(page, BLOCK) ? co_root_clear(v->pool, v->root, block, 1, type, false)
                                          : co_span_write(v->pool, v->root, block, 1, page, true);
         }
         range_unlock(v->root, &range.range);
@@ -193,11 +203,12 @@ static int co_clear_blocks(struct volume *v, uint64_t first, uint64_t end, uint8
 {
         int r = 0;
         while (first < end && r == 0) {
-                uint64_t n = min_u64(end - first, CLEAR_SLICE_BLOCKS - first % LEAF_BLOCKS);
+                uint64_t n = min_u64(end - first,
+                                     clear_slice_blocks(v->pool, v->root) - first % LEAF_BLOCKS);
                 struct co_range range = {.range = {.first = first, .last = first + n - 1}};
                 co_write_begin(v->root);
                 co_range_lock(v->root, &range);
-                r = co_root_clear(v->pool, v->root, first, n, type);
+                r = co_root_clear(v->pool, v->root, first, n, type, false);
                 range_unlock(v->root, &range.range);
                 write_end(v->root);
                 first += n;

@@ -200,7 +200,7 @@ static int apply_resize(struct pool *pool, const struct catalog_op *op, struct r
         struct root_body *b = root->body;
         if (op->size_bytes < b->size_bytes) {
                 b->high_bytes = max_u64(b->high_bytes, b->size_bytes);
-        } else {
+        } else if (op->size_bytes > b->size_bytes) {
                 int r = tree_grow(pool, root, &b->map, op->size_bytes);
                 if (r < 0)
                         return r;

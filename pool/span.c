@@ -220,10 +220,10 @@ void write_end(struct root *root)
 
 /* ---- waiting for room ---- */
 
-bool space_may_come(const struct pool *pool)
+bool space_may_come(const struct pool *pool, bool from_worker)
 {
         return pool->waiting_frees || pool->checkpoint_wanted || pool->checkpoint_running ||
-               pool->maker_running || pool->worker_running;
+               pool->maker_running || (from_worker && pool->worker_running);
 }
 
 static void span_end(struct span *span, int result);
@@ -244,7 +244,7 @@ static void span_stall(struct span *span, bool for_log)
                       !pool->maker_running && !pool->worker_running;
         if (for_log || !waited)
                 checkpoint_kick_if_useful(pool);
-        if (pool_failed(pool) || (!for_log && waited) || !space_may_come(pool))
+        if (pool_failed(pool) || (!for_log && waited) || !space_may_come(pool, true))
                 span_end(span, pool_failed(pool) ? -EIO : -ENOSPC);
         else
                 list_append(&pool->stalled, &span->link);

@@ -32,7 +32,7 @@ int co_operate_end(struct pool *pool, int r, struct error *err)
 
 int co_operate_prepare(struct pool *pool, const struct catalog_op *op, struct error *err)
 {
-        int r = co_metadata_admit(pool, 2 * HEIGHT_MAX + 8);
+        int r = co_metadata_admit(pool, 2 * HEIGHT_MAX + 8, false);
         if (r == -ENOSPC) {
                 error_set(err, r, "pool '%s' has no space left for this", pool->name);
                 return error_hint(

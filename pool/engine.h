@@ -126,8 +126,8 @@ struct cache {
         struct node **bucket;
         size_t n_buckets, n_nodes, n_max, n_dirty;
         struct list lru;
-        struct list finished; /* deadlist.c's: dirty pages that will not change again */
-        struct list spare;    /* nodes kept for reuse */
+        struct list finished;          /* deadlist.c's: dirty pages that will not change again */
+        struct list spare;             /* nodes kept for reuse */
         struct chunk_of_nodes *chunks; /* cache.c's */
 };
 
@@ -285,7 +285,7 @@ struct pool {
         struct slab_extent *index; /* extents of index pages */
         uint32_t n_index;
         struct list metadata_avail;
-        uint64_t system_room; /* pages of system slabs not handed out */
+        uint64_t system_room;                   /* pages of system slabs not handed out */
         uint64_t metadata_total, metadata_free; /* blocks; free: not busy */
         uint64_t metadata_reserved;             /* promised to writes in flight */
         uint64_t data_total, data_free, data_live;
@@ -326,7 +326,8 @@ struct pool {
         struct co_mutex checkpoint_lock;
         struct co_queue checkpoint_ended;
         bool discarder_running;
-        uint64_t discard_after; /* when this interval has committed, what was freed last may be discarded */
+        uint64_t discard_after; /* when this interval has committed, what was freed last may be
+                                   discarded */
         bool touched_dirty;     /* discards were done and no checkpoint knows yet */
         uint64_t n_checkpoints; /* ended, for better or worse */
         struct loop_timer checkpoint_timer;
@@ -433,7 +434,8 @@ int co_super_read(struct member *m, struct super *ret_super, unsigned *ret_n_end
                   struct error *err);
 /* To both ends of every member, flushed before and after by the caller. */
 int co_super_write_all(struct pool *pool, const struct super *super, struct error *err);
-/* What is left of a superblock of @generation that was never committed goes; flushed by the caller. */
+/* What is left of a superblock of @generation that was never committed goes; flushed by the caller.
+ */
 int co_super_forget(struct pool *pool, uint64_t generation, struct error *err);
 /* The same for the members [from, to) only. */
 int co_super_write(struct pool *pool, const struct super *super, size_t from, size_t to,
@@ -576,8 +578,8 @@ int tree_leaf_writable(struct pool *pool, struct root *root, struct tree *tree, 
                        struct node **ret_leaf, struct entry *ret_entry);
 /* [sync] Raise the height so that @size_bytes fit. */
 int tree_grow(struct pool *pool, struct root *root, struct tree *tree, uint64_t size_bytes);
-/* [sync] Fill the CRCs of what was born since the last cut and after @above, and freeze it. (What an orphan shares
- * with others is not its own, and may be gone already.) */
+/* [sync] Fill the CRCs of what was born since the last cut and after @above, and freeze it. (What
+ * an orphan shares with others is not its own, and may be gone already.) */
 int tree_seal(struct pool *pool, struct tree *tree, uint64_t above, struct frozen *frozen);
 /* [sync] Make [first, first+n) holes of @type, freeing what was there. Nodes needed must be in the
  * cache: else -EAGAIN and the one that lacks, with everything changed so far consistent.
@@ -746,11 +748,12 @@ int co_span_write(struct pool *pool, struct root *root, uint64_t block, uint32_t
                   const void *buffer, bool nested);
 /* A slice of a discard (at most LOG_CLEAR_LEAVES leaves): loads, clears, logs. The caller is
  * counted as a write where others may write to the root. */
-int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t n, uint8_t type, bool worker);
+int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t n, uint8_t type,
+                  bool worker);
 /* Blocks for one slice: fewer where metadata is short. */
 uint64_t clear_slice_blocks(const struct pool *pool, const struct root *root);
-/* Wait until an operation that frees or names things may take @blocks of metadata; @worker: it is the worker's, which
- * must not wait for itself. -ENOSPC, -EIO */
+/* Wait until an operation that frees or names things may take @blocks of metadata; @worker: it is
+ * the worker's, which must not wait for itself. -ENOSPC, -EIO */
 int co_metadata_admit(struct pool *pool, uint64_t blocks, bool worker);
 /* Whether waiting may still bring space: something is on its way back, or being made. */
 bool space_may_come(const struct pool *pool, bool from_worker);

@@ -266,8 +266,8 @@ static void tune_socket(int fd)
                 return;
         }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on,
-                   sizeof(on)); /* peers that vanish are noticed */
+        /* peers that vanish are noticed */
+        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
 void client_new(struct nbd_server *server, int fd)

@@ -240,8 +240,7 @@ static void start_trim(struct nbd_request *request)
         submit(request, VOLUME_DISCARD, trim_done);
 }
 
-/* ---- zeroes that keep their space: written as data, slice by slice, made durable at the end ----
- */
+/* ---- zeroes that keep their space: data, written slice by slice, durable at the end ---- */
 
 static void zero_slice(struct nbd_request *request);
 

@@ -218,8 +218,8 @@ int deadlist_seal(struct pool *pool, struct root *root, struct frozen *frozen)
                 struct node *node = cache_find(pool, e);
                 assert(node); /* dirty nodes stay in the cache [I5] */
                 if (node->dirty && !node->sealed) {
-                        list_remove(
-                            &node->lru); /* a chain that was handed on may have been finished */
+                        /* a chain that was handed on may have been finished */
+                        list_remove(&node->lru);
                         node->crc = crc32c(0, node->page, BLOCK);
                         int r = page_freeze(pool, node, frozen);
                         if (r < 0)

@@ -28,8 +28,8 @@ bool data_may_grow(const struct pool *pool, const struct disk *disk)
         return metadata_is_ample(pool, pool->slab_blocks) || metadata_slab_fits(pool, disk);
 }
 
-/* Half of it free lets a checkpoint take its time. When the pool is filling up an eighth has to do.
- */
+/* Half of it free lets a checkpoint take its time.
+ * When the pool is filling up an eighth has to do. */
 static bool metadata_is_low(const struct pool *pool)
 {
         uint64_t units = 0, free_units = 0;

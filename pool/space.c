@@ -247,8 +247,9 @@ void space_free(struct pool *pool, uint64_t address)
                 size_t room = now->room ? now->room * 2 : 1024;
                 uint64_t *grown = realloc(now->address, room * sizeof(*grown));
                 if (!grown)
-                        return; /* stays busy until the pool is opened again: space lost for a
-                                   while, nothing else */
+                        /* stays busy until the pool is opened again: space lost for a while,
+                         * nothing else */
+                        return;
                 now->address = grown;
                 now->room = room;
         }

@@ -269,8 +269,8 @@ void stalled_wake(struct pool *pool)
         loop_post(pool->loop, &pool->stalled_task);
 }
 
-/* What the write may take at most: a record a block, a path a leaf, a deadlist page now and then.
- */
+/* What the write may take at most: a record a block, a path a leaf,
+ * a deadlist page now and then. */
 static void span_needs(struct span *span)
 {
         span->log_bytes = span->n * LOG_WRITE_BYTES(1);

@@ -64,8 +64,8 @@ static int refuse_second(const struct pool_state *state, struct error *err)
                          state->name, (int)state->server_pid);
 }
 
-/* Waits for a server that is being killed or stopped to let go, or to turn out to be there to stay.
- */
+/* Waits for a server that is being killed or stopped to let go,
+ * or to turn out to be there to stay. */
 static int co_open_pool(struct server *s, const char *name, struct error *err)
 {
         const struct pool_options options = {0};

@@ -1,5 +1,5 @@
-/* test_disk.c - members that are files: on tmpfs, on a disk, with io_uring and with worker threads.
- */
+/* test_disk.c - members that are files: on tmpfs, on a disk,
+ * with io_uring and with worker threads. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -431,8 +431,8 @@ static void test_second_opener_in_one_process_is_refused(void **state)
         member_close(must_open(f, f->path));
 }
 
-/* A process that holds the file's lock until it is killed, or for @hold_ms. Returns when it has it.
- */
+/* A process that holds the file's lock until it is killed, or for @hold_ms.
+ * Returns when it has it. */
 static pid_t start_holder(const char *path, unsigned hold_ms)
 {
         int ready[2];

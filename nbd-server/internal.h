@@ -3,6 +3,11 @@
  * A client is one connection. One coroutine goes with it from accept to close: it negotiates, then
  * sleeps while requests are served by callbacks alone, and wakes for the few that may have to wait
  * (BLOCK_STATUS, CACHE) and for the end. README.md has the numbered rules that comments cite.
+ *
+ * Units      bytes.
+ * Threads    all on the server's loop.
+ * Errors     -errno inside; numbers of the protocol (uint32_t, errno.c) towards the peer.
+ * Ownership  a server owns its clients, a client its requests; a request's buffer is the server's.
  */
 #pragma once
 #include "common/coroutine.h"
@@ -41,16 +46,16 @@ static inline size_t buffer_class_bytes(unsigned class)
 {
         return (size_t)POOL_BLOCK << class;
 }
-void *buffer_get(struct buffer_pool *pool,
-                 unsigned class); /* aligned to POOL_BLOCK; NULL: no memory */
+/* aligned to POOL_BLOCK; NULL: no memory */
+void *buffer_get(struct buffer_pool *pool, unsigned class);
 void buffer_put(struct buffer_pool *pool, void *buffer, unsigned class);
 void buffer_trim(struct buffer_pool *pool);
 
 /* ---- requests ---- */
 
 struct nbd_request {
-        struct list
-            link; /* in the client's free, slow or replies list; in none while the engine has it */
+        /* in the client's free, slow or replies list; in none while the engine has it */
+        struct list link;
         struct nbd_client *client;
         be64 cookie;
         uint16_t flags, type;
@@ -81,8 +86,8 @@ struct nbd_request {
 enum client_state {
         CLIENT_NEGOTIATING, /* from accept: the coroutine exchanges options */
         CLIENT_RUNNING,     /* set by client_transmit(): requests are received and served */
-        CLIENT_FINISHING, /* set on DISC and end of stream: none are received, replies still go out
-                           */
+        /* set on DISC and end of stream: none are received, replies still go out */
+        CLIENT_FINISHING,
         CLIENT_DEAD, /* set where the socket failed or was cut: waits for engine and kernel only */
 };
 
@@ -115,9 +120,9 @@ struct nbd_client {
         struct loop_io receive_io;
         struct iovec receive_iov;
         bool receiving;
-        bool stalled;    /* the next request waits for a slot or for bytes */
-        bool large_last; /* the last write was large: do not take the next one's payload into the
-                            buffer */
+        bool stalled; /* the next request waits for a slot or for bytes */
+        /* the last write was large: do not take the next one's payload into the buffer */
+        bool large_last;
         uint64_t skip_bytes; /* payload of a refused write, still to be taken off the wire */
         struct nbd_request *payload; /* a large write whose payload is being received in place */
         size_t payload_have;
@@ -141,8 +146,8 @@ struct nbd_client {
         struct co_queue wake;
         /* between two ticks of memory.c */
         bool active; /* something came in */
-        uint64_t moved_bytes,
-            tick_moved_bytes; /* over the socket, in all; and as of the last tick */
+        /* over the socket, in all; and as of the last tick */
+        uint64_t moved_bytes, tick_moved_bytes;
         unsigned stuck_ticks;
 
         uint64_t reads, writes, flushes, read_bytes, write_bytes;
@@ -171,8 +176,8 @@ struct nbd_server {
 
 /* server.c */
 void server_client_add(struct nbd_client *client); /* negotiating */
-void server_client_negotiated(
-    struct nbd_server *server);                     /* one negotiation less, for good or ill */
+/* one negotiation less, for good or ill */
+void server_client_negotiated(struct nbd_server *server);
 void server_client_gone(struct nbd_client *client); /* off the lists */
 
 /* client.c */
@@ -230,8 +235,11 @@ struct option {
         const uint8_t *data;
         uint32_t length;
 };
-/* A name of the option's data: malloc'ed, with NUL. -EINVAL: holds NUL; -E2BIG; -ENOMEM; then
- * replied. */
+/* A name of the option's data: malloc'ed, with NUL. A failure has been replied.
+ *
+ * -EINVAL  it holds a NUL
+ * -E2BIG   longer than a string may be
+ * -ENOMEM */
 int option_name(struct option_replies *replies, const struct option *option, const uint8_t *name,
                 size_t length, char **ret_name);
 /* Open the export for the option; where that fails, replies and returns a negative errno. */

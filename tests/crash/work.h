@@ -33,7 +33,7 @@ struct worker {
 };
 
 #define JOBS_MAX 64u
-/* A state that takes longer than this hangs. */
+/* A state that takes more of a processor than this hangs, however busy the machine is. */
 #define STATE_SECONDS_MAX 60u
 
 /* Memory that processes share; never released. */

@@ -253,6 +253,9 @@ static void zero_slice_done(struct volume_request *io, int result)
 {
         struct nbd_request *request = from_io(io);
 
+        /* Nobody waits for the rest, and who cut the client off must not either. */
+        if (result == 0 && request->client->state == CLIENT_DEAD)
+                result = -ECANCELED;
         if (result < 0) {
                 fail(request, result);
                 return;

@@ -394,6 +394,31 @@ static void a_client_may_be_cut_while_slow_requests_wait(void **state)
         }
 }
 
+static void a_client_that_was_cut_ends_its_long_zeroing(void **state)
+{
+        enum { REQUESTS = 8 };
+        struct fixture *f = *state;
+        struct disconnecting d = {.fixture = f};
+        struct wire *w = open_vol(state);
+
+        sem_init(&d.done, 0, 0);
+        fake_hold(fixture_volume(f));
+        for (uint64_t cookie = 0; cookie < REQUESTS; cookie++) /* data, slice by slice */
+                wire_request(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FUA,
+                             cookie, 0, VOL_BYTES);
+        fake_wait_held(fixture_volume(f), REQUESTS);
+        fixture_run(f, spawn_disconnecting, &d);
+        wire_drain(w);
+        fake_release_all(fixture_volume(f));
+        while (sem_wait(&d.done) < 0)
+                assert_int_equal(errno, EINTR);
+        assert_int_equal(fake_counts(fixture_volume(f)).submitted[VOLUME_WRITE], REQUESTS);
+        assert_int_equal(fake_counts(fixture_volume(f)).submitted[VOLUME_FLUSH], 0);
+        assert_int_equal(fixture_n_open(f), 0);
+        sem_destroy(&d.done);
+        wire_close(w);
+}
+
 /* ---- stop ---- */
 
 static void stopping_answers_what_is_in_flight_and_refuses_what_comes(void **state)
@@ -544,6 +569,7 @@ int main(void)
             TEST(disconnect_cuts_the_clients_of_one_export_only),
             TEST(disconnect_waits_for_the_engine),
             TEST(a_client_may_be_cut_while_slow_requests_wait),
+            TEST(a_client_that_was_cut_ends_its_long_zeroing),
             cmocka_unit_test(stopping_answers_what_is_in_flight_and_refuses_what_comes),
             cmocka_unit_test(stopping_ends_idle_connections_and_listens_no_more),
             cmocka_unit_test(an_option_that_comes_while_stopping_gets_err_shutdown),

@@ -1,6 +1,7 @@
 /* server.c - listening, limits on connections, who is connected, and stopping. */
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -147,6 +148,12 @@ void nbd_server_each_client(struct nbd_server *server,
                 memcpy(info.peer, client->peer, sizeof(info.peer));
                 each(&info, arg);
         }
+}
+
+void nbd_client_rename_export(struct nbd_client *client, const char *name)
+{
+        assert(client->has_export);
+        snprintf(client->export.name, sizeof(client->export.name), "%s", name);
 }
 
 /* The first client of the export that came no later than @last_id; NULL: none. */

@@ -140,6 +140,7 @@ static int co_export_open(void *arg, const char *name, struct nbd_client *client
                                  hp->state->name, target);
         }
         e->pool = hp;
+        e->client = client;
         e->readonly = volume_is_readonly(e->volume);
         snprintf(e->name, sizeof(e->name), "%s/%s", hp->state->name, target);
         list_append(&host->exports, &e->link);

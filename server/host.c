@@ -156,6 +156,19 @@ int co_host_close_all(struct host *host, struct error *err)
 
 /* ---- in use ---- */
 
+void host_exports_rename(struct host_pool *hp)
+{
+        list_for_each (it, &hp->host->exports) {
+                struct host_export *e = container_of(it, struct host_export, link);
+
+                if (e->pool != hp)
+                        continue;
+                snprintf(e->name, sizeof(e->name), "%s/%s", hp->state->name,
+                         volume_name(e->volume));
+                nbd_client_rename_export(e->client, e->name);
+        }
+}
+
 static bool writes_to(const struct host_export *e, const struct host_pool *hp, const char *volume)
 {
         return e->pool == hp && !e->readonly && strcmp(volume_name(e->volume), volume) == 0;

@@ -24,7 +24,8 @@ struct host_export {
         struct host_pool *pool;
         struct volume *volume;
         bool readonly;
-        char name[256]; /* as the NBD server knows it; a rename of the volume does not change it */
+        struct nbd_client *client;
+        char name[256]; /* as the NBD server knows it */
 };
 
 /* While one stands, nobody can open the volume:
@@ -67,6 +68,10 @@ void host_pool_save(struct host_pool *hp);
 
 /* What the NBD server asks (design.md, "Exports"). */
 struct nbd_exports host_exports(struct host *host);
+
+/* A volume was renamed: its clients are shown, found and cut off by its new name, as the old one
+ * may be another's soon. */
+void host_exports_rename(struct host_pool *hp);
 
 /* Who uses @volume for writing. As many names as fit, separated by ", ", into text; returns how
  * many there are. */

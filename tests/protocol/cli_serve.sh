@@ -76,6 +76,23 @@ if $python -c 'import nbd' 2>/dev/null; then
     ok tarn snapshot restore --force tank/web@s
     wait "$pid" || true
     [ -e c1.off ] || die "the client was not cut off"
+    # who uses a volume that was renamed is no user of the next one of that name
+    ok tarn volume create tank/first 1M
+    client "$(uri tank/first)" renamed || die "the client did not connect"
+    renamed=$pid
+    ok tarn volume rename tank/first tank/old
+    ok tarn volume create tank/first 1M
+    ok tarn pool status --json tank
+    same "$(json "['server']['clients'][0]['export']")" tank/old
+    client "$(uri tank/first)" next || die "the client did not connect"
+    fails 1 "in use by NBD client unix pid $renamed\$" tarn volume delete --yes tank/old
+    ok tarn volume delete --yes --force tank/old
+    wait "$renamed" || true
+    fails 1 "in use by NBD client unix pid $pid\$" tarn volume delete --yes tank/first
+    [ ! -e next.off ] || die "a client of another volume was cut off"
+    kill "$pid"
+    wait "$pid" 2>/dev/null || true
+    ok tarn volume delete --yes --force tank/first
     # a reader of a snapshot is no user of the volume
     client "$(uri tank/web@s)" c2 || die "the client did not connect"
     ok tarn volume resize --yes tank/web 32M

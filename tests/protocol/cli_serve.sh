@@ -170,6 +170,54 @@ serve_now tank
 same "$(nbdinfo --size "$(uri two)")" $((2 << 20))
 serve_end
 
+# few descriptors: NBD clients cannot take those that commands need
+soft=$(ulimit -Sn)
+ulimit -Sn 64 # raised again by the server itself
+serve_now tank
+ulimit -Sn "$soft"
+limits=$(grep 'open files' "/proc/$server/limits")
+same "$(awk '{ print $4 }' <<<"$limits")" "$(awk '{ print $5 }' <<<"$limits")" "descriptors that the server may open"
+serve_end
+(ulimit -n 64 && exec "$TARN" serve tank >serve.tank.log 2>&1 </dev/null) &
+server=$!
+server_pids+=("$server")
+for _ in $(seq 600); do
+    ! grep -q '^  control' serve.tank.log || break
+    sleep 0.05
+done
+$python - <<'P' &
+import os, socket, time
+kept = []
+for i in range(200):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(30)
+    s.connect(os.environ["TARN_RUNTIME_DIR"] + "/tank.nbd")
+    try:
+        if len(s.recv(18, socket.MSG_WAITALL)) < 18:
+            break
+        # GO, so that it is no longer one of those who negotiate
+        s.sendall(b"\0\0\0\3IHAVEOPT\0\0\0\7\0\0\0\x09\0\0\0\3two\0\0")
+        s.recv(20)
+    except OSError:
+        break
+    kept.append(s)
+open("full", "w").write(str(len(kept)))
+time.sleep(600)
+P
+filler=$!
+server_pids+=("$filler")
+for _ in $(seq 600); do
+    [ ! -s full ] || break
+    sleep 0.05
+done
+[ "$(cat full)" -ge 16 ] && [ "$(cat full)" -le 60 ] || die "$(cat full) connections were served"
+ok timeout -k 5 20 "$TARN" volume list tank
+ok timeout -k 5 20 "$TARN" volume delete --yes --force tank/two
+kill "$filler"
+wait "$filler" 2>/dev/null || true
+ok tarn volume create tank/two 2M
+serve_end
+
 # where to listen
 serve_now tank --nbd unix:here.sock --nbd tcp:127.0.0.1:0 --control ctl.sock --group "$(id -gn)"
 same "$(stat -c %a here.sock)" 660

@@ -257,6 +257,7 @@ static void name_peer(struct nbd_client *client)
 static void tune_socket(int fd)
 {
         int on = 1, bytes = 1 << 20, domain = 0;
+        int idle_s = 60, interval_s = 15, probes = 4;
         socklen_t length = sizeof(domain);
 
         if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) < 0)
@@ -266,8 +267,11 @@ static void tune_socket(int fd)
                 return;
         }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-        /* peers that vanish are noticed */
+        /* Peers that vanish are noticed, within two minutes: until then their volume is in use. */
         setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
 }
 
 void client_new(struct nbd_server *server, int fd)

@@ -103,7 +103,7 @@ struct nbd_client {
 
         /* negotiation (negotiate.c, options.c, meta.c) */
         struct loop_io *negotiation_io; /* in flight; for the deadline to cancel */
-        bool between_options;           /* nothing of the next one has come */
+        bool between_options; /* nothing of the next one, or of the client's flags, has come */
         unsigned n_options;
         bool no_zeroes;
         bool structured;      /* replies, agreed */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "common/coroutine.h"
@@ -446,17 +447,24 @@ static void stopping_ends_idle_connections_and_listens_no_more(void **state)
         struct fixture *f = fixture_start(NULL);
         struct wire *idle = wire_open(fixture_path(f), "vol", true);
         struct wire *negotiating = wire_connect(fixture_path(f));
+        struct wire *silent = wire_connect(fixture_path(f));
+        struct nbd_greeting greeting;
 
         wire_greet(negotiating, NBD_FLAG_FIXED_NEWSTYLE);
         wire_structured(negotiating);
+        wire_receive(silent, &greeting, sizeof(greeting)); /* and no answer to it */
         wire_expect_alive(idle);
+        time_t begin = time(NULL);
         fixture_begin_stop(f, 20000);
         fixture_wait_stopped(f);
+        assert_in_range(time(NULL) - begin, 0, 4); /* well before handshake and stop time out */
         wire_expect_closed(idle);
         wire_expect_closed(negotiating);
+        wire_expect_closed(silent);
         fixture_stop(f, 0);
         wire_close(idle);
         wire_close(negotiating);
+        wire_close(silent);
 }
 
 static void an_option_that_comes_while_stopping_gets_err_shutdown(void **state)

@@ -139,7 +139,8 @@ void client_check_end(struct nbd_client *client)
 {
         if (client->state == CLIENT_RUNNING) {
                 /* What has arrived by now is still answered, with ESHUTDOWN. */
-                if (client->server->stopping && client->n_requests == 0 && !input_waits(client))
+                if (client->server->stopping && client->n_requests == 0 && !client->stalled &&
+                    !input_waits(client))
                         client_cut(client, NULL);
                 return;
         }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -442,6 +443,36 @@ static void stopping_answers_what_is_in_flight_and_refuses_what_comes(void **sta
         free(data);
 }
 
+static void stopping_answers_those_who_wait_for_memory(void **state)
+{
+        struct nbd_server_options options = {.max_total_bytes = MIB};
+        struct fixture *f = fixture_start(&options);
+        struct wire *holder = wire_open(fixture_path(f), "vol", true),
+                    *waiting = wire_open(fixture_path(f), "vol", true);
+        uint8_t *data = malloc(MIB);
+        int unread;
+
+        fake_hold(fixture_volume(f));
+        wire_request(holder, NBD_CMD_READ, 0, 1, 0, MIB);
+        fake_wait_held(fixture_volume(f), 1);
+        wire_request(waiting, NBD_CMD_READ, 0, 2, 0, MIB);
+        do {
+                usleep(1000);
+                assert_return_code(ioctl(waiting->fd, TIOCOUTQ, &unread), errno);
+        } while (unread > 0);
+        fixture_n_clients(f); /* what was received has been parsed */
+        fixture_begin_stop(f, 20000);
+        fake_release_all(fixture_volume(f));
+        assert_int_equal(wire_read_result(holder, 1, 0, data, MIB), 0);
+        assert_int_equal(wire_read_result(waiting, 2, 0, data, MIB), NBD_ESHUTDOWN);
+        wire_expect_closed(holder);
+        wire_expect_closed(waiting);
+        fixture_stop(f, 0);
+        wire_close(holder);
+        wire_close(waiting);
+        free(data);
+}
+
 static void stopping_ends_idle_connections_and_listens_no_more(void **state)
 {
         struct fixture *f = fixture_start(NULL);
@@ -579,6 +610,7 @@ int main(void)
             TEST(a_client_may_be_cut_while_slow_requests_wait),
             TEST(a_client_that_was_cut_ends_its_long_zeroing),
             cmocka_unit_test(stopping_answers_what_is_in_flight_and_refuses_what_comes),
+            cmocka_unit_test(stopping_answers_those_who_wait_for_memory),
             cmocka_unit_test(stopping_ends_idle_connections_and_listens_no_more),
             cmocka_unit_test(an_option_that_comes_while_stopping_gets_err_shutdown),
             cmocka_unit_test(stopping_cuts_off_those_who_do_not_end_in_time),

@@ -109,6 +109,14 @@ static bool is_barred(const struct host_pool *hp, const char *name)
         return false;
 }
 
+static void describe(bool snapshot, uint64_t size_bytes, char *text, size_t size)
+{
+        char size_text[SIZE_TEXT_MAX];
+
+        snprintf(text, size, "%s, %s", snapshot ? "snapshot" : "volume",
+                 size_format(size_bytes, size_text));
+}
+
 static int co_export_open(void *arg, const char *name, struct nbd_client *client,
                           struct nbd_export *ret_export, struct error *err)
 {
@@ -146,6 +154,8 @@ static int co_export_open(void *arg, const char *name, struct nbd_client *client
         list_append(&host->exports, &e->link);
         *ret_export = (struct nbd_export){.volume = e->volume, .readonly = e->readonly, .priv = e};
         memcpy(ret_export->name, e->name, sizeof(ret_export->name));
+        describe(strchr(target, '@') != NULL, volume_size(e->volume), ret_export->description,
+                 sizeof(ret_export->description));
         return 0;
 }
 
@@ -167,15 +177,13 @@ struct listing {
 static int list_root(const struct root_info *info, void *arg)
 {
         struct listing *l = arg;
-        char name[256], size[SIZE_TEXT_MAX], description[256];
+        char name[256], description[256];
 
         if (info->kind == ROOT_SNAPSHOT)
                 snprintf(name, sizeof(name), "%s/%s@%s", l->pool, info->volume, info->snapshot);
         else
                 snprintf(name, sizeof(name), "%s/%s", l->pool, info->volume);
-        snprintf(description, sizeof(description), "%s, %s",
-                 info->kind == ROOT_SNAPSHOT ? "snapshot" : "volume",
-                 size_format(info->size_bytes, size));
+        describe(info->kind == ROOT_SNAPSHOT, info->size_bytes, description, sizeof(description));
         return l->each(name, description, l->arg);
 }
 

@@ -22,6 +22,8 @@ done
 ok tarn snapshot create tank/web@s
 nbdinfo --json "$(uri tank/web@s)" | grep -q '"is_read_only": true' || die "a snapshot is writable"
 nbdinfo --json "$(uri web@s)" >/dev/null
+nbdinfo "$(uri web)" | grep -q 'description: volume, 64.0 MiB' || die "a volume opened is not described"
+nbdinfo "$(uri web@s)" | grep -q 'description: snapshot, 64.0 MiB' || die "a snapshot opened is not described"
 nbdinfo --list "$(uri '')" | grep -q '^export="tank/web@s":' || die "snapshots are not listed"
 ok tarn volume create tank/two 1M
 ! nbdinfo --size "$(uri '')" 2>/dev/null || die "the empty name stands for one of two volumes"

@@ -172,6 +172,28 @@ serve_now tank
 same "$(nbdinfo --size "$(uri two)")" $((2 << 20))
 serve_end
 
+# many may come at once: they wait until the server gets to them
+serve_now tank
+kill -STOP "$server"
+$python - "$server" <<'P'
+import os, signal, socket, sys
+socks = []
+n = min(500, int(open("/proc/sys/net/core/somaxconn").read()))
+try:
+    for i in range(n):
+        s = socket.socket(socket.AF_UNIX)
+        s.setblocking(False)
+        s.connect(os.environ["TARN_RUNTIME_DIR"] + "/tank.nbd")
+        socks.append(s)
+finally:
+    os.kill(int(sys.argv[1]), signal.SIGCONT)
+for s in socks: # 64 negotiate at a time
+    s.settimeout(30)
+    assert len(s.recv(18, socket.MSG_WAITALL)) == 18
+    s.close()
+P
+serve_end
+
 # few descriptors: NBD clients cannot take those that commands need
 soft=$(ulimit -Sn)
 ulimit -Sn 64 # raised again by the server itself

@@ -97,16 +97,39 @@ static int co_resolve(struct host *host, const char *name, struct host_pool **re
 
 static bool is_barred(const struct host_pool *hp, const char *name)
 {
-        size_t length = strcspn(name, "@");
-
         list_for_each (it, &hp->host->bars) {
                 const struct host_bar *bar = container_of(it, struct host_bar, link);
 
-                if (bar->pool == hp && strlen(bar->volume) == length &&
-                    memcmp(bar->volume, name, length) == 0)
+                if (bar->pool == hp && host_name_is_of(name, bar->volume))
                         return true;
         }
         return false;
+}
+
+/* Open @target unless it is barred, before or while it is being opened. */
+static int co_open_unbarred(struct host_pool *hp, const char *target, struct volume **ret_volume,
+                            struct error *err)
+{
+        struct host_opening opening = {.pool = hp, .target = target};
+        bool barred = is_barred(hp, target);
+        struct volume *volume = NULL;
+        int r = 0;
+
+        if (!barred) {
+                list_append(&hp->host->openings, &opening.link);
+                r = co_volume_open(hp->pool, target, &volume, err);
+                barred = is_barred(hp, target);
+                if (r == 0 && barred)
+                        co_volume_close(volume);
+                list_remove(&opening.link);
+                co_wake_all(&hp->host->opened);
+        }
+        if (r == 0 && barred)
+                return error_set(err, -EPERM, "'%s/%s' is being changed; try again",
+                                 hp->state->name, target);
+        if (r == 0)
+                *ret_volume = volume;
+        return r;
 }
 
 static void describe(bool snapshot, uint64_t size_bytes, char *text, size_t size)
@@ -129,23 +152,13 @@ static int co_export_open(void *arg, const char *name, struct nbd_client *client
         r = co_resolve(host, name, &hp, target, sizeof(target), err);
         if (r < 0)
                 return r;
-        if (is_barred(hp, target))
-                return error_set(err, -EPERM, "'%s/%s' is being changed; try again",
-                                 hp->state->name, target);
         e = calloc(1, sizeof(*e));
         if (!e)
                 return error_set(err, -ENOMEM, "out of memory");
-        r = co_volume_open(hp->pool, target, &e->volume, err);
+        r = co_open_unbarred(hp, target, &e->volume, err);
         if (r < 0) {
                 free(e);
                 return r;
-        }
-        /* Barred while the volume was being opened. */
-        if (is_barred(hp, target)) {
-                co_volume_close(e->volume);
-                free(e);
-                return error_set(err, -EPERM, "'%s/%s' is being changed; try again",
-                                 hp->state->name, target);
         }
         e->pool = hp;
         e->client = client;

@@ -8,6 +8,7 @@
  * Ownership  a host owns its pools; host_pool pointers live until the pool is closed.
  */
 #pragma once
+#include "common/coroutine.h"
 #include "nbd-server/nbd_server.h"
 #include "server/state.h"
 
@@ -36,11 +37,20 @@ struct host_bar {
         const char *volume;
 };
 
+/* An NBD client is opening the volume, or a snapshot of it: it began before any bar that stands. */
+struct host_opening {
+        struct list link;
+        struct host_pool *pool;
+        const char *target; /* VOL or VOL@SNAP */
+};
+
 struct host {
         struct loop *loop;
         struct list pools;
         struct list exports;
         struct list bars;
+        struct list openings;
+        struct co_queue opened;   /* woken when an opening has ended, well or not */
         struct nbd_server *nbd;   /* NULL in a one-shot command */
         const char *control_path; /* NULL in a one-shot command */
         char **nbd_addresses;
@@ -84,3 +94,5 @@ unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t
 int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, const char *verb,
                 bool force, struct error *err);
 void host_unbar(struct host_bar *bar);
+/* Is @name @volume, or a snapshot of it? */
+bool host_name_is_of(const char *name, const char *volume);

@@ -194,6 +194,42 @@ for s in socks: # 64 negotiate at a time
 P
 serve_end
 
+# a volume is deleted while clients are about to open it: by a new server, which has to read it first
+cat >deletes.py <<'P'
+import json, os, socket, sys
+run = os.environ["TARN_RUNTIME_DIR"]
+control = socket.socket(socket.AF_UNIX)
+control.connect(run + "/tank.control")
+replies = control.makefile("rb")
+def ask(command, name, **more):
+    request = dict(command=command, pool="tank", volume=name, **more)
+    control.sendall(json.dumps(request).encode() + b"\n")
+for i in range(40):
+    name = f"opened{i}"
+    if sys.argv[1] == "create":
+        ask("volume-create", name, size=1 << 20)
+    else:
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(30)
+        s.connect(run + "/tank.nbd")
+        assert len(s.recv(18, socket.MSG_WAITALL)) == 18
+        export = b"tank/" + name.encode()
+        data = len(export).to_bytes(4, "big") + export + b"\0\0"
+        go = b"IHAVEOPT\0\0\0\7" + len(data).to_bytes(4, "big") + data
+        s.sendall(b"\0\0\0\3IHAVEOPT\0\0\0\x08\0\0\0\0") # a reply says that the server waits for the next option
+        assert len(s.recv(20, socket.MSG_WAITALL)) == 20
+        s.sendall(go)
+        ask("volume-delete", name, force=True)
+    reply = json.loads(replies.readline())
+    assert reply.get("ok"), (name, reply)
+P
+serve_now tank
+ok $python deletes.py create
+serve_end
+serve_now tank
+ok $python deletes.py delete
+serve_end
+
 # few descriptors: NBD clients cannot take those that commands need
 soft=$(ulimit -Sn)
 ulimit -Sn 64 # raised again by the server itself

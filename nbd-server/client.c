@@ -162,10 +162,10 @@ static void co_client_free(struct nbd_client *client)
 
         assert(!client->receiving && !client->sending && client->n_requests == 0);
         loop_timer_cancel(server->loop, &client->deadline);
-        if (client->ended_by)
+        if (client->ended_by && server_may_log(server))
                 log_info("nbd: client %llu (%s) disconnected: %s", (unsigned long long)client->id,
                          client->peer, client->ended_by);
-        else
+        else if (!client->ended_by)
                 log_debug("nbd: client %llu (%s) has left", (unsigned long long)client->id,
                           client->peer);
         close(client->fd);

@@ -24,6 +24,7 @@
 #define STATUS_EXTENTS_MAX 2048u       /* in one BLOCK_STATUS reply */
 #define CACHED_BYTES_MAX   (16u << 20) /* of unused buffers the server keeps while it is busy */
 #define ERROR_TEXT_MAX     120u
+#define LOG_LINES_MAX      20u   /* about peers, in a second: they decide how many there would be */
 #define REPLY_IOV_MAX      1024u /* UIO_MAXIOV: of one sendmsg */
 #define META_ALLOCATION_ID 1u    /* of base:allocation; opaque to clients */
 
@@ -161,6 +162,8 @@ struct nbd_server {
         struct list clients;
         unsigned n_clients, n_negotiating;
         uint64_t last_id;
+        uint64_t log_second; /* of loop_now_ns(); with the two below, server_may_log()'s */
+        unsigned n_logged, n_unlogged;
         bool stopping;
         struct loop_timer timer; /* accept again; while stopping: cut off */
         /* memory.c */
@@ -179,6 +182,9 @@ void server_client_add(struct nbd_client *client); /* negotiating */
 /* one negotiation less, for good or ill */
 void server_client_negotiated(struct nbd_server *server);
 void server_client_gone(struct nbd_client *client); /* off the lists */
+/* Asked before each line that a peer can cause; false: there have been LOG_LINES_MAX this second.
+ */
+bool server_may_log(struct nbd_server *server);
 
 /* client.c */
 /* Takes over @fd. On failure it is closed, and the reason logged. */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 #include "common/coroutine.h"
+#include "common/log.h"
 #include "tests/protocol/fixture.h"
 #include "tests/protocol/wire.h"
 
@@ -559,6 +560,41 @@ static void a_new_connection_after_a_stop_is_not_served(void **state)
         wire_close(busy);
 }
 
+/* ---- the log ---- */
+
+static unsigned n_lines, n_left_out; /* counted on the server's thread, read after it has ended */
+
+static void count_line(enum log_level level, const char *message)
+{
+        n_lines++;
+        sscanf(message, "nbd: %u more", &n_left_out);
+}
+
+static void many_bad_clients_do_not_fill_the_log(void **state)
+{
+        enum { N = 500 };
+        struct fixture *f = fixture_start(NULL);
+        time_t begin = time(NULL);
+        struct wire *w;
+
+        n_lines = n_left_out = 0;
+        log_set_sink(count_line);
+        for (unsigned i = 0; i < N; i++) {
+                w = wire_connect(fixture_path(f));
+                wire_greet(w, 0xffffffff);
+                wire_expect_closed(w);
+                wire_close(w);
+        }
+        sleep(1);
+        w = wire_connect(fixture_path(f)); /* says how many went before */
+        wire_greet(w, 0xffffffff);
+        wire_expect_closed(w);
+        wire_close(w);
+        fixture_stop(f, 5000);
+        assert_in_range(n_lines, 2, 21 * (time(NULL) - begin + 1));
+        assert_true(n_left_out > 0);
+}
+
 /* ---- memory ---- */
 
 static void an_idle_connection_gives_its_memory_back_and_goes_on(void **state)
@@ -615,6 +651,7 @@ int main(void)
             cmocka_unit_test(an_option_that_comes_while_stopping_gets_err_shutdown),
             cmocka_unit_test(stopping_cuts_off_those_who_do_not_end_in_time),
             cmocka_unit_test(a_new_connection_after_a_stop_is_not_served),
+            cmocka_unit_test(many_bad_clients_do_not_fill_the_log),
             TEST(an_idle_connection_gives_its_memory_back_and_goes_on),
         };
         return cmocka_run_group_tests_name("nbd limits", tests, NULL, NULL);

@@ -491,8 +491,9 @@ static inline bool slab_has_map(const struct slab *slab)
 {
         return slab->kind == SLAB_DATA || slab->kind == SLAB_METADATA;
 }
-/* Choose legs for a slab of @kind (DATA: on @disk) and take their units. -ENOSPC, -ENOMEM. The slab
- * is in no table until slab_enter(); slab_unplace() gives the units back and frees it. */
+/* Choose legs for a slab of @kind (DATA: on @disk; others: two where two members have room) and
+ * take their units. -ENOSPC, -ENOMEM. The slab is in no table until slab_enter(); slab_unplace()
+ * gives the units back and frees it. */
 int slab_place(struct pool *pool, enum slab_kind kind, struct disk *disk, struct slab **ret_slab);
 void slab_unplace(struct pool *pool, struct slab *slab);
 /* [sync] Give a placed slab its number and its space map, count it in; logged unless @quiet. On
@@ -506,7 +507,6 @@ int slabs_freeze(struct pool *pool, struct frozen *frozen);
 int frozen_add(struct frozen *frozen, void *page, struct node *node, const struct leg *legs,
                unsigned n_legs, uint64_t shift);
 void frozen_release(struct pool *pool, struct frozen *frozen);
-unsigned metadata_legs(const struct pool *pool);
 
 /* ---- space.c: taking and freeing blocks ---- */
 

@@ -11,13 +11,21 @@ static bool metadata_is_ample(const struct pool *pool, uint64_t more_data)
         return pool->metadata_total >= wanted;
 }
 
-static bool metadata_slab_fits(const struct pool *pool, const struct disk *without)
+static unsigned members_with_room(const struct pool *pool, const struct disk *without)
 {
-        unsigned disks = 0;
+        unsigned n = 0;
         for (size_t i = 0; i < pool->n_disks; i++)
                 if (pool->disk[i]->free_units > (pool->disk[i] == without))
-                        disks++;
-        return disks >= metadata_legs(pool);
+                        n++;
+        return n;
+}
+
+/* Whether a slab of metadata could be made, were a unit of @without gone. Two legs are not given up
+ * where two members have room; where only one has any, space that nobody could use is worse. */
+static bool metadata_slab_fits(const struct pool *pool, const struct disk *without)
+{
+        unsigned legs = (unsigned)min_u64(members_with_room(pool, NULL), SLAB_LEGS);
+        return legs && members_with_room(pool, without) >= legs;
 }
 
 bool data_may_grow(const struct pool *pool, const struct disk *disk)

@@ -13,11 +13,6 @@ void slab_free(struct slab *slab)
         free(slab);
 }
 
-unsigned metadata_legs(const struct pool *pool)
-{
-        return pool->n_disks > 1 ? SLAB_LEGS : 1;
-}
-
 /* ---- units of members ---- */
 
 static uint64_t slab_bytes(const struct pool *pool)
@@ -102,8 +97,7 @@ int slab_place(struct pool *pool, enum slab_kind kind, struct disk *disk, struct
         }
         struct disk *first = kind == SLAB_DATA ? disk : roomiest(pool, NULL);
         struct disk *second = kind == SLAB_DATA || !first ? NULL : roomiest(pool, first);
-        if (!first || !first->free_units ||
-            (kind != SLAB_DATA && !second && metadata_legs(pool) > 1)) {
+        if (!first || !first->free_units) {
                 slab_free(slab);
                 return -ENOSPC;
         }

@@ -297,6 +297,37 @@ static void a_pool_grows_by_a_member_while_it_is_used(void **state)
         sim_pool_run(3, 1, co_add);
 }
 
+/* A pool that is full gets a disk: all of it can be used, though no other has room for a second leg
+ * of metadata. */
+static void co_add_to_full(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct member *members[SIM_MEMBERS_MAX] = {0};
+        struct error err;
+        unsigned n = s->n_disks;
+        uint64_t block = 0;
+        s->n_disks = n - 1;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 64 << 20, NULL) == 0);
+        while (co_sim_pool_write(s, "v", block, 32) == 0)
+                block += 32;
+        uint64_t before = block;
+        s->n_disks = n;
+        expect(s, sim_disk_open(s->disk[n - 1], s->loop, &members[0]) == 0);
+        expect(s, co_pool_add(s->pool, &members[0], 1, &err) == 0);
+        while (co_sim_pool_write(s, "v", block, 32) == 0)
+                block += 32;
+        expect(s, (block - before) * POOL_BLOCK > SIM_MEMBER_SIZE * 3 / 4);
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_try_all(s, &err) == 0);
+}
+
+static void a_full_pool_can_use_all_of_a_member_that_it_gets(void **state)
+{
+        sim_pool_run(2, 1, co_add_to_full);
+        sim_pool_run(3, 1, co_add_to_full);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -310,6 +341,7 @@ int main(void)
             cmocka_unit_test(a_newer_format_and_a_truncated_disk_are_refused),
             cmocka_unit_test(a_superblock_lives_at_both_ends),
             cmocka_unit_test(a_pool_grows_by_a_member_while_it_is_used),
+            cmocka_unit_test(a_full_pool_can_use_all_of_a_member_that_it_gets),
         };
         log_set_sink(NULL);
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -300,6 +300,7 @@ struct pool {
         struct disk *stripe_disk;
         struct slab *stripe_slab;
         bool maker_running, maker_broken;
+        uint64_t maker_waits; /* no space was left under a member: until n_checkpoints is this */
         struct co_queue maker_done;
 
         /* time */

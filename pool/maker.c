@@ -82,6 +82,8 @@ static void maker_main(void *arg)
                 else
                         break;
         }
+        if (r == -ENOSPC)
+                pool->maker_waits = pool->n_checkpoints + 1;
         if (r < 0 && r != -ENOSPC) {
                 pool->maker_broken = true; /* until the next open */
                 log_error("pool '%s': a slab for metadata cannot be made: %s", pool->name,
@@ -97,6 +99,9 @@ void maker_kick(struct pool *pool)
 {
         if (pool->maker_running || pool->maker_broken || pool->closing || pool->readonly ||
             pool->recovering || pool_failed(pool) || !metadata_slab_fits(pool, NULL))
+                return;
+        /* Whoever waits for it waits for a checkpoint as well, and gives up when neither helped. */
+        if (pool->n_checkpoints < pool->maker_waits)
                 return;
         if (!metadata_is_low(pool) && !system_is_low(pool))
                 return;

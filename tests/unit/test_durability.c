@@ -1,6 +1,7 @@
 /* What a guest's flush costs, what a full pool keeps doing, and what becomes of damaged blocks. */
 #include <errno.h>
 #include "common/log.h"
+#include "pool/engine.h"
 #include "tests/unit/sim_pool.h"
 
 #define MANY_BLOCKS 64u
@@ -201,6 +202,46 @@ static void a_full_pool_loses_nothing_and_goes_on_when_space_comes_back(void **s
 {
         for (unsigned n = 1; n <= SIM_MEMBERS_MAX; n++)
                 sim_pool_run(n, n, co_full_pool);
+}
+
+/* The file system under a sparse member is full: no slab can be made any more. */
+static void co_host_is_full(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct sim_fault fault = {
+            .kind = SIM_FAULT_ERROR, .ops = SIM_OP(MEMBER_WRITE), .error = -ENOSPC};
+        struct sim_disk_stats stats;
+        int r = 0;
+        uint64_t n = 0;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 30, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 1) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        for (uint32_t i = 0; i < s->pool->n_slabs; i++)
+                if (s->pool->slab[i]->leg[0].offset > fault.offset)
+                        fault.offset = s->pool->slab[i]->leg[0].offset;
+        fault.offset += SIM_SLAB_BYTES;
+        fault.length = SIM_MEMBER_SIZE - LABEL_AREA_BYTES - fault.offset;
+        sim_disk_add_fault(s->disk[0], &fault);
+        /* A leaf for each block, so that metadata is what lacks. */
+        while (r == 0 && n < 1000)
+                r = co_sim_pool_write(s, "v", n++ * 256, 1);
+        expect(s, r == -ENOSPC);
+        expect(s, !s->pool->failed[0]);
+        r = co_sim_pool_discard(s, "v", 100, 5000);
+        expect(s, r == 0 || r == -ENOSPC);
+        expect(s, co_volume_delete(s->pool, "v", false, NULL) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        expect(s, co_volume_create(s->pool, "w", 1 << 20, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "w", 0, 1) == 0);
+        sim_disk_get_stats(s->disk[0], &stats);
+        expect(s, stats.errors < 100); /* tried now and then, and not all the time */
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_pool_whose_host_is_full_is_full_and_goes_on(void **state)
+{
+        sim_pool_run(1, 1, co_host_is_full);
 }
 
 static void co_full_of_snapshots(void *arg)
@@ -446,6 +487,7 @@ int main(void)
             cmocka_unit_test(flushes_that_come_together_share_a_round),
             cmocka_unit_test(a_read_costs_one_device_read_however_many_snapshots),
             cmocka_unit_test(a_full_pool_loses_nothing_and_goes_on_when_space_comes_back),
+            cmocka_unit_test(a_pool_whose_host_is_full_is_full_and_goes_on),
             cmocka_unit_test(deleting_snapshots_frees_a_full_pool),
             cmocka_unit_test(freed_space_is_discarded_on_the_members_once),
             cmocka_unit_test(a_block_that_fails_its_checksum_is_eio_and_never_data),

@@ -102,8 +102,10 @@ struct disk {
         struct list avail;  /* data slabs with room */
         uint64_t data_free; /* alloc_free over its data slabs */
         int64_t credit;     /* of the weighted round */
-        /* completed; and of those, covered by a completed flush */
-        uint64_t writes_done, writes_durable;
+        uint64_t writes_done,
+            writes_durable; /* completed; and of those, covered by a completed flush */
+        bool apart;         /* being added, or given back: flushed by nobody else */
+        unsigned flushing;  /* flushes in flight */
 };
 
 /* Frees of one interval (the time between two cuts), waiting to become allocatable [I3]. */

@@ -1,5 +1,6 @@
 /* Which members make a pool, and what each that does not is told. */
 #include <errno.h>
+#include "common/coroutine.h"
 #include "common/crc32c.h"
 #include "common/le.h"
 #include "common/log.h"
@@ -297,6 +298,68 @@ static void a_pool_grows_by_a_member_while_it_is_used(void **state)
         sim_pool_run(3, 1, co_add);
 }
 
+struct flusher {
+        struct sim_pool *s;
+        bool stop, stopped;
+        struct co *waiter;
+};
+
+static void flusher_main(void *arg)
+{
+        struct flusher *f = arg;
+        struct volume *v;
+        if (co_volume_open(f->s->pool, "v", &v, NULL) == 0) {
+                static char block[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+                int r = 0;
+                while (!f->stop && r == 0) {
+                        r = co_volume_write(v, block, POOL_BLOCK, 0, VOLUME_FUA);
+                        co_sleep_ns(sim_random_below(&f->s->random, 4000000));
+                }
+                if (r < 0)
+                        sim_pool_fails(f->s, "flusher", r, "a write failed");
+                co_volume_close(v);
+        }
+        f->stopped = true;
+        co_wake(f->waiter);
+}
+
+/* One of two new members cannot be written to, while guests flush: both are given back with nothing
+ * in flight on them, and the pool is what it was. */
+static void co_add_fails(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct member *members[2];
+        struct sim_fault fault = {
+            .kind = SIM_FAULT_ERROR, .ops = SIM_OP(MEMBER_WRITE), .error = -EIO};
+        struct error err;
+        struct pool_info info;
+        s->n_disks = 1;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        struct flusher flusher = {.s = s, .waiter = co_self()};
+        expect(s, co_spawn(s->loop, flusher_main, &flusher) == 0);
+        sim_disk_set_latency(s->disk[1], 1000000, 9000000);
+        sim_disk_add_fault(s->disk[2], &fault);
+        for (unsigned i = 0; i < 2; i++)
+                expect(s, sim_disk_open(s->disk[1 + i], s->loop, &members[i]) == 0);
+        expect(s, co_pool_add(s->pool, members, 2, &err) == -EIO);
+        for (unsigned i = 0; i < 2; i++)
+                member_close(members[i]);
+        flusher.stop = true;
+        while (!flusher.stopped)
+                co_suspend();
+        pool_get_info(s->pool, &info);
+        expect(s, info.n_members == 1 && !info.failed);
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_try_all(s, &err) == 0);
+}
+
+static void members_that_cannot_be_added_are_given_back(void **state)
+{
+        for (uint64_t seed = 1; seed <= 20; seed++)
+                sim_pool_run(3, seed, co_add_fails);
+}
+
 /* A pool that is full gets a disk: all of it can be used, though no other has room for a second leg
  * of metadata. */
 static void co_add_to_full(void *arg)
@@ -341,6 +404,7 @@ int main(void)
             cmocka_unit_test(a_newer_format_and_a_truncated_disk_are_refused),
             cmocka_unit_test(a_superblock_lives_at_both_ends),
             cmocka_unit_test(a_pool_grows_by_a_member_while_it_is_used),
+            cmocka_unit_test(members_that_cannot_be_added_are_given_back),
             cmocka_unit_test(a_full_pool_can_use_all_of_a_member_that_it_gets),
         };
         log_set_sink(NULL);

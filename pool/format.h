@@ -67,6 +67,8 @@ enum entry_type {
 #define ADDRESS_BITS 44
 #define ADDRESS_MAX  ((UINT64_C(1) << ADDRESS_BITS) - 1)
 #define BIRTH_MAX    ((UINT64_C(1) << 40) - 1)
+/* Of generations, incarnations, sequences and ids: nobody gets there by counting. */
+#define COUNTER_MAX (UINT64_C(1) << 62)
 
 #define NODE_ENTRIES 256u
 #define LEAF_BLOCKS  256u /* a leaf covers 1 MiB */

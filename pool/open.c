@@ -141,6 +141,10 @@ static int members_match(struct candidate *c, size_t n, const struct super *newe
                         return error_hint(err, "it missed writes, for it was away or is an old "
                                                "copy: bring back the right disk");
                 }
+                if (m->used)
+                        return error_set(err, -EUCLEAN,
+                                         "the superblock of pool '%s' names '%s' twice",
+                                         newest->name, m->member->path);
                 m->used = true;
         }
         return 0;

@@ -301,10 +301,8 @@ int space_mark_busy(struct pool *pool, uint64_t address, uint32_t n)
         if (!slab || slab->kind != SLAB_DATA || first + n > pool->slab_blocks)
                 return -EUCLEAN;
         for (uint32_t i = first; i < first + n; i++) {
-                if (bit_get(slab->live, i))
-                        return -EUCLEAN; /* in use since before the log's start */
                 if (bit_get(slab->busy, i))
-                        continue;
+                        return -EUCLEAN; /* in use since before the log's start, or named twice */
                 bit_set(slab->busy, i);
                 count_alloc(pool, slab, -1);
         }

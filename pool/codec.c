@@ -57,6 +57,7 @@ int label_decode(const void *page, struct label *label, struct error *err)
         int r = features_check(le64_get(d->incompat), err);
         if (r < 0)
                 return r;
+        label->ro_compat = le64_get(d->ro_compat);
         label->index = le32_get(d->index);
         label->size_bytes = le64_get(d->size_bytes);
         label->created_ns = (int64_t)le64_get(d->created_ns);

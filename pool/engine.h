@@ -405,6 +405,7 @@ struct label {
         uint8_t pool_uuid[16], member_uuid[16];
         char pool_name[POOL_NAME_MAX + 1];
         uint32_t index;
+        uint64_t ro_compat;
         uint64_t size_bytes;
         int64_t created_ns;
 };

@@ -4,7 +4,7 @@
 #include "common/crc32c.h"
 #include "common/le.h"
 #include "common/log.h"
-#include "pool/format.h"
+#include "pool/engine.h"
 #include "tests/unit/sim_pool.h"
 
 /* Open with @members; the pool is closed again. The error is left in @err. */
@@ -180,6 +180,11 @@ static void unknown_feature(struct label_disk *d)
         d->incompat = le64_make(UINT64_C(1) << 17);
 }
 
+static void unknown_when_written(struct label_disk *d)
+{
+        d->ro_compat = le64_make(2);
+}
+
 static void larger(struct label_disk *d)
 {
         d->size_bytes = le64_make(SIM_MEMBER_SIZE * 2);
@@ -224,6 +229,18 @@ static void co_feature(void *arg)
         expect(s, strstr(err.message, "feature 0x20000"));
 }
 
+static void co_read_only_feature(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct error err;
+        co_new(s);
+        label_edit(s->disk[0], 0, unknown_when_written);
+        expect(s, co_try_all(s, &err) == -ENOTSUP);
+        expect(s, strstr(err.message, "cannot write"));
+        expect(s, co_sim_pool_open(s, true) == 0);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
 static void co_truncated(void *arg)
 {
         struct sim_pool *s = arg;
@@ -238,6 +255,7 @@ static void a_newer_format_and_a_truncated_disk_are_refused(void **state)
 {
         sim_pool_run(1, 1, co_newer);
         sim_pool_run(1, 1, co_feature);
+        sim_pool_run(1, 1, co_read_only_feature);
         sim_pool_run(1, 1, co_truncated);
 }
 
@@ -296,6 +314,38 @@ static void co_add(void *arg)
 static void a_pool_grows_by_a_member_while_it_is_used(void **state)
 {
         sim_pool_run(3, 1, co_add);
+}
+
+/* The power failed during an 'add': the new member has its labels, and not all that comes with
+ * them.
+ */
+static void co_add_cut_short(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct member *member;
+        struct label label;
+        struct error err;
+        s->n_disks = 2;
+        co_new(s);
+        expect(s, sim_disk_open(s->disk[0], s->loop, &member) == 0);
+        expect(s, co_label_read(member, &label, NULL) == 0);
+        member_close(member);
+        label.index = 2;
+        label.member_uuid[0] ^= 1;
+        expect(s, sim_disk_open(s->disk[2], s->loop, &member) == 0);
+        expect(s, co_label_write(member, &label, NULL) == 0);
+        member_close(member);
+        s->n_disks = 3;
+        expect(s, co_try_all(s, &err) == 0);
+        struct sim_disk *first = s->disk[0];
+        s->disk[0] = s->disk[2];
+        s->disk[2] = first;
+        expect(s, co_try_all(s, &err) == 0);
+}
+
+static void what_an_add_that_was_cut_short_left_is_ignored(void **state)
+{
+        sim_pool_run(3, 1, co_add_cut_short);
 }
 
 struct flusher {
@@ -404,6 +454,7 @@ int main(void)
             cmocka_unit_test(a_newer_format_and_a_truncated_disk_are_refused),
             cmocka_unit_test(a_superblock_lives_at_both_ends),
             cmocka_unit_test(a_pool_grows_by_a_member_while_it_is_used),
+            cmocka_unit_test(what_an_add_that_was_cut_short_left_is_ignored),
             cmocka_unit_test(members_that_cannot_be_added_are_given_back),
             cmocka_unit_test(a_full_pool_can_use_all_of_a_member_that_it_gets),
         };

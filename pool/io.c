@@ -93,6 +93,10 @@ static int co_bounce(struct volume_request *req)
         if (!bounce)
                 return -ENOMEM;
         uint64_t end = req->offset + req->length;
+        uint64_t n = min_u64((end - 1) / BLOCK - req->offset / BLOCK + 1, BOUNCE_BLOCKS);
+        if (req->op == VOLUME_READ)
+                memset(bounce, 0,
+                       n * BLOCK); /* what a read that ends early leaves reaches the caller */
         int r = 0;
         struct co_range range = {
             .range = {.first = req->offset / BLOCK, .last = (end - 1) / BLOCK, .exclusive = true}};

@@ -383,6 +383,37 @@ static void a_block_that_fails_its_checksum_is_eio_and_never_data(void **state)
         sim_pool_run(3, 1, co_rotten_data);
 }
 
+/* A map whose entries say what nobody knows. */
+static void co_unknown_entry(void *arg)
+{
+        struct sim_pool *s = arg;
+        static char data[8 * POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+        struct volume *v;
+        struct node *leaf;
+        struct entry e;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 8) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        expect(s, tree_leaf(s->pool, &v->root->body->map, 0, &leaf, &e) == 0 && leaf);
+        struct entry_disk *at = &((struct node_disk *)leaf->page)->entry[5], good = *at;
+        at->word.b[6] ^= 1;
+        for (unsigned offset = 0; offset < 2; offset++) { /* aligned, and not */
+                memset(data, 'z', sizeof(data));
+                expect(s, co_volume_read(v, data, sizeof(data) - POOL_BLOCK, offset) == -EIO);
+                for (unsigned i = 0; i < sizeof(data) - POOL_BLOCK; i++)
+                        expect(s, data[i] == 0);
+        }
+        *at = good;
+        co_volume_close(v);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_read_that_fails_leaves_zeroes(void **state)
+{
+        sim_pool_run(1, 1, co_unknown_entry);
+}
+
 /* All metadata on the member that is read first is rubbish: the other leg has it all. */
 static void co_rotten_leg(void *arg)
 {
@@ -491,6 +522,7 @@ int main(void)
             cmocka_unit_test(deleting_snapshots_frees_a_full_pool),
             cmocka_unit_test(freed_space_is_discarded_on_the_members_once),
             cmocka_unit_test(a_block_that_fails_its_checksum_is_eio_and_never_data),
+            cmocka_unit_test(a_read_that_fails_leaves_zeroes),
             cmocka_unit_test(metadata_is_read_from_the_other_leg_and_repaired),
             cmocka_unit_test(a_failed_flush_stops_writing_until_the_pool_is_opened_again),
             cmocka_unit_test(a_failed_data_write_concerns_its_writer_only),

@@ -149,6 +149,59 @@ static void a_read_costs_one_device_read_however_many_snapshots(void **state)
         sim_pool_run(2, 1, co_read_costs);
 }
 
+/* ---- shrinking ---- */
+
+struct held_write {
+        struct volume *v;
+        uint64_t offset, length;
+        enum volume_op op;
+        int result; /* 1: not yet */
+        struct co *waiter;
+};
+
+static void held_write_main(void *arg)
+{
+        static char block[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+        struct held_write *w = arg;
+        w->result = w->op == VOLUME_WRITE ? co_volume_write(w->v, block, w->length, w->offset, 0)
+                                          : co_volume_zero(w->v, w->offset, w->length, 0);
+        co_wake(w->waiter);
+}
+
+/* Writes that wait for a cut while the volume loses the end that they go to. */
+static void co_shrunk_meanwhile(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 64) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        co_root_hold(v->root);
+        struct held_write write[3] = {{v, 40 * POOL_BLOCK, POOL_BLOCK, VOLUME_WRITE, 1, co_self()},
+                                      {v, 41 * POOL_BLOCK, 512, VOLUME_WRITE, 1, co_self()},
+                                      {v, 42 * POOL_BLOCK, 512, VOLUME_ZERO, 1, co_self()}};
+        for (unsigned i = 0; i < 3; i++)
+                expect(s, co_spawn(s->loop, held_write_main, &write[i]) == 0);
+        expect(s, co_volume_resize(s->pool, "v", 16 * POOL_BLOCK, NULL) == 0);
+        root_unhold(s->pool, v->root);
+        for (unsigned i = 0; i < 3; i++) {
+                while (write[i].result == 1)
+                        co_suspend();
+                expect(s, write[i].result == -EINVAL);
+        }
+        while (v->root->body->high_bytes)
+                co_sleep_ns(1000000);
+        expect(s, v->root->body->data_blocks == 16);
+        co_volume_close(v);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_write_that_waited_goes_nowhere_past_the_end(void **state)
+{
+        sim_pool_run(1, 1, co_shrunk_meanwhile);
+}
+
 /* ---- a full pool ---- */
 
 static void co_fill(struct sim_pool *s, uint64_t *ret_blocks)
@@ -517,6 +570,7 @@ int main(void)
             cmocka_unit_test(a_guest_flush_is_at_most_one_flush_of_each_member),
             cmocka_unit_test(flushes_that_come_together_share_a_round),
             cmocka_unit_test(a_read_costs_one_device_read_however_many_snapshots),
+            cmocka_unit_test(a_write_that_waited_goes_nowhere_past_the_end),
             cmocka_unit_test(a_full_pool_loses_nothing_and_goes_on_when_space_comes_back),
             cmocka_unit_test(a_pool_whose_host_is_full_is_full_and_goes_on),
             cmocka_unit_test(deleting_snapshots_frees_a_full_pool),

@@ -61,22 +61,20 @@ static int options_check(struct member *const *members, size_t n,
         return 0;
 }
 
+/* All of both label areas: so that a sparse file has room for every superblock to come. */
 int co_member_clear(struct member *m, struct error *err)
 {
-        void *page = page_alloc();
-        if (!page)
+        void *zeroes = aligned_alloc(BLOCK, LABEL_AREA_BYTES);
+        if (!zeroes)
                 return error_set(err, -ENOMEM, "out of memory");
+        memset(zeroes, 0, LABEL_AREA_BYTES);
         int r = 0;
-        for (unsigned end = 0; end < 2 && r == 0; end++) {
-                uint64_t area = end ? m->size_bytes - LABEL_AREA_BYTES : 0;
-                r = co_member_write(m, page, BLOCK, area);
-                for (unsigned slot = 0; slot < SUPER_SLOTS && r == 0; slot++)
-                        r = co_member_write(m, page, BLOCK,
-                                            area + SUPER_RING_OFFSET + slot * SUPER_SLOT_BYTES);
-        }
+        for (unsigned end = 0; end < 2 && r == 0; end++)
+                r = co_member_write(m, zeroes, LABEL_AREA_BYTES,
+                                    end ? m->size_bytes - LABEL_AREA_BYTES : 0);
         if (r == 0)
                 r = co_member_flush(m);
-        free(page);
+        free(zeroes);
         return r == 0 ? 0 : error_set(err, r, "cannot write to '%s': %s", m->path, strerror(-r));
 }
 

@@ -257,6 +257,68 @@ static void a_full_pool_loses_nothing_and_goes_on_when_space_comes_back(void **s
                 sim_pool_run(n, n, co_full_pool);
 }
 
+#define DISK_PAGES (SIM_MEMBER_SIZE / POOL_BLOCK)
+
+struct written {
+        struct sim_pool *s;
+        unsigned disk;
+        bool page[DISK_PAGES];
+        uint64_t n_holes; /* filled by what is not data, once the pool was open */
+};
+
+static bool is_data(const struct pool *pool, unsigned disk, uint64_t offset)
+{
+        for (uint32_t i = 0; i < pool->n_slabs; i++) {
+                const struct leg *leg = &pool->slab[i]->leg[0];
+                if (pool->slab[i]->kind == SLAB_DATA && leg->member == disk &&
+                    offset >= leg->offset && offset < leg->offset + SIM_SLAB_BYTES)
+                        return true;
+        }
+        return false;
+}
+
+static void note_write(void *arg, struct sim_disk *disk, const struct sim_event *event)
+{
+        struct written *w = arg;
+        if (event->op != MEMBER_WRITE || event->completed)
+                return;
+        for (uint64_t at = event->offset; at < event->offset + event->length; at += POOL_BLOCK) {
+                if (w->s->pool && !w->page[at / POOL_BLOCK] && !is_data(w->s->pool, w->disk, at))
+                        w->n_holes++;
+                w->page[at / POOL_BLOCK] = true;
+        }
+}
+
+/* What a pool writes to keep what it has lies where something was written before. */
+static void co_holes(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct written *w = calloc(s->n_disks, sizeof(*w));
+        for (unsigned i = 0; i < s->n_disks; i++) {
+                w[i].s = s;
+                w[i].disk = i;
+                sim_disk_set_hook(s->disk[i], note_write, &w[i]);
+        }
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        for (unsigned i = 0; i < 20; i++) {
+                expect(s, co_sim_pool_write(s, "v", i, 1) == 0);
+                expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        }
+        expect(s, co_sim_pool_close(s) == 0);
+        for (unsigned i = 0; i < s->n_disks; i++) {
+                sim_disk_set_hook(s->disk[i], NULL, NULL);
+                expect(s, w[i].n_holes == 0);
+        }
+        free(w);
+}
+
+static void a_full_host_takes_no_space_from_what_is_no_data(void **state)
+{
+        sim_pool_run(1, 1, co_holes);
+        sim_pool_run(3, 1, co_holes);
+}
+
 /* The file system under a sparse member is full: no slab can be made any more. */
 static void co_host_is_full(void *arg)
 {
@@ -572,6 +634,7 @@ int main(void)
             cmocka_unit_test(a_read_costs_one_device_read_however_many_snapshots),
             cmocka_unit_test(a_write_that_waited_goes_nowhere_past_the_end),
             cmocka_unit_test(a_full_pool_loses_nothing_and_goes_on_when_space_comes_back),
+            cmocka_unit_test(a_full_host_takes_no_space_from_what_is_no_data),
             cmocka_unit_test(a_pool_whose_host_is_full_is_full_and_goes_on),
             cmocka_unit_test(deleting_snapshots_frees_a_full_pool),
             cmocka_unit_test(freed_space_is_discarded_on_the_members_once),

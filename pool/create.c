@@ -205,6 +205,11 @@ static int co_add_one(struct pool *pool, struct member *m, struct error *err)
                 r = co_super_read(pool->disk[0]->member, &super, NULL, err);
         if (r < 0)
                 return r;
+        if (super.generation != pool->generation) { /* two behind the next one: it would be stale */
+                super_free(&super);
+                return error_set(err, -EUCLEAN, "the newest superblock of '%s' is damaged",
+                                 pool->disk[0]->member->path);
+        }
         if (pool_add_disk(pool, m, uuid, m->size_bytes) < 0) {
                 super_free(&super);
                 return error_set(err, -ENOMEM, "out of memory");

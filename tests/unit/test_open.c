@@ -348,6 +348,39 @@ static void what_an_add_that_was_cut_short_left_is_ignored(void **state)
         sim_pool_run(3, 1, co_add_cut_short);
 }
 
+/* A new member starts from the superblock of now; from an older one it would be stale after a
+ * crash.
+ */
+static void co_add_after_rot(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct member *member;
+        struct error err = ERROR_INIT;
+        s->n_disks = 1;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        uint64_t at =
+            SUPER_RING_OFFSET + s->pool->generation % SUPER_SLOTS * SUPER_SLOT_BYTES + 300;
+        sim_disk_corrupt(s->disk[0], at, 1, 1);
+        sim_disk_corrupt(s->disk[0], SIM_MEMBER_SIZE - LABEL_AREA_BYTES + at, 1, 1);
+        expect(s, sim_disk_open(s->disk[1], s->loop, &member) == 0);
+        expect(s, co_pool_add(s->pool, &member, 1, &err) == -EUCLEAN);
+        expect(s, strstr(err.message, "'disk0'"));
+        /* The next checkpoint mends it. */
+        expect(s, co_volume_create(s->pool, "w", 1 << 20, NULL) == 0);
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        expect(s, co_pool_add(s->pool, &member, 1, &err) == 0);
+        s->n_disks = 2;
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_try_all(s, &err) == 0);
+}
+
+static void a_member_is_not_added_with_a_superblock_of_yesterday(void **state)
+{
+        sim_pool_run(2, 1, co_add_after_rot);
+}
+
 struct flusher {
         struct sim_pool *s;
         bool stop, stopped;
@@ -455,6 +488,7 @@ int main(void)
             cmocka_unit_test(a_superblock_lives_at_both_ends),
             cmocka_unit_test(a_pool_grows_by_a_member_while_it_is_used),
             cmocka_unit_test(what_an_add_that_was_cut_short_left_is_ignored),
+            cmocka_unit_test(a_member_is_not_added_with_a_superblock_of_yesterday),
             cmocka_unit_test(members_that_cannot_be_added_are_given_back),
             cmocka_unit_test(a_full_pool_can_use_all_of_a_member_that_it_gets),
         };

@@ -374,7 +374,7 @@ int catalog_freeze(struct pool *pool, struct frozen *frozen)
                 if (i == 0 || blocks[i] != blocks[i - 1])
                         r = index_freeze(pool, blocks[i], frozen);
         free(blocks);
-        pool->cut_need = 0;
+        pool->cut_pages = 0;
         if (r == 0)
                 r = deadlist_seal_finished(pool, frozen);
         return r < 0 ? r : tree_seal(pool, &pool->catalog, 0, frozen);

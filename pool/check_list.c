@@ -186,7 +186,7 @@ int co_check_deadlist(struct check *c, const struct check_root *root, const stru
                 const struct bucket *b = &body->bucket[i];
                 struct check_place place = {"the deadlist", root, NO_BLOCK};
                 if (root->state != ROOT_ORPHAN &&
-                    (b->flags || (i > 0 && body->bucket[i - 1].key >= b->key)))
+                    (b->flags || (i > 0 && body->bucket[i - 1].key > b->key)))
                         check_finding(c, "%s has buckets out of order",
                                       check_place_text(c, &place).s);
                 struct chain ch = {.c = c, .root = root, .bucket = b, .good = true};

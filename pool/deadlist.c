@@ -42,13 +42,12 @@ static uint64_t bucket_key(const struct root *root, uint64_t birth)
         return low ? root->ancestors[low - 1] : 0;
 }
 
-struct bucket *bucket_add(struct root_body *body, uint64_t key)
+/* Behind those with no greater key. */
+static struct bucket *bucket_insert(struct root_body *body, uint64_t key)
 {
         size_t i = body->n_buckets;
         while (i > 0 && body->bucket[i - 1].key > key)
                 i--;
-        if (i > 0 && body->bucket[i - 1].key == key && !body->bucket[i - 1].flags)
-                return &body->bucket[i - 1];
         if (body->n_buckets == body->bucket_room) {
                 size_t room = body->bucket_room ? body->bucket_room * 2 : 4;
                 struct bucket *grown = realloc(body->bucket, room * sizeof(*grown));
@@ -62,6 +61,16 @@ struct bucket *bucket_add(struct root_body *body, uint64_t key)
         body->bucket[i] = (struct bucket){.key = key};
         body->n_buckets++;
         return &body->bucket[i];
+}
+
+struct bucket *bucket_add(struct root_body *body, uint64_t key)
+{
+        size_t i = body->n_buckets;
+        while (i > 0 && body->bucket[i - 1].key > key)
+                i--;
+        if (i > 0 && body->bucket[i - 1].key == key && !body->bucket[i - 1].flags)
+                return &body->bucket[i - 1];
+        return bucket_insert(body, key);
 }
 
 /* ---- pages ---- */
@@ -147,6 +156,12 @@ int root_supersede(struct pool *pool, struct root *root, const struct entry *ent
 
 /* ---- merging ---- */
 
+/* What is left of the metadata in reserve is for what cannot do without: a merge can. */
+static bool joins_may_take_blocks(const struct pool *pool)
+{
+        return metadata_available(pool) > (int64_t)metadata_reserve(pool) / 2;
+}
+
 /* Chains of one key become one: a new head names both. */
 static int chains_join(struct pool *pool, struct bucket *into, const struct bucket *from)
 {
@@ -177,7 +192,9 @@ static int chains_join(struct pool *pool, struct bucket *into, const struct buck
 int deadlist_merge(struct pool *pool, struct root_body *into, struct root_body *from)
 {
         for (size_t i = 0; i < from->n_buckets; i++) {
-                struct bucket *bucket = bucket_add(into, from->bucket[i].key);
+                uint64_t key = from->bucket[i].key;
+                struct bucket *bucket =
+                    joins_may_take_blocks(pool) ? bucket_add(into, key) : bucket_insert(into, key);
                 int r = bucket ? chains_join(pool, bucket, &from->bucket[i]) : -ENOMEM;
                 if (r < 0)
                         return r;

@@ -323,7 +323,7 @@ struct pool {
         struct root_table table_of[3];
         struct list dirty_roots;
         size_t n_dirty_roots;
-        uint64_t cut_need; /* metadata blocks that the next cut will take for the catalog */
+        uint64_t cut_pages; /* bucket pages that the next cut will take for dirty roots */
         uint64_t next_root_id;
         uint64_t n_volumes, n_snapshots;
         struct co_mutex catalog_lock; /* one catalog operation at a time */
@@ -617,7 +617,7 @@ int co_map_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t 
 int root_supersede(struct pool *pool, struct root *root, const struct entry *entry);
 int deadlist_seal(struct pool *pool, struct root *root, struct frozen *frozen); /* the heads */
 int deadlist_seal_finished(struct pool *pool, struct frozen *frozen); /* the rest, once a cut */
-/* [sync] @into takes all of @from's buckets; chains of one key are joined. */
+/* [sync] @into takes all of @from's buckets; chains of one key are joined where there is room. */
 int deadlist_merge(struct pool *pool, struct root_body *into, struct root_body *from);
 /* finds or makes; NULL: out of memory */
 struct bucket *bucket_add(struct root_body *body, uint64_t key);
@@ -705,6 +705,10 @@ void root_set_parent(struct pool *pool, struct root *root, struct root *parent);
 void root_release(struct pool *pool, struct root *root);
 void root_destroy(struct pool *pool, struct root *root); /* catalog_freeze()'s */
 void root_dirty(struct pool *pool, struct root *root);
+/* Metadata blocks that a cut takes at most for the catalog, @n roots of @n_slots slots being dirty;
+ * each root beyond the first wants no more than CATALOG_BLOCKS_ONE of them. */
+uint64_t catalog_blocks(uint64_t n, uint64_t n_slots);
+#define CATALOG_BLOCKS_ONE (2 * CATALOG_HEIGHT + 1)
 void body_free(struct root_body *body);
 
 /* ---- operations on the catalog, applied (ops.c): the same code runs live and in a replay ---- */

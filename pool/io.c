@@ -135,7 +135,8 @@ int co_metadata_admit(struct pool *pool, uint64_t blocks, bool worker)
                 bool for_log = !log_has_room(pool, BLOCK);
                 if (worker && pool->closing)
                         return -ECANCELED;
-                if (!for_log && pool->n_checkpoints > began + 1 && !space_may_come(pool, !worker))
+                if (!for_log && pool->n_checkpoints > began + 1 && !space_may_come(pool, !worker) &&
+                    !pool->metadata_reserved)
                         return -ENOSPC;
                 if (pool->hold_frees)
                         pool->check_disturbed = true;
@@ -152,18 +153,24 @@ uint64_t clear_slice_blocks(const struct pool *pool, const struct root *root)
 {
         int64_t lists =
             root->parent ? (int64_t)(CLEAR_SLICE_BLOCKS / DEAD_ENTRIES + root->body->n_buckets) : 0;
-        return metadata_available(pool) < lists + 32 ? LEAF_BLOCKS : CLEAR_SLICE_BLOCKS;
+        int64_t wanted = lists + 32 + (int64_t)metadata_reserve(pool) / 4;
+        return metadata_available(pool) < wanted ? LEAF_BLOCKS : CLEAR_SLICE_BLOCKS;
 }
 
 int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t n, uint8_t type,
                   bool worker)
 {
         uint64_t lists = root->parent ? n / DEAD_ENTRIES + root->body->n_buckets + 2 : 0;
-        int r = co_metadata_admit(pool, 2 * HEIGHT_MAX + 2 + lists, worker);
+        uint64_t blocks = 2 * HEIGHT_MAX + 2 + CATALOG_BLOCKS_ONE + lists;
+        /* A guest's discard leaves some for deletions: what it lists comes back only with these. */
+        int r = co_metadata_admit(pool, blocks + (worker ? 0 : metadata_reserve(pool) / 4), worker);
         if (r < 0)
                 return r;
         bool changed = false;
+        /* Promised: others are admitted while this one waits for nodes of the map. */
+        pool->metadata_reserved += blocks;
         r = co_map_clear(pool, root, first, n, type, &changed);
+        pool->metadata_reserved -= blocks;
         if (changed) { /* [sync] with the change */
                 struct log_clear_disk *c = log_append(pool, sizeof(*c), LOG_CLEAR, 0);
                 c->type = le32_make(type);

@@ -6,6 +6,9 @@
 int co_operate_begin(struct pool *pool, struct error *err);
 /* Durable, garbage collected, unlocked: @r is passed through where it is an error already. */
 int co_operate_end(struct pool *pool, int r, struct error *err);
+/* Room for an operation that changes @n roots. What @adds to the catalog leaves half of the reserve
+ * to what takes away from it, so that a full pool can be deleted from. */
+int co_operate_admit(struct pool *pool, uint64_t n, bool adds, struct error *err);
 /* Prepare one operation: what it names is in memory, and there is room for it. */
 int co_operate_prepare(struct pool *pool, const struct catalog_op *op, struct error *err);
 /* [sync] Apply and log; failing half way is out of memory, and stops the pool. */

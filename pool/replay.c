@@ -446,7 +446,7 @@ static int co_apply_group(struct replay *rp, struct error *err)
                                     "the log holds an operation that does not fit the catalog");
                 }
         }
-        for (size_t i = 0; i < rp->n_group && r == 0; i++)
+        for (size_t i = rp->n_group; i-- > 0 && r == 0;) /* as co_delete() does */
                 if (rp->group[i].type == LOG_UNNAME || rp->group[i].type == LOG_RESTORE)
                         r = co_collect(pool, root_by_id(pool, rp->group[i].root_id), err);
         rp->n_group = 0;

@@ -286,9 +286,18 @@ void roots_destroy(struct pool *pool)
                 free(pool->table_of[i].bucket);
 }
 
-/* Blocks that the next cut takes for one dirty root: its own, its index block, the catalog's path
- * to each. */
-#define CUT_NEED_ROOT (2 + 2 * CATALOG_HEIGHT)
+uint64_t catalog_blocks(uint64_t n, uint64_t n_slots)
+{
+        if (n == 0)
+                return 0;
+        uint64_t index_blocks = n_slots / INDEX_PER_BLOCK + 1,
+                 index_leaves = index_blocks / LEAF_BLOCKS + 1,
+                 root_leaves = n_slots / LEAF_BLOCKS + 1,
+                 root_nodes = root_leaves / NODE_ENTRIES + 1;
+        /* The blocks of the roots themselves; one node over all index blocks, and the top. */
+        return n + min_u64(n, index_blocks) + min_u64(n, index_leaves) + min_u64(n, root_leaves) +
+               min_u64(n, root_nodes) + 2;
+}
 
 void root_dirty(struct pool *pool, struct root *root)
 {
@@ -298,5 +307,5 @@ void root_dirty(struct pool *pool, struct root *root)
         root->dirty = true;
         list_append(&pool->dirty_roots, &root->dirty_link);
         pool->n_dirty_roots++;
-        pool->cut_need += CUT_NEED_ROOT + root->body->n_buckets / PAGE_BUCKETS + 1;
+        pool->cut_pages += (root->body->n_buckets + PAGE_BUCKETS - 1) / PAGE_BUCKETS;
 }

@@ -56,8 +56,10 @@ static int co_parts_prepare(struct pool *pool, const char *const *names, struct 
                                 r = error_set(err, -EINVAL, "volume '%s' is named twice",
                                               part[i].head->name);
         }
+        if (r == 0)
+                r = co_operate_admit(pool, 2 * n, true, err);
         for (size_t i = 0; i < n && r == 0; i++)
-                r = co_operate_prepare(pool, &part[i].op, err);
+                r = co_op_prepare(pool, &part[i].op, err);
         if (r == 0)
                 r = co_catalog_prepare(pool, (unsigned)n, err);
         return r;

@@ -341,5 +341,5 @@ uint64_t metadata_reserve(const struct pool *pool)
 int64_t metadata_available(const struct pool *pool)
 {
         return (int64_t)pool->metadata_free - (int64_t)pool->metadata_reserved -
-               (int64_t)pool->cut_need;
+               (int64_t)(pool->cut_pages + catalog_blocks(pool->n_dirty_roots, pool->n_slots));
 }

@@ -275,6 +275,8 @@ static void span_needs(struct span *span)
 {
         span->log_bytes = span->n * LOG_WRITE_BYTES(1);
         span->metadata_blocks = span->n_chunks * (span->root->body->map.height + 1u) + 2;
+        if (!span->root->dirty)
+                span->metadata_blocks += CATALOG_BLOCKS_ONE;
         if (span->root->parent)
                 span->metadata_blocks += min_u64(span->n, span->root->body->n_buckets + 1);
 }

@@ -30,18 +30,32 @@ int co_operate_end(struct pool *pool, int r, struct error *err)
         return r;
 }
 
-int co_operate_prepare(struct pool *pool, const struct catalog_op *op, struct error *err)
+int co_operate_admit(struct pool *pool, uint64_t n, bool adds, struct error *err)
 {
-        int r = co_metadata_admit(pool, 2 * HEIGHT_MAX + 8, false);
+        uint64_t blocks = catalog_blocks(n, pool->n_slots + n) + HEIGHT_MAX;
+        int r = co_metadata_admit(pool, blocks + (adds ? metadata_reserve(pool) / 2 : 0), false);
         if (r == -ENOSPC) {
                 error_set(err, r, "pool '%s' has no space left for this", pool->name);
-                return error_hint(
-                    err, "delete snapshots or volumes, or add a disk: tarn pool add %s MEMBER",
-                    pool->name);
+                error_hint(err,
+                           "delete snapshots or volumes, or add a disk: tarn pool add %s MEMBER",
+                           pool->name);
+        } else if (r < 0) {
+                error_set(err, r, "pool '%s' has stopped writing", pool->name);
         }
-        if (r < 0)
-                return error_set(err, r, "pool '%s' has stopped writing", pool->name);
-        return co_op_prepare(pool, op, err);
+        return r;
+}
+
+static bool op_adds(const struct catalog_op *op)
+{
+        return op->type == LOG_CREATE || op->type == LOG_SNAPSHOT || op->type == LOG_CLONE ||
+               op->type == LOG_RESTORE;
+}
+
+int co_operate_prepare(struct pool *pool, const struct catalog_op *op, struct error *err)
+{
+        /* The root, a child that it merges into, a parent that goes with it, and one over. */
+        int r = co_operate_admit(pool, 4, op_adds(op), err);
+        return r < 0 ? r : co_op_prepare(pool, op, err);
 }
 
 int operate(struct pool *pool, const struct catalog_op *op, bool more, struct error *err)
@@ -185,7 +199,12 @@ static int co_delete(struct pool *pool, const char *name, bool with_snapshots, s
         }
         for (size_t i = 0; i <= n && r == 0; i++) {
                 struct catalog_op op = {.type = LOG_UNNAME, .root_id = i < n ? ids[i] : id};
-                r = co_operate_prepare(pool, &op, err);
+                r = co_op_prepare(pool, &op, err);
+        }
+        if (r == 0) {
+                r = co_operate_admit(pool, n + 3, false, err);
+                if (r == -ENOSPC && n)
+                        error_hint(err, "delete its snapshots one by one first");
         }
         co_root_hold(root); /* the worker may be shrinking it */
         if (r == 0 && root->n_handles)
@@ -193,7 +212,8 @@ static int co_delete(struct pool *pool, const char *name, bool with_snapshots, s
         for (size_t i = 0; i <= n && r == 0; i++) /* [sync] all of them, or none */
                 r = unname(pool, i < n ? ids[i] : id, i < n, err);
         root_unhold(pool, root);
-        for (size_t i = 0; i <= n && r == 0; i++) {
+        /* From the head up: what has no child is freed as a whole, and nothing has to be merged. */
+        for (size_t i = n + 1; i-- > 0 && r == 0;) {
                 root = root_by_id(pool, i < n ? ids[i] : id);
                 if (root)
                         r = co_collect(pool, root, err);

@@ -1,0 +1,230 @@
+/* A pool whose metadata is used up can still be deleted from; and what must not go wrong while it
+ * is. */
+#include <errno.h>
+#include "tests/unit/check_fixture.h"
+
+/* Data until there is no space. */
+static void co_fill(struct sim_pool *s, const char *volume, uint64_t block)
+{
+        while (co_sim_pool_write(s, volume, block, 64) == 0)
+                block += 64;
+        while (co_sim_pool_write(s, volume, block, 1) == 0)
+                block++;
+}
+
+/* As many volumes as there can be. */
+static unsigned co_name_all(struct sim_pool *s)
+{
+        struct error err = ERROR_INIT;
+        unsigned n = 0;
+        char name[32];
+        do
+                snprintf(name, sizeof(name), "n%u", n);
+        while (co_volume_create(s->pool, name, 1 << 20, &err) == 0 && ++n);
+        if (err.code != -ENOSPC)
+                sim_pool_fails(s, "making volumes", err.code, err.message);
+        return n;
+}
+
+static void co_expect_deleted(struct sim_pool *s, const char *name)
+{
+        struct error err = ERROR_INIT;
+        int r = strchr(name, '@') ? co_snapshot_delete(s->pool, name, &err)
+                                  : co_volume_delete(s->pool, name, true, &err);
+        if (r < 0)
+                sim_pool_fails(s, name, r, err.message);
+}
+
+static void co_names(void *arg)
+{
+        struct sim_pool *s = arg;
+        char name[32];
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "data", 1 << 30, NULL) == 0);
+        co_fill(s, "data", 0);
+        unsigned n = co_name_all(s);
+        expect(s, n > 10 && !s->failure[0]);
+        for (unsigned i = 0; i < n && !s->failure[0]; i++) {
+                snprintf(name, sizeof(name), "n%u", i);
+                co_expect_deleted(s, name);
+        }
+        expect(s, !s->failure[0]);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void names_can_be_deleted_when_no_more_can_be_made(void **state)
+{
+        sim_pool_run(1, 1, co_names);
+}
+
+/* Each of @n snapshots has a page in the list of each epoch before it. */
+static void co_many_lists(struct sim_pool *s, unsigned n)
+{
+        char name[32];
+        expect(s, co_volume_create(s->pool, "v", 16 << 20, NULL) == 0);
+        for (unsigned i = 0; i < n; i++) {
+                for (unsigned k = 0; k <= n; k++)
+                        expect(s, co_sim_pool_write(s, "v", 64 * i + k, 1) == 0);
+                snprintf(name, sizeof(name), "v@e%u", i);
+                expect(s, co_sim_pool_snapshot(s, name) == 0);
+        }
+        for (unsigned k = 0; k < n; k++) {
+                for (unsigned i = 0; i < n; i++)
+                        expect(s, co_sim_pool_write(s, "v", 64 * i + k, 1) == 0);
+                snprintf(name, sizeof(name), "v@l%u", k);
+                expect(s, co_sim_pool_snapshot(s, name) == 0);
+        }
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+}
+
+static void co_merges(void *arg)
+{
+        struct sim_pool *s = arg;
+        const unsigned n = 24;
+        char name[32];
+        expect(s, co_sim_pool_create(s) == 0);
+        co_many_lists(s, n);
+        expect(s, co_volume_create(s->pool, "data", 1 << 30, NULL) == 0);
+        co_fill(s, "data", 0);
+        co_name_all(s);
+        expect(s, !s->failure[0]);
+        for (unsigned k = 0; k < n && !s->failure[0]; k++) {
+                snprintf(name, sizeof(name), "v@l%u", k);
+                co_expect_deleted(s, name);
+        }
+        expect(s, !s->failure[0]);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        co_expect_sound_here(s);
+        co_expect_deleted(s, "v");
+        expect(s, !s->failure[0] && co_pool_settle(s->pool, NULL) == 0);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void snapshots_merge_when_there_is_no_room_for_their_lists(void **state)
+{
+        sim_pool_run(1, 2, co_merges);
+}
+
+static void co_all_at_once(void *arg)
+{
+        struct sim_pool *s = arg;
+        char name[32];
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 30, NULL) == 0);
+        for (unsigned i = 0; i < 70; i++) {
+                snprintf(name, sizeof(name), "v@s%u", i);
+                expect(s, co_sim_pool_write(s, "v", 0, 1) == 0);
+                expect(s, co_sim_pool_snapshot(s, name) == 0);
+        }
+        co_fill(s, "v", 0);
+        co_name_all(s);
+        expect(s, !s->failure[0]);
+        struct error err = ERROR_INIT;
+        int r = co_volume_delete(s->pool, "v", true, &err);
+        expect(s, r == 0 || r == -ENOSPC); /* one by one it goes in any case */
+        for (unsigned i = 0; i < 70 && r < 0 && !s->failure[0]; i++) {
+                snprintf(name, sizeof(name), "v@s%u", i);
+                co_expect_deleted(s, name);
+        }
+        if (r < 0)
+                co_expect_deleted(s, "v");
+        expect(s, !s->failure[0] && co_pool_settle(s->pool, NULL) == 0);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_volume_with_many_snapshots_is_deleted_or_refused(void **state)
+{
+        sim_pool_run(1, 3, co_all_at_once);
+}
+
+/* ---- requests in flight ---- */
+
+struct flight {
+        struct volume_request req;
+        struct iovec iov;
+        unsigned *n_left;
+        struct co *waiter;
+        int result;
+};
+
+static void flight_done(struct volume_request *req, int result)
+{
+        struct flight *f = container_of(req, struct flight, req);
+        f->result = result;
+        if (--*f->n_left == 0)
+                co_wake(f->waiter);
+}
+
+static void flight_submit(struct flight *f, struct volume *v, enum volume_op op, void *memory,
+                          uint64_t offset, uint64_t length, unsigned *n_left)
+{
+        *f = (struct flight){.iov = {memory, length}, .n_left = n_left, .waiter = co_self()};
+        f->req = (struct volume_request){.op = op,
+                                         .offset = offset,
+                                         .length = length,
+                                         .iov = &f->iov,
+                                         .n_iov = 1,
+                                         .done = flight_done};
+        volume_submit(v, &f->req);
+}
+
+static void flights_wait(unsigned *n_left)
+{
+        while (*n_left)
+                co_suspend();
+}
+
+/* Discards of the whole volume at once, when there is little metadata left and none of the map in
+ * memory. */
+static void co_discards(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        struct flight flight[32];
+        const uint64_t leaf = 1 << 20;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 30, NULL) == 0);
+        for (unsigned i = 0; i < 32; i++)
+                expect(s, co_sim_pool_write(s, "v", 4096 * i, 70) == 0);
+        expect(s, co_sim_pool_snapshot(s, "v@s") == 0);
+        co_name_all(s);
+        expect(s, !s->failure[0] && co_sim_pool_close(s) == 0);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        unsigned n_left = 32;
+        for (unsigned i = 0; i < 32; i++)
+                flight_submit(&flight[i], v, VOLUME_DISCARD, NULL, 16 * i * leaf + 4096,
+                              leaf - 4096, &n_left);
+        flights_wait(&n_left);
+        struct pool_info info;
+        pool_get_info(s->pool, &info);
+        if (info.failed)
+                sim_pool_fails(s, "stopped", 0, info.failed);
+        co_volume_close(v);
+        expect(s, !s->failure[0]);
+        co_expect_deleted(s, "v");
+        expect(s, !s->failure[0]);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void discards_at_once_do_not_use_up_the_metadata(void **state)
+{
+        sim_pool_run(1, 4, co_discards);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+            cmocka_unit_test(names_can_be_deleted_when_no_more_can_be_made),
+            cmocka_unit_test(snapshots_merge_when_there_is_no_room_for_their_lists),
+            cmocka_unit_test(a_volume_with_many_snapshots_is_deleted_or_refused),
+            cmocka_unit_test(discards_at_once_do_not_use_up_the_metadata),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

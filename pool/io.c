@@ -86,6 +86,12 @@ static int co_write_window(struct volume_request *req, const struct window *w, c
         return co_span_write(v->pool, v->root, w->block, w->n, bounce, true);
 }
 
+/* Counted as a write, which a shrink waits for: was there one before that? */
+static int still_inside(const struct root *root, uint64_t end)
+{
+        return end <= root->body->size_bytes ? 0 : -EINVAL;
+}
+
 static int co_bounce(struct volume_request *req)
 {
         struct root *root = req->volume->root;
@@ -103,7 +109,7 @@ static int co_bounce(struct volume_request *req)
         if (write) {
                 co_write_begin(root);
                 co_range_lock(root, &range);
-                r = end > root->body->size_bytes ? -EINVAL : 0; /* it was shrunk meanwhile */
+                r = still_inside(root, end);
         }
         for (uint64_t at = req->offset; at < end && (r == 0 || !write);) {
                 struct window w = window_at(req, at);
@@ -198,9 +204,9 @@ static int co_zero_part(struct volume *v, uint64_t offset, uint64_t length, uint
         struct co_range range = {.range = {.first = block, .last = block, .exclusive = true}};
         co_write_begin(v->root);
         co_range_lock(v->root, &range);
-        int r = offset + length > v->root->body->size_bytes
-                    ? -EINVAL /* it was shrunk meanwhile */
-                    : co_span_read(v->pool, v->root, block, 1, page);
+        int r = still_inside(v->root, offset + length);
+        if (r == 0)
+                r = co_span_read(v->pool, v->root, block, 1, page);
         if (r == 0 && !is_zero(page + offset % BLOCK, length)) {
                 memset(page + offset % BLOCK, 0, length);
                 r = is_zero(page, BLOCK) ? co_root_clear(v->pool, v->root, block, 1, type, false)

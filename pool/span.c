@@ -381,18 +381,10 @@ static void span_submitted(struct span *span)
         loop_post(span->pool->loop, &span->task);
 }
 
-static bool span_is_past_end(const struct span *span)
-{
-        return span->block + span->n > (span->root->body->size_bytes + BLOCK - 1) / BLOCK;
-}
-
 static void span_write_locked(struct span *span)
 {
         bool for_log = false;
         int r = span->n_chunks ? 0 : span_split(span);
-        /* It may have waited while the volume was shrunk. A nested one has been looked at. */
-        if (r == 0 && !span->nested && span_is_past_end(span))
-                r = -EINVAL;
         if (r == 0) {
                 span_needs(span);
                 if (!span_admit(span, &for_log))
@@ -451,6 +443,10 @@ static void span_write_start(struct span *span)
         }
         if (span->root->n_holds) {
                 list_append(&span->root->held, &span->link);
+                return;
+        }
+        if ((span->block + span->n) * BLOCK > span->root->body->size_bytes) {
+                span_end(span, -EINVAL); /* the volume was shrunk while it waited */
                 return;
         }
         span->root->n_writes++;

@@ -218,6 +218,60 @@ static void discards_at_once_do_not_use_up_the_metadata(void **state)
         sim_pool_run(1, 4, co_discards);
 }
 
+struct shrinker {
+        struct sim_pool *s;
+        unsigned *n_left;
+        struct co *waiter;
+        int result;
+};
+
+static void shrinker_main(void *arg)
+{
+        struct shrinker *sh = arg;
+        sh->result = co_volume_resize(sh->s->pool, "v", 1 << 20, NULL);
+        if (--*sh->n_left == 0)
+                co_wake(sh->waiter);
+}
+
+/* Writes that were submitted while a shrink waits for those before them. */
+static void co_shrink(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        struct flight flight[8];
+        static char block[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK))), got[POOL_BLOCK];
+        memset(block, 'x', sizeof(block));
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 4 << 20, NULL) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        unsigned n_left = 9;
+        struct shrinker sh = {s, &n_left, co_self(), 0};
+        flight_submit(&flight[0], v, VOLUME_WRITE, block, 0, POOL_BLOCK, &n_left);
+        expect(s, co_spawn(s->loop, shrinker_main, &sh) == 0);
+        co_sleep_ns(30000);
+        for (unsigned i = 1; i < 8; i++)
+                flight_submit(&flight[i], v, VOLUME_WRITE, block, (3 << 20) + i * POOL_BLOCK,
+                              POOL_BLOCK - i % 2 * 512, &n_left);
+        flights_wait(&n_left);
+        expect(s, sh.result == 0 && flight[0].result == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        co_expect_sound_here(s);
+        expect(s, co_volume_resize(s->pool, "v", 4 << 20, NULL) == 0);
+        for (unsigned i = 0; i < 8; i++) {
+                uint64_t at = (3 << 20) + i * POOL_BLOCK;
+                expect(s, co_volume_read(v, got, POOL_BLOCK, at) == 0);
+                expect(s, got[0] == 0 && !memcmp(got, got + 1, POOL_BLOCK - 1));
+        }
+        co_volume_close(v);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_write_that_waited_for_a_shrink_is_not_done_behind_the_end(void **state)
+{
+        sim_pool_run(1, 5, co_shrink);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -225,6 +279,7 @@ int main(void)
             cmocka_unit_test(snapshots_merge_when_there_is_no_room_for_their_lists),
             cmocka_unit_test(a_volume_with_many_snapshots_is_deleted_or_refused),
             cmocka_unit_test(discards_at_once_do_not_use_up_the_metadata),
+            cmocka_unit_test(a_write_that_waited_for_a_shrink_is_not_done_behind_the_end),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,7 +2,8 @@
  *
  * Clean nodes are in the lru list and may go; dirty ones (made since the last cut, or being written
  * by a checkpoint) stay [I5]. A node that was freed while pinned is dead: it goes with its last
- * pin. */
+ * pin. Making a node makes none go: whoever makes one is in the middle of a change that has looked
+ * at all the nodes it needs, and has pinned few of them. cache_trim() follows the change. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -158,6 +159,12 @@ bool cache_trim(struct pool *pool, unsigned n)
         return n == 0;
 }
 
+bool cache_is_dirty(const struct pool *pool)
+{
+        return pool->cache.n_dirty > pool->cache.n_max / 2 &&
+               (pool->checkpoint_running || pool->checkpoint_wanted);
+}
+
 /* ---- finding and loading ---- */
 
 struct node *cache_find(struct pool *pool, const struct entry *entry)
@@ -241,7 +248,6 @@ int node_make(struct pool *pool, const struct node *from, struct node **ret_node
                 memset(node->page, 0, BLOCK);
         node->dirty = true;
         pool->cache.n_dirty++;
-        cache_trim(pool, TRIM_A_NODE);
         *ret_node = node;
         return 0;
 }

@@ -568,7 +568,10 @@ int node_make(struct pool *pool, const struct node *from, struct node **ret_node
 /* cache forgets it; the block is freed */
 void node_free_block(struct pool *pool, const struct entry *entry);
 void node_forget(struct pool *pool, const struct entry *entry); /* cache only */
-bool cache_trim(struct pool *pool, unsigned n);
+bool cache_trim(struct pool *pool, unsigned n); /* where no node is in use that is not pinned */
+#define TRIM_A_CHANGE 64u
+/* Half of the cache is dirty, and a checkpoint is on the way to change that. */
+bool cache_is_dirty(const struct pool *pool);
 void node_written(struct pool *pool, struct node *node); /* after its checkpoint committed */
 
 /* ---- tree.c ---- */

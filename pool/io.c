@@ -177,6 +177,7 @@ int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t
         pool->metadata_reserved += blocks;
         r = co_map_clear(pool, root, first, n, type, &changed);
         pool->metadata_reserved -= blocks;
+        cache_trim(pool, TRIM_A_CHANGE);
         if (changed) { /* [sync] with the change */
                 struct log_clear_disk *c = log_append(pool, sizeof(*c), LOG_CLEAR, 0);
                 c->type = le32_make(type);

@@ -284,7 +284,7 @@ static void span_needs(struct span *span)
 static bool span_admit(struct span *span, bool *ret_for_log)
 {
         struct pool *pool = span->pool;
-        *ret_for_log = !log_has_room(pool, span->log_bytes);
+        *ret_for_log = !log_has_room(pool, span->log_bytes) || cache_is_dirty(pool);
         if (*ret_for_log)
                 return false;
         if (metadata_available(pool) < (int64_t)(span->metadata_blocks + metadata_reserve(pool)))

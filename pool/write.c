@@ -58,6 +58,7 @@ static void chunk_write_finish(struct chunk *chunk, int result)
                         space_untake(pool, chunk->run[i].address, chunk->run[i].n);
         else if (checkpoint_due(pool))
                 checkpoint_kick(pool);
+        cache_trim(pool, TRIM_A_CHANGE);
         chunk_done(chunk, result);
 }
 

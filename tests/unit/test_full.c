@@ -272,6 +272,98 @@ static void a_write_that_waited_for_a_shrink_is_not_done_behind_the_end(void **s
         sim_pool_run(1, 5, co_shrink);
 }
 
+/* ---- the cache ---- */
+
+/* More leaves written at once than the cache is to hold, in a map of three levels, with a snapshot
+ * behind it. */
+static void co_cache(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        enum { N = 200, NODES = 64 };
+        static struct flight flight[N];
+        static char block[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+        expect(s, co_sim_pool_create(s) == 0);
+        s->pool->cache.n_max = NODES;
+        expect(s, co_volume_create(s->pool, "v", UINT64_C(2) << 30, NULL) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        for (unsigned round = 0; round < 6; round++) {
+                unsigned n_left = N;
+                for (unsigned i = 0; i < N; i++)
+                        flight_submit(&flight[i], v, VOLUME_WRITE, block,
+                                      sim_random_below(&s->random, N) << 20, POOL_BLOCK, &n_left);
+                flights_wait(&n_left);
+                for (unsigned i = 0; i < N; i++)
+                        expect(s, flight[i].result == 0);
+                if (round)
+                        expect(s, co_snapshot_delete(s->pool, "v@s", NULL) == 0);
+                expect(s, co_sim_pool_snapshot(s, "v@s") == 0);
+                expect(s, co_pool_settle(s->pool, NULL) == 0);
+        }
+        co_volume_close(v);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void more_is_written_at_once_than_the_cache_holds(void **state)
+{
+        for (unsigned seed = 0; seed < 8; seed++)
+                sim_pool_run(2, seed, co_cache);
+}
+
+struct stream {
+        struct sim_pool *s;
+        struct volume *v;
+        size_t *most_dirty;
+        unsigned *n_left;
+        struct co *waiter;
+};
+
+static void stream_main(void *arg)
+{
+        struct stream *stream = arg;
+        struct sim_pool *s = stream->s;
+        static char block[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+        for (unsigned i = 0; i < 100; i++) {
+                uint64_t leaf = sim_random_below(&s->random, 300);
+                if (co_volume_write(stream->v, block, POOL_BLOCK, leaf << 20, 0) < 0)
+                        sim_pool_fails(s, "write", __LINE__, "failed");
+                if (s->pool->cache.n_dirty > *stream->most_dirty)
+                        *stream->most_dirty = s->pool->cache.n_dirty;
+        }
+        if (--*stream->n_left == 0)
+                co_wake(stream->waiter);
+}
+
+/* Writers that are never done: what a checkpoint cleans, they make dirty meanwhile. */
+static void co_streams(void *arg)
+{
+        struct sim_pool *s = arg;
+        enum { N = 8, NODES = 64, A_WRITE = 4 };
+        struct stream stream[N];
+        struct volume *v;
+        size_t most_dirty = 0;
+        unsigned n_left = N;
+        expect(s, co_sim_pool_create(s) == 0);
+        s->pool->cache.n_max = NODES;
+        expect(s, co_volume_create(s->pool, "v", UINT64_C(2) << 30, NULL) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        for (unsigned i = 0; i < N; i++) {
+                stream[i] = (struct stream){s, v, &most_dirty, &n_left, co_self()};
+                expect(s, co_spawn(s->loop, stream_main, &stream[i]) == 0);
+        }
+        flights_wait(&n_left);
+        co_volume_close(v);
+        expect(s, most_dirty <= NODES / 2 + N * A_WRITE);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void writers_wait_for_the_checkpoint_when_half_the_cache_is_dirty(void **state)
+{
+        for (unsigned seed = 0; seed < 4; seed++)
+                sim_pool_run(2, seed, co_streams);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -280,6 +372,8 @@ int main(void)
             cmocka_unit_test(a_volume_with_many_snapshots_is_deleted_or_refused),
             cmocka_unit_test(discards_at_once_do_not_use_up_the_metadata),
             cmocka_unit_test(a_write_that_waited_for_a_shrink_is_not_done_behind_the_end),
+            cmocka_unit_test(more_is_written_at_once_than_the_cache_holds),
+            cmocka_unit_test(writers_wait_for_the_checkpoint_when_half_the_cache_is_dirty),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -275,15 +275,17 @@ static int co_orphan_step(struct pool *pool, struct root *root)
 
 /* ---- shrinking ---- */
 
+/* Not while writes are held back: what the hold waits for may itself wait for the worker to end. */
+static bool wants_shrinking(const struct root *root)
+{
+        return root->state == ROOT_LIVE && root->loaded && root->body->high_bytes && !root->n_holds;
+}
+
 /* A slice of what lies behind the end of a volume that was shrunk. */
 static int co_shrink_step(struct pool *pool, struct root *root)
 {
         struct root_body *body = root->body;
-        co_write_begin(root);
-        if (root->state != ROOT_LIVE) { /* deleted, or replaced by a restore */
-                write_end(root);
-                return 0;
-        }
+        co_write_begin(root); /* at once: nobody holds it */
         uint64_t first = (body->size_bytes + BLOCK - 1) / BLOCK,
                  end = (body->high_bytes + BLOCK - 1) / BLOCK;
         uint64_t n = end > first ? min_u64(end - first, clear_slice_blocks(pool, root)) : 0;
@@ -304,8 +306,7 @@ static struct root *next_job(struct pool *pool)
                 struct root *root = pool->slot[i];
                 if (!root || root->broken)
                         continue;
-                if (root->state == ROOT_ORPHAN ||
-                    (root->state == ROOT_LIVE && root->loaded && root->body->high_bytes))
+                if (root->state == ROOT_ORPHAN || wants_shrinking(root))
                         return root;
         }
         return NULL;
@@ -320,9 +321,7 @@ static void co_job(struct pool *pool, struct root *root)
                 if (pool->waiting_frees > WAITING_FREES_MAX && co_checkpoint(pool, NULL) < 0)
                         return;
                 root = root_by_id(pool, id); /* a restore may have taken a shrinking head away */
-                if (!root || root->state == ROOT_FREE ||
-                    (root->state != ROOT_ORPHAN && !root->body->high_bytes) ||
-                    root->state == ROOT_FROZEN)
+                if (!root || (root->state != ROOT_ORPHAN && !wants_shrinking(root)))
                         return;
                 if (root->state == ROOT_ORPHAN && orphan_is_done(root)) {
                         root_release(pool, root);

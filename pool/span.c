@@ -202,6 +202,8 @@ void root_unhold(struct pool *pool, struct root *root)
         co_wake_all(&root->unheld);
         list_for_each_safe (it, &root->held)
                 span_retry_later(container_of(it, struct span, link));
+        if (root->loaded && root->body->high_bytes)
+                worker_kick(pool);
 }
 
 void co_write_begin(struct root *root)

@@ -272,6 +272,47 @@ static void a_write_that_waited_for_a_shrink_is_not_done_behind_the_end(void **s
         sim_pool_run(1, 5, co_shrink);
 }
 
+/* A full pool; a write of part of a block that waits for space; a shrink that is being worked off
+ * and brings none; and a snapshot, which waits for the write. */
+static void co_snapshot_amid_a_shrink(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        struct flight flight;
+        const uint64_t slice = 64 * 256; /* blocks: of a shrink's step */
+        static char block[POOL_BLOCK];
+        unsigned n_left = 1;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", UINT64_C(8) << 30, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 1) == 0);
+        for (unsigned i = 64; i < 128; i++)
+                expect(s, co_sim_pool_write(s, "v", i * slice, 1) == 0);
+        expect(s, co_sim_pool_snapshot(s, "v@a") == 0);
+        expect(s, co_volume_create(s->pool, "data", 1 << 30, NULL) == 0);
+        co_fill(s, "data", 0);
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        expect(s, co_volume_resize(s->pool, "v", UINT64_C(4) << 30, NULL) == 0);
+        flight_submit(&flight, v, VOLUME_WRITE, block, POOL_BLOCK, 512, &n_left);
+        for (unsigned i = 0; i < 4; i++)
+                co_yield_loop();
+        expect(s, s->pool->worker_running && n_left == 1);
+        expect(s, co_sim_pool_snapshot(s, "v@b") == 0);
+        flights_wait(&n_left);
+        expect(s, flight.result == -ENOSPC);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        expect(s, co_volume_resize(s->pool, "v", UINT64_C(8) << 30, NULL) == 0);
+        co_volume_close(v);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_snapshot_amid_a_shrink_does_not_wait_for_ever(void **state)
+{
+        sim_pool_run(1, 6, co_snapshot_amid_a_shrink);
+}
+
 /* ---- the cache ---- */
 
 /* More leaves written at once than the cache is to hold, in a map of three levels, with a snapshot
@@ -372,6 +413,7 @@ int main(void)
             cmocka_unit_test(a_volume_with_many_snapshots_is_deleted_or_refused),
             cmocka_unit_test(discards_at_once_do_not_use_up_the_metadata),
             cmocka_unit_test(a_write_that_waited_for_a_shrink_is_not_done_behind_the_end),
+            cmocka_unit_test(a_snapshot_amid_a_shrink_does_not_wait_for_ever),
             cmocka_unit_test(more_is_written_at_once_than_the_cache_holds),
             cmocka_unit_test(writers_wait_for_the_checkpoint_when_half_the_cache_is_dirty),
         };

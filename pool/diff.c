@@ -93,9 +93,9 @@ static bool same_block(const struct entry *a, const struct entry *b)
 static int co_diff_block(struct diff *d, const struct entry *a, const struct entry *b,
                          uint64_t block)
 {
-        bool tail = d->side[0].size_bytes != d->side[1].size_bytes &&
-                    (ends_inside(&d->side[0], block) || ends_inside(&d->side[1], block));
-        if (!tail && same_block(a, b))
+        bool tail = ends_inside(&d->side[0], block) || ends_inside(&d->side[1], block);
+        bool one_end = d->side[0].size_bytes == d->side[1].size_bytes;
+        if ((!tail || one_end) && same_block(a, b))
                 return 0;
         uint32_t crc_a = entry_is_hole(a) ? d->zero_crc : a->crc,
                  crc_b = entry_is_hole(b) ? d->zero_crc : b->crc;

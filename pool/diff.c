@@ -245,12 +245,14 @@ int co_pool_diff(struct pool *pool, const char *a, const char *b,
 {
         struct diff d = {.pool = pool, .each = each, .arg = arg, .err = err};
         int r = 0;
+        co_lock(&pool->catalog_lock); /* a root that is being read is not to be deleted */
         for (unsigned i = 0; i < 2 && r == 0; i++) {
                 struct root *root = root_require(pool, i ? b : a, err);
                 r = root ? co_root_load(pool, root, err) : -ENOENT;
                 if (r == 0)
                         d.side[i] = (struct side){.name = i ? b : a, .id = root->id};
         }
+        co_unlock(&pool->catalog_lock);
         if (r < 0)
                 return r;
         d.page[0] = page_alloc();

@@ -686,7 +686,9 @@ bool checkpoint_due(struct pool *pool);
 /* ---- catalog.c: roots on disk; roots.c: roots in memory ---- */
 
 int co_catalog_load(struct pool *pool, struct error *err);
-int co_root_load(struct pool *pool, struct root *root, struct error *err); /* the body */
+/* The body. While it is read nobody may delete the root: the catalog's lock or a handle sees to
+ * that. */
+int co_root_load(struct pool *pool, struct root *root, struct error *err);
 /* The paths that @n new roots will need at the next cut are in memory. -ENOSPC: too many roots */
 int co_catalog_prepare(struct pool *pool, unsigned n, struct error *err);
 int catalog_freeze(struct pool *pool, struct frozen *frozen); /* [sync] */

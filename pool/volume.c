@@ -361,10 +361,12 @@ int co_volume_get_properties(struct pool *pool, const char *name,
                              int (*each)(const char *key, const char *value, void *arg), void *arg,
                              struct error *err)
 {
+        co_lock(&pool->catalog_lock); /* a root that is being read is not to be deleted */
         struct root *root = root_require(pool, name, err);
         int r = root ? co_root_load(pool, root, err) : -ENOENT;
         for (unsigned i = 0; r == 0 && i < root->body->n_properties; i++)
                 r = each(root->body->property[i].key, root->body->property[i].value, arg);
+        co_unlock(&pool->catalog_lock);
         return r;
 }
 

@@ -301,6 +301,53 @@ static void what_lies_behind_the_end_is_no_content(void **state)
                 sim_pool_run(2, seed, co_shrunk);
 }
 
+/* ---- while the other end is deleted ---- */
+
+struct comparing {
+        struct sim_pool *s;
+        struct co *waiter;
+        int result;
+        bool done;
+};
+
+static void comparing_main(void *arg)
+{
+        struct comparing *c = arg;
+        struct diff_map map = {0};
+        c->result = co_pool_diff(c->s->pool, "v@a", "v", each_range, &map, NULL);
+        c->done = true;
+        co_wake(c->waiter);
+}
+
+/* The root is read for the diff, slowly, and for its deletion, fast. */
+static void co_deleted(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct comparing c = {.s = s, .waiter = co_self()};
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 100 * POOL_BLOCK, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 9) == 0);
+        expect(s, co_sim_pool_snapshot(s, "v@a") == 0);
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 1) == 0); /* the catalog is in memory now */
+        sim_disk_set_latency(s->disk[0], UINT64_C(1000000000), UINT64_C(1000000000));
+        expect(s, co_spawn(s->loop, comparing_main, &c) == 0);
+        co_yield_loop();
+        sim_disk_set_latency(s->disk[0], 20000, 200000);
+        expect(s, co_snapshot_delete(s->pool, "v@a", NULL) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        while (!c.done)
+                co_suspend();
+        expect(s, c.result == 0 || c.result == -ENOENT);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_root_may_be_deleted_while_it_is_read_for_a_diff(void **state)
+{
+        sim_pool_run(1, 1, co_deleted);
+}
+
 /* ---- arguments, ends ---- */
 
 static int stop(uint64_t offset, uint64_t length, void *arg)
@@ -337,6 +384,7 @@ int main(void)
             cmocka_unit_test(equal_content_is_no_difference_between_siblings),
             cmocka_unit_test(tells_what_changed_since_a_snapshot),
             cmocka_unit_test(what_lies_behind_the_end_is_no_content),
+            cmocka_unit_test(a_root_may_be_deleted_while_it_is_read_for_a_diff),
             cmocka_unit_test(answers_what_it_is_asked),
         };
         log_set_sink(NULL);

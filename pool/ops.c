@@ -203,6 +203,7 @@ static void apply_unname(struct pool *pool, struct root *root)
 static int apply_resize(struct pool *pool, const struct catalog_op *op, struct root *root)
 {
         struct root_body *b = root->body;
+        root_dirty(pool, root); /* before: a failure half way leaves nodes that the cut must seal */
         if (op->size_bytes < b->size_bytes) {
                 b->high_bytes = max_u64(b->high_bytes, b->size_bytes);
         } else if (op->size_bytes > b->size_bytes) {
@@ -212,7 +213,6 @@ static int apply_resize(struct pool *pool, const struct catalog_op *op, struct r
                 b->high_bytes = 0; /* growing waited until the shrink before it was worked off */
         }
         b->size_bytes = op->size_bytes;
-        root_dirty(pool, root);
         return 0;
 }
 

@@ -64,7 +64,9 @@ int operate(struct pool *pool, const struct catalog_op *op, bool more, struct er
         if (r < 0) {
                 if (r != -ENOSPC)
                         pool_fail(pool, "out of memory during an operation on its catalog");
-                return error_set(err, r, "out of memory");
+                return error_set(err, r, "%s",
+                                 r == -ENOSPC ? "no metadata block is left for this"
+                                              : "out of memory");
         }
         op_log(pool, op, more);
         return 0;

@@ -142,6 +142,52 @@ static void a_volume_with_many_snapshots_is_deleted_or_refused(void **state)
         sim_pool_run(1, 3, co_all_at_once);
 }
 
+/* As if the block had never been taken. */
+static void give_back(struct pool *pool, uint64_t address)
+{
+        struct slab *slab = address_slab(pool, address);
+        uint64_t i = address % pool->slab_blocks;
+        slab->live[i / 64] &= ~(UINT64_C(1) << i % 64);
+        slab->live_free++;
+        pool->metadata_live--;
+        space_untake(pool, address, 1);
+}
+
+/* Room for one of the two nodes that growing wants on top of the map. */
+static void co_grow_half_way(void *arg)
+{
+        struct sim_pool *s = arg;
+        static uint64_t taken[4096];
+        unsigned n = 0;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_volume_create(s->pool, "w", 1 << 20, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 1) == 0);
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        while (n < 4096 && space_take_metadata(s->pool, &taken[n]) == 0)
+                n++;
+        expect(s, n > 10 && n < 4096);
+        give_back(s->pool, taken[--n]);
+        struct catalog_op op = {.type = LOG_RESIZE,
+                                .root_id = root_by_name(s->pool, "v")->id,
+                                .size_bytes = UINT64_C(64) << 30};
+        expect(s, op_apply(s->pool, &op) == -ENOSPC);
+        while (n)
+                give_back(s->pool, taken[--n]);
+        expect(s, co_sim_pool_write(s, "w", 0, 1) == 0);
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        expect(s, co_sim_pool_snapshot(s, "v@s") == 0);
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void growing_that_fails_half_way_leaves_a_sound_map(void **state)
+{
+        sim_pool_run(1, 7, co_grow_half_way);
+}
+
 /* ---- requests in flight ---- */
 
 struct flight {
@@ -411,6 +457,7 @@ int main(void)
             cmocka_unit_test(names_can_be_deleted_when_no_more_can_be_made),
             cmocka_unit_test(snapshots_merge_when_there_is_no_room_for_their_lists),
             cmocka_unit_test(a_volume_with_many_snapshots_is_deleted_or_refused),
+            cmocka_unit_test(growing_that_fails_half_way_leaves_a_sound_map),
             cmocka_unit_test(discards_at_once_do_not_use_up_the_metadata),
             cmocka_unit_test(a_write_that_waited_for_a_shrink_is_not_done_behind_the_end),
             cmocka_unit_test(a_snapshot_amid_a_shrink_does_not_wait_for_ever),

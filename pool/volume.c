@@ -290,7 +290,9 @@ static int co_resize(struct pool *pool, const char *name, uint64_t size_bytes, s
                 return r;
         if (size_bytes > root->body->size_bytes) {
                 /* What an earlier shrink gave up must be gone before the space is part of the
-                 * volume again. */
+                 * volume again. Where it failed before, for lack of space perhaps, it is tried
+                 * again. */
+                root->broken = false;
                 while (root->body->high_bytes && !pool_failed(pool) && !root->broken) {
                         worker_kick(pool);
                         co_sleep_ns(1000000);

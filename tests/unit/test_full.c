@@ -359,6 +359,36 @@ static void a_snapshot_amid_a_shrink_does_not_wait_for_ever(void **state)
         sim_pool_run(1, 6, co_snapshot_amid_a_shrink);
 }
 
+/* A shrink that cannot be worked off, and could be later. */
+static void co_shrink_again(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct sim_fault fault = {
+            .kind = SIM_FAULT_ERROR, .ops = SIM_OP(MEMBER_READ), .error = -EIO};
+        struct volume *v;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 8 << 20, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 1) == 0);
+        expect(s, co_sim_pool_write(s, "v", 2000, 1) == 0);
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        sim_disk_add_fault(s->disk[0], &fault);
+        expect(s, co_volume_resize(s->pool, "v", 4 << 20, NULL) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        expect(s, co_volume_resize(s->pool, "v", 8 << 20, NULL) == -EIO);
+        sim_disk_clear_faults(s->disk[0]);
+        expect(s, co_volume_resize(s->pool, "v", 8 << 20, NULL) == 0);
+        co_volume_close(v);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void growing_tries_a_shrink_that_failed_again(void **state)
+{
+        sim_pool_run(1, 8, co_shrink_again);
+}
+
 /* ---- the cache ---- */
 
 /* More leaves written at once than the cache is to hold, in a map of three levels, with a snapshot
@@ -461,6 +491,7 @@ int main(void)
             cmocka_unit_test(discards_at_once_do_not_use_up_the_metadata),
             cmocka_unit_test(a_write_that_waited_for_a_shrink_is_not_done_behind_the_end),
             cmocka_unit_test(a_snapshot_amid_a_shrink_does_not_wait_for_ever),
+            cmocka_unit_test(growing_tries_a_shrink_that_failed_again),
             cmocka_unit_test(more_is_written_at_once_than_the_cache_holds),
             cmocka_unit_test(writers_wait_for_the_checkpoint_when_half_the_cache_is_dirty),
         };

@@ -13,7 +13,8 @@
 
 /* A root as of the cut. */
 struct check_root {
-        uint64_t id, epoch;
+        uint64_t id, volume_id, epoch;
+        uint32_t name_crc;
         uint32_t slot;
         uint8_t state;
         struct check_root *parent; /* comes before it in the order of the walk */

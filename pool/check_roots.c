@@ -36,7 +36,9 @@ int check_roots_copy(struct check *c)
                         continue;
                 c->root[c->n_roots++] = (struct check_root){
                     .id = root->id,
+                    .volume_id = root->volume_id,
                     .epoch = root->epoch,
+                    .name_crc = crc32c(0, root->name, strlen(root->name)),
                     .slot = i,
                     .state = root->state,
                     .parent_slot = root->parent ? root->parent->slot : UINT32_MAX,
@@ -66,9 +68,10 @@ static void index_compare(struct check *c, uint32_t slot, const struct index_dis
         if (r && r->newer)
                 return;
         uint64_t parent = r && r->parent ? r->parent->id : 0;
-        bool same =
-            r ? x.state == r->state && x.id == r->id && x.epoch == r->epoch && x.parent_id == parent
-              : x.state == ROOT_FREE;
+        bool same = r ? x.state == r->state && x.id == r->id && x.epoch == r->epoch &&
+                            x.parent_id == parent && x.volume_id == r->volume_id &&
+                            crc32c(0, x.name, strlen(x.name)) == r->name_crc
+                      : x.state == ROOT_FREE;
         if (!same)
                 check_finding(c, "slot %u of the catalog differs from the root that is in memory",
                               slot);

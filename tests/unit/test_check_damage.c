@@ -342,8 +342,23 @@ static int co_other_index(struct sim_pool *s)
         return 0;
 }
 
+static int co_other_name(struct sim_pool *s)
+{
+        struct root *root = co_root(s, "web@one");
+        if (!root)
+                return -1;
+        root->name[0] ^= 1;
+        co_found(s, "of the catalog differs from the root that is in memory", __LINE__);
+        root->name[0] ^= 1;
+        root->volume_id++;
+        co_found(s, "of the catalog differs from the root that is in memory", __LINE__);
+        root->volume_id--;
+        return 0;
+}
+
 static void finds_what_belongs_elsewhere(void **state)
 {
+        damaged(co_other_name);
         damaged(co_wrong_label);
         damaged(co_other_super);
         damaged(co_other_index);

@@ -32,7 +32,7 @@ int tree_leaf(struct pool *pool, const struct tree *tree, uint64_t block, struct
                 if (e.type != ENTRY_NODE) {
                         *ret_entry = e;
                         *ret_leaf = NULL;
-                        return entry_is_hole(&e) ? 0 : -EUCLEAN;
+                        return e.type == ENTRY_ABSENT ? 0 : -EUCLEAN;
                 }
                 struct node *node = cache_find(pool, &e);
                 if (!node) {
@@ -62,6 +62,20 @@ int co_tree_leaf(struct pool *pool, const struct tree *tree, uint64_t block, str
                         return r;
                 node_unpin(pool, node);
         }
+}
+
+uint64_t tree_absent_start(struct pool *pool, const struct tree *tree, uint64_t block)
+{
+        struct entry e = tree->root;
+        unsigned level = tree->height;
+        while (e.type == ENTRY_NODE && level > 0) {
+                struct node *node = cache_find(pool, &e);
+                if (!node)
+                        return block + 1;
+                level--;
+                e = entry_get(node_entry(node, index_at(block, level)));
+        }
+        return e.type == ENTRY_ABSENT ? block / tree_span(level) * tree_span(level) : block + 1;
 }
 
 /* ---- changing ---- */

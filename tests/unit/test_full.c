@@ -389,6 +389,46 @@ static void growing_tries_a_shrink_that_failed_again(void **state)
         sim_pool_run(1, 8, co_shrink_again);
 }
 
+/* Blocks here and there in the largest volume there can be. */
+static void co_shrink_the_largest(void *arg)
+{
+        struct sim_pool *s = arg;
+        const uint64_t blocks = VOLUME_SIZE_MAX / POOL_BLOCK;
+        const uint64_t at[] = {0, 255, 256, 300, 65536, blocks / 3, blocks - 257, blocks - 1};
+        struct volume *v;
+        static char got[POOL_BLOCK];
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", VOLUME_SIZE_MAX, NULL) == 0);
+        for (unsigned i = 0; i < 8; i++)
+                expect(s, co_sim_pool_write(s, "v", at[i], 1) == 0);
+        uint64_t zeroes = (at[5] / 256 + 2) * 256; /* and absent entries in the same leaf */
+        expect(s, co_sim_pool_write(s, "v", zeroes, 100) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        expect(s, co_volume_zero(v, zeroes * POOL_BLOCK, 100 * POOL_BLOCK, 0) == 0);
+        co_volume_close(v);
+        expect(s, co_sim_pool_snapshot(s, "v@s") == 0);
+        expect(s, co_sim_pool_write(s, "v", at[5], 1) == 0);
+        uint64_t steps = sim_loop_steps(s->loop);
+        expect(s, co_volume_resize(s->pool, "v", 256 * POOL_BLOCK + 512, NULL) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        expect(s, sim_loop_steps(s->loop) - steps < 10000);
+        co_expect_sound_here(s);
+        expect(s, co_volume_resize(s->pool, "v", VOLUME_SIZE_MAX, NULL) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        for (unsigned i = 3; i < 8; i++) {
+                expect(s, co_volume_read(v, got, POOL_BLOCK, at[i] * POOL_BLOCK) == 0);
+                expect(s, got[0] == 0 && !memcmp(got, got + 1, POOL_BLOCK - 1));
+        }
+        co_volume_close(v);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void shrinking_steps_over_holes(void **state)
+{
+        sim_pool_run(1, 9, co_shrink_the_largest);
+}
+
 /* ---- the cache ---- */
 
 /* More leaves written at once than the cache is to hold, in a map of three levels, with a snapshot
@@ -492,6 +532,7 @@ int main(void)
             cmocka_unit_test(a_write_that_waited_for_a_shrink_is_not_done_behind_the_end),
             cmocka_unit_test(a_snapshot_amid_a_shrink_does_not_wait_for_ever),
             cmocka_unit_test(growing_tries_a_shrink_that_failed_again),
+            cmocka_unit_test(shrinking_steps_over_holes),
             cmocka_unit_test(more_is_written_at_once_than_the_cache_holds),
             cmocka_unit_test(writers_wait_for_the_checkpoint_when_half_the_cache_is_dirty),
         };

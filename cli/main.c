@@ -90,9 +90,11 @@ static int help_verb(const struct cli_verb *verb)
 
 static int usage(const char *sentence, const char *word, const char *hint)
 {
-        fprintf(stderr, "tarn: ");
-        fprintf(stderr, sentence, word);
-        fprintf(stderr, "\nhint: '%s' lists what there is\n", hint);
+        struct error e = ERROR_INIT;
+
+        error_set(&e, -EINVAL, sentence, word);
+        error_hint(&e, "'%s' lists what there is", hint);
+        cli_fail(&e);
         return EXIT_USAGE;
 }
 

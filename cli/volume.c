@@ -256,12 +256,13 @@ static int run_set(const struct cli_verb *verb, const struct cli_args *args)
 
                 if (!equals || equals == args->words[w] ||
                     (size_t)(equals - args->words[w]) >= sizeof(key)) {
+                        struct error e = ERROR_INIT;
+
                         json_decref(properties);
-                        fprintf(stderr,
-                                "tarn: '%s' is not a property and its value\nhint: write "
-                                "PROPERTY=VALUE\n",
-                                args->words[w]);
-                        return EXIT_FAILURE;
+                        error_set(&e, -EINVAL, "'%s' is not a property and its value",
+                                  args->words[w]);
+                        error_hint(&e, "write PROPERTY=VALUE");
+                        return cli_fail(&e);
                 }
                 snprintf(key, sizeof(key), "%.*s", (int)(equals - args->words[w]), args->words[w]);
                 json_object_set_new(properties, key, json_string(equals + 1));

@@ -38,4 +38,15 @@ done
 fails 1 "not built yet" tarn pool create tank d0 --file-size 64M --layout mirror
 fails 1 "no layout" tarn pool create tank d0 --file-size 64M --layout circle
 [ ! -e d0 ] || die "a refused create has left a file"
+
+# what a terminal would obey, or is no text, is shown escaped, in one line
+fails 1 'UTF-8.*' tarn volume create $'tank/a\xffb' 1M
+grep -qF "'tank/a\\xffb' is not UTF-8 text" err || die "no text: $(cat err)"
+fails 1 "not UTF-8" tarn volume set tank/web $'iops=\xff'
+fails 1 "not UTF-8" tarn image export tank/web $'o\xff'
+fails 1 "not UTF-8" tarn image import $'n\xff' tank/web
+fails 1 "not UTF-8" tarn image info $'n\xff'
+fails 1 "not UTF-8" tarn pool create tank d0 --file-size $'\xff'
+fails 2 'no such command' tarn $'po\e[1m\nol'
+grep -qF "'po\\x1b[1m\\x0aol'" err || die "a terminal would obey: $(cat err)"
 echo "usage: passed"

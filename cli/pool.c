@@ -349,6 +349,8 @@ static int open_disks(const char *const *paths, size_t n, int *fds, json_t *abso
                 struct stat st;
                 int r = member_path(paths[i], path, sizeof(path), err);
 
+                if (r == 0)
+                        r = setup_refuse_backing(path, err);
                 if (r < 0)
                         return r;
                 if (stat(path, &st) < 0)

@@ -75,6 +75,8 @@ static int co_open_new(struct loop *loop, const struct pool_setup *setup, struct
 
                 /* Opened for writing first: in use or mounted says more than what is on it. */
                 if (r == 0)
+                        r = setup_refuse_backing(path, err);
+                if (r == 0)
                         r = co_disk_open(loop, path, &options, &members[i], err);
                 if (r == 0 && !setup->force)
                         r = co_setup_check_disk(loop, path, err);
@@ -123,7 +125,7 @@ static int check_setup(const struct pool_setup *setup, struct error *err)
         if (setup->n_paths > POOL_MEMBERS_MAX)
                 return error_set(err, -EINVAL, "a pool has at most %u members", POOL_MEMBERS_MAX);
         if (setup->file_bytes > 0 && setup->file_bytes < MEMBER_SIZE_MIN)
-                return error_set(err, -EINVAL, "a member has at least %s",
+                return error_set(err, -EINVAL, "--file-size: a member has at least %s",
                                  size_format(MEMBER_SIZE_MIN, least));
         return setup_check_distinct(setup->paths, setup->n_paths, err);
 }

@@ -45,6 +45,31 @@ unchanged 1 "not a member" tarn pool import used
 ln -s d0 link
 unchanged 1 "same disk" tarn pool import d0 link
 
+# an export is not written over a member, whose pool would be lost, not even with --force
+unchanged 1 "d0' exists" tarn image export tank/web d0
+unchanged 1 "member of pool 'tank'" tarn image export tank/web d0 --force
+unchanged 1 "member of pool 'tank'" tarn image export tank/web link --force
+mkdir folder
+unchanged 1 "neither a regular file" tarn image export tank/web folder
+unchanged 1 "neither a regular file" tarn image export tank/web folder --force
+
+# a file that a loop device is made of is in use, which no lock tells
+truncate -s 80M beneath
+if loop=$(losetup -f --show beneath 2>/dev/null); then
+    loops+=("$loop")
+    unchanged 1 "in use as '$loop'" tarn pool create other beneath --force
+    unchanged 1 "in use as '$loop'" tarn pool add tank beneath --force
+    unchanged 1 "in use as '$loop'" tarn image export tank/web beneath --force
+    ok tarn pool create other "$loop"
+    unchanged 1 "member of pool 'other'" tarn image export tank/web "$loop" --force
+    ok tarn pool destroy other --yes
+    losetup -d "$loop"
+fi
+
+# where a pool is named, and a volume is given
+fails 1 "neither a pool nor the path of a member" tarn volume list tank/web
+fails 1 "neither a pool nor the path of a member" tarn volume create tank/a/b 1M
+
 # a member that is truncated, or missing, is named
 mkdir aside # where nobody searches
 cp --sparse=always d1 aside/d1

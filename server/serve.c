@@ -64,6 +64,18 @@ static int refuse_second(const struct pool_state *state, struct error *err)
                          state->name, (int)state->server_pid);
 }
 
+/* It would be waited for until the lock that is held here is let go. */
+static int refuse_twice(struct server *s, const struct pool_state *state, struct error *err)
+{
+        list_for_each (it, &s->host.pools) {
+                const struct host_pool *hp = container_of(it, struct host_pool, link);
+
+                if (memcmp(hp->state->uuid, state->uuid, sizeof(state->uuid)) == 0)
+                        return error_set(err, -EEXIST, "pool '%s' is named twice", state->name);
+        }
+        return 0;
+}
+
 /* Waits for a server that is being killed or stopped to let go, or to turn out to be there to stay.
  */
 static int co_open_pool(struct server *s, const char *name, struct error *err)
@@ -77,6 +89,8 @@ static int co_open_pool(struct server *s, const char *name, struct error *err)
                 struct host_pool *hp;
 
                 r = co_pool_resolve(s->host.loop, name, &state, err);
+                if (r == 0)
+                        r = refuse_twice(s, state, err);
                 if (r == 0)
                         r = refuse_second(state, err);
                 if (r == -EBUSY && waited_ms < SERVER_GONE_WAIT_MS) {

@@ -167,6 +167,13 @@ fails 1 "not an address" tarn serve tank --nbd here.sock
 fails 1 "not an address" tarn serve tank --nbd tcp:12345
 fails 1 "no group" tarn serve tank --group no-such-group
 : >file
+fails 1 "no port" tarn serve tank --nbd tcp:127.0.0.1:99999
+fails 1 "no port" tarn serve tank --nbd tcp:127.0.0.1:nbd
+fails 1 "not an address" tarn serve tank --nbd tcp:::1:10809
+fails 1 "path of a socket is empty" tarn serve tank --nbd unix:
+fails 1 "path of a socket is empty" tarn serve tank --control ''
+fails 1 "named twice" tarn serve tank tank
+fails 1 "named twice" tarn serve tank d1
 fails 1 "not a socket" tarn serve tank --nbd unix:file
 fails 1 "too long" tarn serve tank --nbd "unix:$(printf 'x%.0s' $(seq 120))"
 fails 1 "cannot make the socket" tarn serve tank --nbd unix:no/such/folder/s

@@ -73,6 +73,9 @@ int cli_parse(const struct cli_verb *verb, int argc, char **argv, struct cli_arg
 /* "POOL/VOL[@SNAP]" at its last slash: so that a path serves as POOL too. ret_pool is malloc'ed. */
 int cli_split(const char *word, char **ret_pool, const char **ret_rest, struct error *err);
 
+/* Whether two names or members' paths are of one pool. */
+bool cli_same_pool(const char *a, const char *b);
+
 /* ---- doing ---- */
 
 struct cli_call {

@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/list.h"
+#include "server/state.h"
 
 /* ---- create ---- */
 
@@ -19,7 +21,7 @@ static int collect_names(const struct cli_args *args, char **ret_pool, json_t *n
 
                 if (r < 0)
                         return r;
-                if (*ret_pool && strcmp(*ret_pool, pool) != 0) {
+                if (*ret_pool && !cli_same_pool(*ret_pool, pool)) {
                         free(pool);
                         return error_set(err, -EXDEV,
                                          "'%s' and '%s' are in different pools: one snapshot is of "
@@ -193,6 +195,20 @@ static void keep_volume(json_t *array, const char *volume)
                         json_array_remove(array, i);
 }
 
+/* A member's path has slashes too: it is the pool where something stands at it, unless what is
+ * before its last slash is a pool's name. */
+static bool is_member_path(const char *word)
+{
+        struct pool_state *state = NULL;
+        char *pool = strndup(word, (size_t)(strrchr(word, '/') - word));
+        bool named =
+            pool && pool_name_check(pool, "pool", NULL) == 0 && state_load(pool, &state, NULL) == 0;
+
+        state_free(state);
+        free(pool);
+        return !named && access(word, F_OK) == 0;
+}
+
 static int run_list(const struct cli_verb *verb, const struct cli_args *args)
 {
         const char *word = args->n_words ? args->words[0] : NULL, *volume = NULL;
@@ -201,8 +217,7 @@ static int run_list(const struct cli_verb *verb, const struct cli_args *args)
         json_t *all = NULL;
         int status;
 
-        /* A member's path has slashes too: it is the pool where something stands at it. */
-        if (word && strchr(word, '/') && word[0] != '/' && word[0] != '.' &&
+        if (word && strchr(word, '/') && !is_member_path(word) &&
             cli_split(word, &pool, &volume, &e) < 0)
                 return cli_fail(&e);
         status = cli_collect("snapshot-list", pool ? pool : word, "snapshots", "volumes", &all);
@@ -323,7 +338,7 @@ static int run_diff(const struct cli_verb *verb, const struct cli_args *args)
         r = cli_split(args->words[0], &pool_a, &a, &e);
         if (r == 0)
                 r = cli_split(args->words[1], &pool_b, &b, &e);
-        if (r == 0 && strcmp(pool_a, pool_b) != 0)
+        if (r == 0 && !cli_same_pool(pool_a, pool_b))
                 r = error_set(&e, -EXDEV, "'%s' and '%s' are in different pools", args->words[0],
                               args->words[1]);
         if (r == 0) {

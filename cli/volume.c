@@ -194,14 +194,25 @@ static int run_resize(const struct cli_verb *verb, const struct cli_args *args)
 /* NEW may be written with the pool, as the volume is. */
 static int new_name(const char *word, const char *volume, const char **ret)
 {
-        const char *slash = strrchr(word, '/');
-        size_t length = strrchr(volume, '/') ? (size_t)(strrchr(volume, '/') - volume) : 0;
+        struct error e = ERROR_INIT;
+        const char *rest;
+        char *pool = NULL, *new_pool = NULL;
+        int r = 0;
 
-        *ret = slash ? slash + 1 : word;
-        if (!slash || ((size_t)(slash - word) == length && strncmp(word, volume, length) == 0))
-                return 0;
-        fprintf(stderr, "tarn: '%s' is in another pool: a volume stays in its pool\n", word);
-        return -EXDEV;
+        *ret = word;
+        if (strchr(word, '/')) {
+                r = cli_split(word, &new_pool, ret, &e);
+                if (r == 0)
+                        r = cli_split(volume, &pool, &rest, &e);
+                if (r == 0 && !cli_same_pool(pool, new_pool))
+                        r = error_set(&e, -EXDEV,
+                                      "'%s' is in another pool: a volume stays in its pool", word);
+        }
+        free(pool);
+        free(new_pool);
+        if (r < 0)
+                cli_fail(&e);
+        return r;
 }
 
 static int run_rename(const struct cli_verb *verb, const struct cli_args *args)

@@ -98,6 +98,11 @@ int cli_try(const struct cli_call *call, json_t **ret_reply, struct error *err);
 bool cli_confirm(const struct cli_args *args, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* What would be refused anyway is not asked about: -EBUSY, with the server's sentence, where
+ * @volume (the reply of volume-show) is in use and there is no --force. */
+int cli_refuse_used(const struct cli_args *args, const char *verb, const char *name,
+                    const json_t *volume);
+
 /* ---- printing ---- */
 
 int cli_fail(const struct error *err);

@@ -173,6 +173,7 @@ static int run_resize(const struct cli_verb *verb, const struct cli_args *args)
         shrink = size < cli_number(v, "size");
         if (shrink && size > 0) {
                 bool yes =
+                    cli_refuse_used(args, "shrink", args->words[0], v) == 0 &&
                     cli_confirm(args,
                                 "shrink '%s' from %s to %s? What lies behind the new "
                                 "end is lost.",
@@ -240,7 +241,10 @@ static int run_delete(const struct cli_verb *verb, const struct cli_args *args)
             0)
                 return EXIT_FAILURE;
         n_snapshots = json_array_size(json_object_get(v, "snapshots"));
+        r = cli_refuse_used(args, "delete", args->words[0], v);
         json_decref(v);
+        if (r < 0)
+                return EXIT_FAILURE;
         if (n_snapshots > 0 && !with_snapshots)
                 yes = true; /* refused below, with a better sentence */
         else if (n_snapshots > 0)

@@ -65,6 +65,11 @@ if $python -c 'import nbd' 2>/dev/null; then
     fails 1 "in use by NBD client" tarn volume delete --yes --snapshots tank/web
     fails 1 "in use by NBD client" tarn snapshot restore tank/web@s
     fails 1 "in use by NBD client" tarn volume resize --yes tank/web 1M
+    # what would be refused anyway is not asked about
+    fails 1 "in use by NBD client" tarn volume delete --snapshots tank/web
+    fails 1 "in use by NBD client" tarn volume resize tank/web 1M
+    fails 1 "in use by NBD client" tarn snapshot restore --discard-current tank/web@s
+    fails 1 "needs a yes" tarn volume delete --snapshots --force tank/web
     ok tarn volume resize tank/web 128M
     ok tarn snapshot create tank/web@in-use
     ok tarn volume clone tank/web@in-use tank/cloned

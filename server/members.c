@@ -105,6 +105,11 @@ int co_pool_resolve(struct loop *loop, const char *name_or_path, struct pool_sta
                         return r;
         } else if (!strchr(name_or_path, '/') && access(name_or_path, F_OK) != 0) {
                 return pool_name_check(name_or_path, "pool", err);
+        } else if (access(name_or_path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR)) {
+                error_set(err, -ENOENT, "'%s' is neither a pool nor the path of a member",
+                          name_or_path);
+                return error_hint(err, "a pool is named by its name alone, without a volume, or by "
+                                       "the path of any of its members");
         }
         r = co_state_from_paths(loop, &name_or_path, 1, &state, err);
         if (r < 0)

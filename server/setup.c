@@ -200,8 +200,11 @@ int co_setup_import(struct loop *loop, const char *const *paths, size_t n_paths,
                 r = co_state_from_paths(loop, paths, n_paths, &state, err);
         if (r == 0)
                 r = co_check_name(loop, state->name, state->uuid, ret_note, err);
-        if (r == 0)
+        if (r == 0) {
                 r = co_try(loop, state, cancelled, err);
+                if (r < 0)
+                        r = error_prefix(err, "cannot import pool '%s'", state->name);
+        }
         if (r == 0)
                 r = co_save_new(loop, state, err);
         if (r < 0) {

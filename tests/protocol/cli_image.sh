@@ -56,6 +56,9 @@ for format in qcow2 vmdk vdi vhdx vhd; do
     same "$(json "['format']")" "$format"
     fails 1 "$format.*not built yet" tarn image import "a.$format" tank/x
 done
+fails 1 "reading qcow2 is not built yet" tarn image import disk.raw tank/x --format qcow2
+fails 1 "no image format 'zip'" tarn image import disk.raw tank/x --format zip
+fails 1 "no image format 'compressed'" tarn image import disk.raw tank/x --format compressed
 gzip -k disk.raw
 fails 1 "compressed" tarn image import disk.raw.gz tank/x
 ok tarn image import --format raw a.vhd tank/vhd

@@ -84,6 +84,11 @@ mv aside/d1 d1
 ok tarn volume list tank
 
 # a state file that is rubbish is named, and the pool comes back by import
+rm state/tank.json
+mv d1 aside/d1
+fails 1 "cannot import pool 'tank': member 1 .*missing" tarn pool import d0
+mv aside/d1 d1
+ok tarn pool import d0
 echo rubbish >state/tank.json
 fails 1 "state/tank.json" tarn volume list tank
 rm state/tank.json

@@ -82,6 +82,22 @@ static int refuse_member(const char *path, const struct pool_label *label, struc
                           path);
 }
 
+/* The pool of the member that @m is; -ENODATA where it is none. Codes are told apart here, and a
+ * function that is given no place for its sentence may answer another one (common/error.h). */
+static int co_read_label(struct member *m, struct pool_label *ret_label)
+{
+        struct error e = ERROR_INIT;
+
+        return co_pool_read_label(m, ret_label, &e);
+}
+
+static const char *why_unreadable(int code)
+{
+        return code == -ENOTSUP   ? " of a newer format"
+               : code == -EUCLEAN ? ", with damaged labels"
+                                  : ", perhaps: its labels cannot be read";
+}
+
 int co_setup_check_disk(struct loop *loop, const char *path, struct error *err)
 {
         const struct disk_options options = {.readonly = true};
@@ -93,13 +109,12 @@ int co_setup_check_disk(struct loop *loop, const char *path, struct error *err)
         r = co_disk_open(loop, path, &options, &m, err);
         if (r < 0)
                 return r;
-        r = co_pool_read_label(m, &label, NULL);
+        r = co_read_label(m, &label);
         member_close(m);
         if (r == 0)
                 return refuse_member(path, &label, err);
-        if (r == -ENOTSUP || r == -EUCLEAN) {
-                error_set(err, -EEXIST, "'%s' is a member of a pool%s", path,
-                          r == -ENOTSUP ? " of a newer format" : ", with damaged labels");
+        if (r != -ENODATA) {
+                error_set(err, -EEXIST, "'%s' is a member of a pool%s", path, why_unreadable(r));
                 return error_hint(err, "--force takes it, and what is on it is lost");
         }
         r = disk_probe(path, found, sizeof(found), err);
@@ -124,17 +139,17 @@ int co_setup_refuse_member(struct loop *loop, const char *path, struct error *er
         /* What cannot be a member, or cannot be looked at, is the business of who opens it. */
         if (co_disk_open(loop, path, &options, &m, NULL) < 0)
                 return 0;
-        r = co_pool_read_label(m, &label, NULL);
+        r = co_read_label(m, &label);
         member_close(m);
         if (r == 0) {
-                error_set(err, -EBUSY, "'%s' is a member of pool '%s' and is not overwritten", path,
-                          label.pool_name);
+                error_set(err, -EBUSY, "'%s' is a member of pool '%s', and is not overwritten",
+                          path, label.pool_name);
                 return error_hint(err, "'tarn pool destroy' makes it a file or disk like others");
         }
-        if (r == -ENOTSUP || r == -EUCLEAN)
+        if (r != -ENODATA)
                 return error_set(err, -EBUSY,
                                  "'%s' is a member of a pool%s, and is not overwritten", path,
-                                 r == -ENOTSUP ? " of a newer format" : ", with damaged labels");
+                                 why_unreadable(r));
         return 0;
 }
 

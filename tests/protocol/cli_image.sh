@@ -77,6 +77,16 @@ ok tarn snapshot create tank/web@s
 ok tarn image export tank/web@s snap.raw
 cmp -n $(((40 << 20) + 3)) disk.raw snap.raw
 
+# a volume that a user named as an import names what it fills is not taken for what a killed import left
+ok tarn image import a.vhd tank/mine.importing --format raw
+fails 1 "tank/mine.importing' is in the way" tarn image import disk.raw tank/mine
+grep -q '^hint: .*rename' err || die "there is no hint"
+ok tarn image export tank/mine.importing mine.raw
+cmp a.vhd mine.raw
+ok tarn volume show --json tank/mine.importing
+same "$(json "['properties'].get('importing')")" null
+ok tarn volume delete --yes tank/mine.importing
+
 # a pool that is full takes the import back
 head -c 600M /dev/urandom >huge.raw
 fails 1 "full" tarn image import huge.raw tank/huge

@@ -16,7 +16,9 @@ int cli_refuse_used(const struct cli_args *args, const char *verb, const char *n
         if (!users[0] || (args->given & CLI_FORCE))
                 return 0;
         error_set(&e, -EBUSY, "cannot %s '%s': it is in use by %s", verb, name, users);
-        error_hint(&e, "disconnect them, or give --force, which cuts them off");
+        error_hint(&e, "disconnect %s, or give --force, which cuts %s off",
+                   cli_number(volume, "users") == 1 ? "it" : "them",
+                   cli_number(volume, "users") == 1 ? "it" : "them");
         cli_fail(&e);
         return e.code;
 }

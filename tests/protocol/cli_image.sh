@@ -145,4 +145,28 @@ ok tarn image export tank/slow slow.back
 cmp slow.raw slow.back
 unserve
 ok tarn pool check tank --data
+
+# damage is told with its place, and no half image stays
+$python -I -S - <<'P'
+block = open("slow.raw", "rb").read(1 << 20)[8192:12288]
+for name in ("d0", "d1"):
+    with open(name, "r+b") as f:
+        data = f.read()
+        at = data.find(block)
+        while at >= 0: # also where killed imports had it
+            f.seek(at)
+            f.write(b"damage")
+            at = data.find(block, at + 1)
+P
+serve tank
+! tarn image export tank/slow damaged.raw 2>err || die "damaged data was exported"
+grep -q "^tarn: .*volume 'tank/slow' in the .* at offset 0: Input/output error" err || die "the place is not told: $(cat err)"
+grep -q '^hint: .*pool check --data tank' err || die "there is no hint"
+[ ! -e damaged.raw ] || die "half an image stays"
+got=0
+tarn pool check tank --data >out || got=$?
+same "$got" 1 "status of a check that finds damage"
+grep -q "volume 'slow' at offset 8192" out || die "the check does not tell the place: $(cat out)"
+ok tarn pool check tank
+unserve
 echo "image ($MODE): passed"

@@ -317,8 +317,8 @@ const struct cli_verb volume_verbs[] = {
      "difference is shared with snapshots and clones.\n\n"
      "  --json   {\"volumes\": [...]}; docs/control.md has the fields\n",
      CLI_JSON, 0, 1, run_list},
-    {"volume", "show", "POOL/VOLUME [--json]", "all about one volume, with its properties", "",
-     CLI_JSON, 1, 1, run_show},
+    {"volume", "show", "POOL/VOLUME [--json]", "all about one volume, with its properties",
+     "  --json   an object; docs/control.md has the fields\n", CLI_JSON, 1, 1, run_show},
     {"volume", "resize", "POOL/VOLUME SIZE [--yes] [--force]", "make a volume larger or smaller",
      "Growing works while the volume is in use. Shrinking loses what lies behind the new end,\n"
      "asks first, and is refused while the volume is in use.\n\n"

@@ -4,6 +4,8 @@ set -eu
 . "$(dirname "$0")/cli_common.sh"
 command -v nbdinfo >/dev/null || skip "nbdinfo (libnbd-bin) is not installed"
 
+tarn_without_stdout() { tarn "$@" >&-; }
+
 uri() { echo "nbd+unix:///$1?socket=$work/run/tank.nbd"; }
 
 ok tarn pool create tank d0 d1 --file-size 256M
@@ -157,6 +159,21 @@ ok tarn volume list tank
 serve_now tank
 same "$(nbdinfo --size "$(uri two)")" $((2 << 20))
 serve_end
+
+# started with closed streams: no file takes their place, so that no message gets into a disk
+"$TARN" serve tank <&- >&- 2>&- &
+server=$!
+server_pids+=("$server")
+for _ in $(seq 600); do
+    [ ! -S run/tank.control ] || break
+    sleep 0.05
+done
+for fd in 0 1 2; do
+    same "$(readlink "/proc/$server/fd/$fd")" /dev/null "descriptor $fd"
+done
+ok tarn volume list tank
+serve_end
+fails 1 "cannot write the output" tarn_without_stdout volume list tank
 
 # where to listen
 serve_now tank --nbd unix:here.sock --nbd tcp:127.0.0.1:0 --control ctl.sock --group "$(id -gn)"

@@ -125,6 +125,11 @@ mv aside/d1 d1
 ok tarn pool import d0
 echo rubbish >state/tank.json
 fails 1 "state/tank.json" tarn volume list tank
+ok tarn pool list --json
+same "$(json "['pools'][0]['name']")" tank
+grep -q 'state/tank.json' <<<"$(json "['pools'][0]['error']")" || die "the list does not tell why: $out"
+ok tarn pool list
+grep -q '^note: .*state/tank.json' err || die "the list does not tell why"
 rm state/tank.json
 ok tarn pool import d0
 ok tarn volume list tank

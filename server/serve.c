@@ -123,6 +123,12 @@ static int co_open_pools(struct server *s, struct error *err)
 
 /* ---- who serves, in the state files ---- */
 
+static int another_known(const char *name, struct error *err)
+{
+        error_set(err, -EEXIST, "another pool '%s' is known here", name);
+        return error_hint(err, "'tarn pool forget %s' makes room for this one", name);
+}
+
 /* A pool that was named by a path and is not known here becomes known: commands find its server
  * this way. */
 static int claim(struct server *s, struct host_pool *hp, bool serving, struct error *err)
@@ -133,9 +139,9 @@ static int claim(struct server *s, struct host_pool *hp, bool serving, struct er
         lock = state_lock(err);
         if (lock < 0)
                 return lock;
-        r = state_load(hp->state->name, &state, NULL);
+        r = state_load(hp->state->name, &state, err);
         if (r == 0 && memcmp(state->uuid, hp->state->uuid, 16) != 0)
-                r = error_set(err, -EEXIST, "another pool '%s' is known here", hp->state->name);
+                r = another_known(hp->state->name, err);
         else if (r == -ENOENT)
                 r = state_save(hp->state, err) < 0 ? -EIO
                                                    : state_load(hp->state->name, &state, err);
@@ -152,6 +158,8 @@ static int claim(struct server *s, struct host_pool *hp, bool serving, struct er
         }
         if (r == 0)
                 r = state_save(state, err);
+        if (r == 0)
+                hp->claimed = serving;
         state_free(state);
         state_unlock(lock);
         return r;
@@ -171,9 +179,10 @@ static int claim_all(struct server *s, struct error *err)
 static void release_all(struct server *s)
 {
         list_for_each (it, &s->host.pools) {
+                struct host_pool *hp = container_of(it, struct host_pool, link);
                 struct error e = ERROR_INIT;
 
-                if (claim(s, container_of(it, struct host_pool, link), false, &e) < 0)
+                if (hp->claimed && claim(s, hp, false, &e) < 0)
                         log_warning("%s", e.message);
         }
 }

@@ -36,7 +36,10 @@ static int co_check_name(struct loop *loop, const char *name, const uint8_t *sam
         } else if (co_state_alive(loop, state)) {
                 r = error_set(err, -EEXIST, "a pool '%s' exists (its first member is '%s')", name,
                               state->n_members ? state->members[0].path : "?");
-                error_hint(err, "take another name, or 'tarn pool forget %s' first", name);
+                error_hint(err,
+                           same_uuid ? "'tarn pool forget %s' makes room for this one"
+                                     : "take another name, or 'tarn pool forget %s' first",
+                           name);
         } else {
                 snprintf(ret_note, SETUP_NOTE_SIZE,
                          "the earlier pool '%s', whose members are all gone, is forgotten", name);

@@ -125,6 +125,7 @@ mv aside/d1 d1
 ok tarn pool import d0
 echo rubbish >state/tank.json
 fails 1 "state/tank.json" tarn volume list tank
+fails 1 "state/tank.json" tarn serve d0
 ok tarn pool list --json
 same "$(json "['pools'][0]['name']")" tank
 grep -q 'state/tank.json' <<<"$(json "['pools'][0]['error']")" || die "the list does not tell why: $out"

@@ -200,8 +200,12 @@ static int volume_failure(struct transfer *t, int r, const char *what, uint64_t 
         struct error *e = first_error(t);
         char text[SIZE_TEXT_MAX];
 
-        if (r == -ENOSPC)
-                return error_set(e, r, "pool '%s' is full", pool);
+        if (r == -ENOSPC) {
+                error_set(e, r, "pool '%s' is full", pool);
+                error_hint(e, "'tarn pool add' gives it more disks; deleting volumes and snapshots "
+                              "gives space back");
+                return r;
+        }
         error_set(e, r, "cannot %s volume '%s/%s' in the %s at offset %llu: %s", what, pool,
                   volume_name(t->volume), size_format(length, text), (unsigned long long)offset,
                   strerror(-r));

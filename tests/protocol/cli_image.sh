@@ -90,6 +90,7 @@ ok tarn volume delete --yes tank/mine.importing
 # a pool that is full takes the import back
 head -c 600M /dev/urandom >huge.raw
 fails 1 "full" tarn image import huge.raw tank/huge
+grep -q "^hint: .*pool add" err || die "there is no hint"
 rm huge.raw
 ok tarn volume list --json tank
 same "$(json "['volumes'].__len__()")" 2

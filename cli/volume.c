@@ -175,9 +175,10 @@ static int run_resize(const struct cli_verb *verb, const struct cli_args *args)
                 bool yes =
                     cli_refuse_used(args, "shrink", args->words[0], v) == 0 &&
                     cli_confirm(args,
-                                "shrink '%s' from %s to %s? What lies behind the new "
-                                "end is lost.",
-                                args->words[0], cli_size(v, "size"), size_format(size, text));
+                                "shrink '%s' from %s to %s? The %llu bytes behind the new end are "
+                                "lost.",
+                                args->words[0], cli_size(v, "size"), size_format(size, text),
+                                (unsigned long long)(cli_number(v, "size") - size));
 
                 if (!yes) {
                         json_decref(v);

@@ -107,9 +107,11 @@ static int import_size(struct command *c, const struct image *image, uint64_t *r
         if (command_size(c, "size", ret_size, err) < 0)
                 return -EINVAL;
         if (*ret_size < least)
-                return error_set(err, -EINVAL, "'%s' holds %s, which does not fit into %s",
-                                 image->path, size_format(least, has),
-                                 size_format(*ret_size, asked));
+                return error_set(err, -EINVAL,
+                                 "'%s' holds %s (%llu bytes), which does not fit into %s "
+                                 "(%llu bytes)",
+                                 image->path, size_format(least, has), (unsigned long long)least,
+                                 size_format(*ret_size, asked), (unsigned long long)*ret_size);
         return 0;
 }
 

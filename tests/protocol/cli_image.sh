@@ -34,6 +34,7 @@ ok tarn volume show --json tank/large
 same "$(json "['size']")" $((1 << 30))
 fails 1 "exists|already" tarn image import disk.raw tank/web
 fails 1 "does not fit" tarn image import disk.raw tank/x --size 1M
+fails 1 "41943552 bytes.* does not fit into .*41943040 bytes" tarn image import disk.raw tank/x --size 40M
 fails 1 "No such file" tarn image import none.raw tank/x
 : >empty.raw
 fails 1 "is empty" tarn image import empty.raw tank/x

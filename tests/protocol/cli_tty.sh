@@ -33,6 +33,7 @@ tarn image import one.raw tank/two >out 2>err
 ! grep -q 'importing' out err || die "a bar is shown where there is no terminal: $(cat err)"
 tarn snapshot create tank/web@s tank/two@s >/dev/null
 
+asks "shrink 'tank/web' from 20.0 MiB to 20.0 MiB? The 512 bytes" volume resize tank/web $(((20 << 20) - 512))
 asks "shrink 'tank/web' from 20.0 MiB to 10.0 MiB" volume resize tank/web 10M
 asks "restore 'tank/web@s' and lose" snapshot restore --discard-current tank/web@s
 asks "delete snapshot 'tank/web@s'" snapshot delete tank/web@s

@@ -144,7 +144,9 @@ int co_setup_refuse_member(struct loop *loop, const char *path, struct error *er
         if (r == 0) {
                 error_set(err, -EBUSY, "'%s' is a member of pool '%s', and is not overwritten",
                           path, label.pool_name);
-                return error_hint(err, "'tarn pool destroy' makes it a file or disk like others");
+                return error_hint(
+                    err, "'tarn pool destroy' makes it a file or disk like others; delete a file "
+                         "that is only a copy of one");
         }
         if (r != -ENODATA)
                 return error_set(err, -EBUSY,

@@ -4,6 +4,11 @@
  * prints: results on stdout; errors, hints, notes, questions and progress on stderr.
  *
  * Exit status: 0, EXIT_FAILURE (it failed: one sentence), EXIT_USAGE; 'check' has its own.
+ *
+ * Units      bytes, printed as common/size.h does.
+ * Threads    the program has one.
+ * Errors     verbs return an exit status; cli_split() and cli_try() 0 or -errno with a sentence.
+ * Ownership  strings are the command line's and live as long as the program; json_t as marked.
  */
 #pragma once
 #include <jansson.h>
@@ -19,8 +24,8 @@
 #define EXIT_FINDINGS    1
 #define EXIT_NOT_CHECKED 3
 #define CLI_NBD_MAX      64
-#define CLI_LIST_WAIT_MS                                                                           \
-        2000u /* for a pool that another process holds, where others are listed too */
+/* for a pool that another process holds, where others are listed too */
+#define CLI_LIST_WAIT_MS 2000u
 
 /* Options a verb may take. */
 enum cli_option {
@@ -58,12 +63,13 @@ struct cli_verb {
         const char *help;    /* the rest of --help */
         unsigned options;
         int min_words, max_words; /* -1: any number */
-        int (*run)(const struct cli_verb *verb,
-                   const struct cli_args *args); /* NULL: not built yet */
+        /* the exit status; NULL: not built yet */
+        int (*run)(const struct cli_verb *verb, const struct cli_args *args);
 };
 
+/* each ends with a name of NULL */
 extern const struct cli_verb pool_verbs[], volume_verbs[], snapshot_verbs[], image_verbs[],
-    other_verbs[]; /* each ends with a name of NULL */
+    other_verbs[];
 
 /* Arguments after the words that named the verb. 0, or the exit status after a message. */
 int cli_parse(const struct cli_verb *verb, int argc, char **argv, struct cli_args *args);

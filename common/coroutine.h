@@ -1,9 +1,15 @@
 /* coroutine.h - stackful coroutines, so that I/O code reads straight down the page.
  *
- * A function named co_* may suspend and must be called from a coroutine. A coroutine runs on its
- * loop's thread only. The hot path of the engine does not use coroutines.
+ * A function named co_* may suspend and must be called from a coroutine. The hot path of the engine
+ * does not use coroutines.
  *
- * Switches are announced to ASan and TSan. Stacks are 128 KiB with a guard page, kept for reuse.
+ * Units      durations are nanoseconds. A stack has 128 KiB and a guard page.
+ * Threads    a coroutine runs on its loop's thread only, and is woken from there.
+ * Errors     -ENOMEM where there is no memory for a stack; nothing else here fails.
+ * Ownership  a struct co is its own and valid until its entry returns; stacks are kept by the loop
+ *            for reuse. Queues and mutexes are the caller's memory, without a release.
+ *
+ * Switches are announced to ASan and TSan.
  */
 #pragma once
 #include <stdbool.h>
@@ -63,7 +69,7 @@ void co_lock(struct co_mutex *m);
 void co_unlock(struct co_mutex *m);
 
 /* Run entry(arg) as a coroutine and the loop until it has ended, then stop the loop: for programs
- * whose whole work is one coroutine, and for tests. */
+ * whose whole work is one coroutine, and for tests. -ENOMEM */
 int co_run(struct loop *loop, co_entry *entry, void *arg);
 
 /* loop_free()'s: give the stacks kept for reuse back. */

@@ -1,11 +1,11 @@
 /* coroutine_switch.S - void co_context_switch(struct co_context *from, struct co_context *to)
  *
- * Pushes the registers that a called function must keep, stores the stack pointer in *from, takes the one of
- * *to, and pops what lies there. The floating-point control words are kept by the ABI as well, but nothing in
- * this program changes them.
+ * Pushes the registers that a called function must keep, stores the stack pointer in *from, takes
+ * the one of *to, and pops what lies there. The floating-point control words are kept by the ABI as
+ * well, but nothing in this program changes them.
  *
- * An assembler file and not inline assembly, so that the object carries no claim to support shadow stacks,
- * which this way of switching does not.
+ * An assembler file and not inline assembly, so that the object carries no claim to support shadow
+ * stacks, which this way of switching does not.
  */
 #if !defined(TARN_COROUTINE_UCONTEXT)
 

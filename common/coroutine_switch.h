@@ -3,6 +3,11 @@
  * On x86-64 and aarch64 a switch saves what the ABI lets a called function keep and changes the
  * stack pointer (coroutine_switch.S): some 2 ns. Elsewhere, and with -DTARN_COROUTINE_UCONTEXT, it
  * is swapcontext(3), which makes a system call.
+ *
+ * Units      stack_bytes are bytes.
+ * Threads    both ends of a switch are on one thread.
+ * Errors     none.
+ * Ownership  contexts and stacks are the caller's memory.
  */
 #pragma once
 #include <stddef.h>
@@ -20,8 +25,8 @@ struct co_context {
 };
 #endif
 
-/* Make @context start entry() on this stack when it is first switched to. entry() must not return.
- */
+/* Make @context start entry() on this stack when it is first switched to.
+ * entry() must not return. */
 void co_context_init(struct co_context *context, void *stack, size_t stack_bytes,
                      void (*entry)(void));
 

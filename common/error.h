@@ -1,12 +1,14 @@
 /* error.h - what failed, as one sentence for the operator, and a hint.
  *
- * A struct error lives on the caller's stack and owns no memory. Functions return 0 or -errno and
- * fill *err (which may be NULL) only on failure. error_set() returns its code so that detecting is
- * one statement:
+ * Functions return 0 or -errno and fill *err (which may be NULL) only on failure. error_set()
+ * returns its code so that detecting is one statement:
  *
  *         return error_set(err, -EINVAL, "'%s' is not a size", text);
  *
- * Threads: a struct error belongs to whoever declared it.
+ * Units      codes are -errno; texts are bytes with NUL.
+ * Threads    a struct error belongs to whoever declared it.
+ * Errors     nothing here fails.
+ * Ownership  a struct error lives on the caller's stack and owns no memory.
  */
 #pragma once
 #include <stdarg.h>
@@ -19,8 +21,8 @@ struct error {
 
 #define ERROR_INIT ((struct error){0})
 
-/* Set code and sentence, dropping any hint; returns code. err may be NULL. Long sentences are cut.
- */
+/* Set code and sentence, dropping any hint; returns code. err may be NULL.
+ * Long sentences are cut. */
 int error_set(struct error *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -1,6 +1,10 @@
 /* le.h - little-endian integers as they lie on disk.
  *
  * Byte arrays: arithmetic on them by accident does not compile, and they need no packed attribute.
+ *
+ * Units      le16_get(), le16_make(): uint16_t; likewise for 32 and 64.
+ * Threads    [any thread]
+ * Errors     none.
  */
 #pragma once
 #include <endian.h>

@@ -1,5 +1,12 @@
-/* list.h - an intrusive doubly linked list. A node that is in no list points to itself once
- * list_init or list_remove ran on it. */
+/* list.h - an intrusive doubly linked list.
+ *
+ * A head is a node itself. A node that is in no list points to itself once list_init() or
+ * list_remove() ran on it.
+ *
+ * Threads    no locks: a list belongs to one thread, or to its owner's lock.
+ * Errors     none: nothing is allocated.
+ * Ownership  nodes lie in the caller's structs, which must outlive their place in the list.
+ */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

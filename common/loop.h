@@ -2,9 +2,11 @@
  *
  * Units      times are nanoseconds of CLOCK_MONOTONIC (the virtual clock in a simulation).
  * Threads    a loop belongs to the thread that runs it; [any thread] marks the exception.
+ * Errors     of an operation: in its result, as the system call's; nothing else fails once the
+ *            loop is made.
  * Callbacks  run from loop_run() only, never from inside loop_submit() or loop_post(), so that a
- * caller may submit while holding half-changed state. Ownership  tasks, timers and ios are the
- * caller's memory and must live until they ran.
+ *            caller may submit while holding half-changed state.
+ * Ownership  tasks, timers and ios are the caller's memory and must live until they ran.
  *
  * Back ends: io_uring (opcodes probed); worker threads and poll(2) where io_uring is refused; and,
  * for tests, a virtual clock with no I/O (tests/sim). Which one serves is logged at debug level.
@@ -49,9 +51,9 @@ enum loop_io_op {
         LOOP_FALLOCATE, /* mode = flags, offset, length */
         LOOP_RECV,      /* into iov[0]; flags as recv(2) */
         LOOP_SENDMSG,   /* iov, flags as sendmsg(2); MSG_NOSIGNAL is implied */
-        LOOP_ACCEPT,    /* result is the new descriptor: close-on-exec, non-blocking where polling
-                           needs it */
-        LOOP_POLL,      /* flags are POLLIN etc.; result the events */
+        /* result is the new descriptor: close-on-exec, non-blocking where polling needs it */
+        LOOP_ACCEPT,
+        LOOP_POLL, /* flags are POLLIN etc.; result the events */
 };
 
 /* One asynchronous operation. result: as the system call's, or -errno (-ECANCELED after
@@ -94,7 +96,9 @@ struct loop {
 enum loop_backend { LOOP_BACKEND_AUTO, LOOP_BACKEND_URING, LOOP_BACKEND_THREADS };
 
 /* AUTO takes io_uring where the kernel gives it, otherwise threads; the environment variable
- * TARN_LOOP=uring|threads decides for AUTO (for tests).
+ * TARN_LOOP=uring|threads decides for AUTO (for tests). Release with loop_free().
+ *
+ * -EINVAL  TARN_LOOP is something else
  * -ENOSYS  io_uring was asked for by name and is refused */
 int loop_new(enum loop_backend backend, struct loop **ret_loop, struct error *err);
 void loop_free(struct loop *loop); /* NULL is fine; nothing may be pending */

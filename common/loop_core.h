@@ -4,6 +4,11 @@
  *
  * One iteration: poll() with its callbacks, timers that are due, tasks from other threads, tasks.
  * All that these submit leaves together in the poll() of the next iteration.
+ *
+ * Units      nanoseconds of CLOCK_MONOTONIC.
+ * Threads    the loop's; [any thread] marks the exceptions.
+ * Errors     0 or -errno with a sentence, from making a loop only.
+ * Ownership  a loop_core lies in the back end's struct; operations, timers and tasks as in loop.h.
  */
 #pragma once
 #include <stdatomic.h>

@@ -2,7 +2,7 @@
  * a pool of worker threads.
  *
  * Locking    threads.lock guards work, finished and the workers' counters; all else is the loop
- * thread's.
+ *            thread's.
  */
 #include <assert.h>
 #include <errno.h>
@@ -426,8 +426,9 @@ static void wait_for_events(struct threads *t, uint64_t timeout_ns)
         n = ppoll(t->fds, t->n_fds, &ts, NULL);
         loop_core_awake(&t->core);
         if (n <= 0)
-                return; /* nothing, or a signal, or out of memory in the kernel: the next iteration
-                           asks again */
+                /* nothing, or a signal, or out of memory in the kernel: the next iteration asks
+                 * again */
+                return;
         if (t->fds[0].revents)
                 loop_core_drain_wake(&t->core);
         take_ready(t, n);

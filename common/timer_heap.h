@@ -1,7 +1,12 @@
 /* timer_heap.h - armed timers by deadline: a pairing heap through the timers themselves, so that
  * arming one allocates nothing and cannot fail. For the back ends of the loop; no clock of its own.
  *
+ * Units      deadlines are nanoseconds of the loop's clock.
  * Threads    a heap belongs to its loop's thread.
+ * Errors     none.
+ * Ownership  timers are the caller's memory, and must live while they are armed. A zeroed heap is
+ *            empty.
+ * Source     Fredman, Sedgewick, Sleator, Tarjan: The pairing heap (1986).
  */
 #pragma once
 #include "common/loop.h"

@@ -5,9 +5,12 @@
  *
  * Units      bytes. virtual_bytes is the disk's size as a guest sees it.
  * Threads    an image belongs to the loop whose coroutine opened it. co_* functions suspend; others
- * do not. Errors     0 or -errno with a sentence that names the file. Trust      a file's content
- * is never trusted: sizes are checked against IMAGE_SIZE_MAX and every read against the sizes found
- * at opening. Ownership  the descriptor stays the caller's and must outlive the image.
+ *            do not.
+ * Errors     0 or -errno with a sentence that names the file.
+ * Trust      a file's content is never trusted: sizes are checked against IMAGE_SIZE_MAX and every
+ *            read against the sizes found at opening.
+ * Ownership  the descriptor stays the caller's and must outlive the image. Release an image with
+ *            image_close().
  */
 #pragma once
 #include <stdbool.h>
@@ -81,23 +84,30 @@ const struct image_driver *image_driver_find(const char *name);
 const char *image_formats_writable(void);
 
 /* Open the file or block device @fd for reading. @format NULL: by content.
+ *
+ * -EFBIG    larger than IMAGE_SIZE_MAX
  * -EINVAL   not a regular file or block device, or an unknown @format
  * -ENOTSUP  recognised as a format that is not built yet: its name is in the sentence */
 int co_image_open(int fd, const char *path, const char *format, struct image **ret_image,
                   struct error *err);
 
 /* Make the empty regular file, or the block device, @fd an image of @virtual_bytes.
- * -ENOSPC  the device is smaller */
+ *
+ * -EINVAL   neither of these, or an unknown @format
+ * -ENOSPC   the device is smaller
+ * -ENOTSUP  writing @format is not built yet */
 int co_image_create(int fd, const char *path, const char *format, uint64_t virtual_bytes,
                     struct image **ret_image, struct error *err);
 void image_close(struct image *image); /* NULL is fine */
 
-/* Which format a file has, without opening it as such; the answer may be one that cannot be opened.
- */
+/* Which format a file has, without opening it as such;
+ * the answer may be one that cannot be opened. */
 int co_image_probe(int fd, const char *path, const struct image_driver **ret_driver,
                    bool *ret_guessed, struct error *err);
 
-/* For drivers: all of @length, or an error; a file that ends early is -EIO. */
+/* For drivers: all of @length, or an error.
+ *
+ * -EIO  the file ends early */
 int co_image_pread(struct image *image, void *buffer, size_t length, uint64_t offset,
                    struct error *err);
 int co_image_pwrite(struct image *image, const void *buffer, size_t length, uint64_t offset,

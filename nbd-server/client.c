@@ -139,7 +139,8 @@ void client_check_end(struct nbd_client *client)
 {
         if (client->state == CLIENT_RUNNING) {
                 /* What has arrived by now is still answered, with ESHUTDOWN. */
-                if (client->server->stopping && client->n_requests == 0 && !input_waits(client))
+                if (client->server->stopping && client->n_requests == 0 && !client->stalled &&
+                    !input_waits(client))
                         client_cut(client, NULL);
                 return;
         }
@@ -161,10 +162,10 @@ static void co_client_free(struct nbd_client *client)
 
         assert(!client->receiving && !client->sending && client->n_requests == 0);
         loop_timer_cancel(server->loop, &client->deadline);
-        if (client->ended_by)
+        if (client->ended_by && server_may_log(server))
                 log_info("nbd: client %llu (%s) disconnected: %s", (unsigned long long)client->id,
                          client->peer, client->ended_by);
-        else
+        else if (!client->ended_by)
                 log_debug("nbd: client %llu (%s) has left", (unsigned long long)client->id,
                           client->peer);
         close(client->fd);
@@ -257,6 +258,7 @@ static void name_peer(struct nbd_client *client)
 static void tune_socket(int fd)
 {
         int on = 1, bytes = 1 << 20, domain = 0;
+        int idle_s = 60, interval_s = 15, probes = 4;
         socklen_t length = sizeof(domain);
 
         if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) < 0)
@@ -266,8 +268,11 @@ static void tune_socket(int fd)
                 return;
         }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on,
-                   sizeof(on)); /* peers that vanish are noticed */
+        /* Peers that vanish are noticed, within two minutes: until then their volume is in use. */
+        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
 }
 
 void client_new(struct nbd_server *server, int fd)

@@ -240,8 +240,7 @@ static void start_trim(struct nbd_request *request)
         submit(request, VOLUME_DISCARD, trim_done);
 }
 
-/* ---- zeroes that keep their space: written as data, slice by slice, made durable at the end ----
- */
+/* ---- zeroes that keep their space: data, written slice by slice, durable at the end ---- */
 
 static void zero_slice(struct nbd_request *request);
 
@@ -254,6 +253,9 @@ static void zero_slice_done(struct volume_request *io, int result)
 {
         struct nbd_request *request = from_io(io);
 
+        /* Nobody waits for the rest, and who cut the client off must not either. */
+        if (result == 0 && request->client->state == CLIENT_DEAD)
+                result = -ECANCELED;
         if (result < 0) {
                 fail(request, result);
                 return;

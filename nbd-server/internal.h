@@ -3,6 +3,11 @@
  * A client is one connection. One coroutine goes with it from accept to close: it negotiates, then
  * sleeps while requests are served by callbacks alone, and wakes for the few that may have to wait
  * (BLOCK_STATUS, CACHE) and for the end. README.md has the numbered rules that comments cite.
+ *
+ * Units      bytes.
+ * Threads    all on the server's loop.
+ * Errors     -errno inside; numbers of the protocol (uint32_t, errno.c) towards the peer.
+ * Ownership  a server owns its clients, a client its requests; a request's buffer is the server's.
  */
 #pragma once
 #include "common/coroutine.h"
@@ -19,6 +24,7 @@
 #define STATUS_EXTENTS_MAX 2048u       /* in one BLOCK_STATUS reply */
 #define CACHED_BYTES_MAX   (16u << 20) /* of unused buffers the server keeps while it is busy */
 #define ERROR_TEXT_MAX     120u
+#define LOG_LINES_MAX      20u   /* about peers, in a second: they decide how many there would be */
 #define REPLY_IOV_MAX      1024u /* UIO_MAXIOV: of one sendmsg */
 #define META_ALLOCATION_ID 1u    /* of base:allocation; opaque to clients */
 
@@ -41,16 +47,16 @@ static inline size_t buffer_class_bytes(unsigned class)
 {
         return (size_t)POOL_BLOCK << class;
 }
-void *buffer_get(struct buffer_pool *pool,
-                 unsigned class); /* aligned to POOL_BLOCK; NULL: no memory */
+/* aligned to POOL_BLOCK; NULL: no memory */
+void *buffer_get(struct buffer_pool *pool, unsigned class);
 void buffer_put(struct buffer_pool *pool, void *buffer, unsigned class);
 void buffer_trim(struct buffer_pool *pool);
 
 /* ---- requests ---- */
 
 struct nbd_request {
-        struct list
-            link; /* in the client's free, slow or replies list; in none while the engine has it */
+        /* in the client's free, slow or replies list; in none while the engine has it */
+        struct list link;
         struct nbd_client *client;
         be64 cookie;
         uint16_t flags, type;
@@ -81,8 +87,8 @@ struct nbd_request {
 enum client_state {
         CLIENT_NEGOTIATING, /* from accept: the coroutine exchanges options */
         CLIENT_RUNNING,     /* set by client_transmit(): requests are received and served */
-        CLIENT_FINISHING, /* set on DISC and end of stream: none are received, replies still go out
-                           */
+        /* set on DISC and end of stream: none are received, replies still go out */
+        CLIENT_FINISHING,
         CLIENT_DEAD, /* set where the socket failed or was cut: waits for engine and kernel only */
 };
 
@@ -98,7 +104,7 @@ struct nbd_client {
 
         /* negotiation (negotiate.c, options.c, meta.c) */
         struct loop_io *negotiation_io; /* in flight; for the deadline to cancel */
-        bool between_options;           /* nothing of the next one has come */
+        bool between_options; /* nothing of the next one, or of the client's flags, has come */
         unsigned n_options;
         bool no_zeroes;
         bool structured;      /* replies, agreed */
@@ -115,9 +121,9 @@ struct nbd_client {
         struct loop_io receive_io;
         struct iovec receive_iov;
         bool receiving;
-        bool stalled;    /* the next request waits for a slot or for bytes */
-        bool large_last; /* the last write was large: do not take the next one's payload into the
-                            buffer */
+        bool stalled; /* the next request waits for a slot or for bytes */
+        /* the last write was large: do not take the next one's payload into the buffer */
+        bool large_last;
         uint64_t skip_bytes; /* payload of a refused write, still to be taken off the wire */
         struct nbd_request *payload; /* a large write whose payload is being received in place */
         size_t payload_have;
@@ -141,8 +147,8 @@ struct nbd_client {
         struct co_queue wake;
         /* between two ticks of memory.c */
         bool active; /* something came in */
-        uint64_t moved_bytes,
-            tick_moved_bytes; /* over the socket, in all; and as of the last tick */
+        /* over the socket, in all; and as of the last tick */
+        uint64_t moved_bytes, tick_moved_bytes;
         unsigned stuck_ticks;
 
         uint64_t reads, writes, flushes, read_bytes, write_bytes;
@@ -156,6 +162,8 @@ struct nbd_server {
         struct list clients;
         unsigned n_clients, n_negotiating;
         uint64_t last_id;
+        uint64_t log_second; /* of loop_now_ns(); with the two below, server_may_log()'s */
+        unsigned n_logged, n_unlogged;
         bool stopping;
         struct loop_timer timer; /* accept again; while stopping: cut off */
         /* memory.c */
@@ -171,9 +179,12 @@ struct nbd_server {
 
 /* server.c */
 void server_client_add(struct nbd_client *client); /* negotiating */
-void server_client_negotiated(
-    struct nbd_server *server);                     /* one negotiation less, for good or ill */
+/* one negotiation less, for good or ill */
+void server_client_negotiated(struct nbd_server *server);
 void server_client_gone(struct nbd_client *client); /* off the lists */
+/* Asked before each line that a peer can cause; false: there have been LOG_LINES_MAX this second.
+ */
+bool server_may_log(struct nbd_server *server);
 
 /* client.c */
 /* Takes over @fd. On failure it is closed, and the reason logged. */
@@ -230,8 +241,11 @@ struct option {
         const uint8_t *data;
         uint32_t length;
 };
-/* A name of the option's data: malloc'ed, with NUL. -EINVAL: holds NUL; -E2BIG; -ENOMEM; then
- * replied. */
+/* A name of the option's data: malloc'ed, with NUL. A failure has been replied.
+ *
+ * -EINVAL  it holds a NUL
+ * -E2BIG   longer than a string may be
+ * -ENOMEM */
 int option_name(struct option_replies *replies, const struct option *option, const uint8_t *name,
                 size_t length, char **ret_name);
 /* Open the export for the option; where that fails, replies and returns a negative errno. */

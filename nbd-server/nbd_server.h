@@ -1,10 +1,11 @@
-/* nbd_server.h - volumes over NBD: fixed newstyle, as doc/proto.md of NetworkBlockDevice/nbd states
- * it.
+/* nbd_server.h - volumes over NBD, fixed newstyle negotiation.
  *
+ * Units      bytes; times are milliseconds where the name says _ms.
  * Threads    a server and its connections live on one loop, that of the pools it exports.
  * Errors     0 or -errno with a sentence. What a peer sends is never an error of the server: it is
- * answered, or the connection is dropped and the reason logged. Ownership  the embedding program
- * says what names mean (struct nbd_exports) and owns the pools.
+ *            answered, or the connection is dropped and the reason logged.
+ * Ownership  the embedding program says what names mean (struct nbd_exports) and owns the pools.
+ * Source     doc/proto.md of NetworkBlockDevice/nbd.
  */
 #pragma once
 #include <stdbool.h>
@@ -26,7 +27,10 @@ struct nbd_export {
 };
 
 struct nbd_exports {
-        /* Resolve an export's name and open it. -ENOENT unknown; -EPERM not for this client. */
+        /* Resolve an export's name and open it.
+         *
+         * -ENOENT  unknown
+         * -EPERM   not for this client */
         int (*co_open)(void *arg, const char *name, struct nbd_client *client,
                        struct nbd_export *ret_export, struct error *err);
         void (*co_close)(void *arg, struct nbd_export *export);
@@ -51,8 +55,8 @@ int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
                    const struct nbd_exports *exports, struct nbd_server **ret_server,
                    struct error *err);
 
-/* Accept on a listening stream socket; the server owns the descriptor from now on, also on failure.
- */
+/* Accept on a listening stream socket; the server owns the descriptor from now on,
+ * also on failure. */
 int nbd_server_listen(struct nbd_server *server, int fd, struct error *err);
 
 /* Stop accepting, let each connection finish what it has in flight, answer what comes with
@@ -72,6 +76,8 @@ struct nbd_client_info {
 };
 void nbd_server_each_client(struct nbd_server *server,
                             void (*each)(const struct nbd_client_info *info, void *arg), void *arg);
+/* The export that co_open() opened for @client has another name from now on. */
+void nbd_client_rename_export(struct nbd_client *client, const char *name);
 /* Cut off every client of the export whose canonical name is @export_name, and wait until they are
  * gone. */
 void co_nbd_server_disconnect(struct nbd_server *server, const char *export_name);

@@ -57,6 +57,7 @@ static int co_greet(struct nbd_client *client)
         be32 flags;
         int r = co_send(client, &greeting, sizeof(greeting));
 
+        client->between_options = true;
         if (r == 0)
                 r = co_receive(client, &flags, sizeof(flags));
         if (r < 0)

@@ -306,8 +306,8 @@ static unsigned wanted_info(const uint8_t *requests, size_t n)
         return wanted;
 }
 
-/* INFO and GO. Data: 32 bits length of name, name, 16 bits n, n requests of 16 bits; nothing else.
- */
+/* INFO and GO. Data: 32 bits length of name, name, 16 bits n, n requests of 16 bits;
+ * nothing else. */
 static enum option_outcome co_option_info(struct nbd_client *client, const struct option *option,
                                           struct option_replies *replies)
 {

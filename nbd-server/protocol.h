@@ -1,5 +1,11 @@
 /* protocol.h - the numbers and messages of the NBD protocol, under the names that its document
- * gives them (doc/proto.md of NetworkBlockDevice/nbd). Integers on the wire are big-endian. */
+ * gives them. The numbers that begin the comments of members are their offsets.
+ *
+ * Units      bytes. Integers on the wire are big-endian.
+ * Threads    [any thread]
+ * Errors     none.
+ * Source     doc/proto.md of NetworkBlockDevice/nbd.
+ */
 #pragma once
 #include <assert.h>
 #include <endian.h>
@@ -193,9 +199,9 @@ struct nbd_request_header {
 static_assert(sizeof(struct nbd_request_header) == 28, "proto.md, request message");
 
 struct nbd_simple_reply {
-        be32 magic;  /* 0  NBD_SIMPLE_REPLY_MAGIC */
-        be32 error;  /* 4 */
-        be64 cookie; /* 8 */
+        be32 magic;  /*  0  NBD_SIMPLE_REPLY_MAGIC */
+        be32 error;  /*  4 */
+        be64 cookie; /*  8 */
 };
 static_assert(sizeof(struct nbd_simple_reply) == 16, "proto.md, simple reply message");
 

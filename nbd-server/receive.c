@@ -28,8 +28,8 @@ static void receive_arm(struct nbd_client *client)
                 client->receive_end = left;
                 iov->iov_base = client->receive_buffer + left;
                 iov->iov_len = RECEIVE_BUFFER - left;
-                /* After a large write another is likely: its payload is better received in place.
-                 */
+                /* After a large write another is likely:
+                 * its payload is better received in place. */
                 if (client->large_last && left < POOL_BLOCK)
                         iov->iov_len = POOL_BLOCK - left;
         }
@@ -38,8 +38,8 @@ static void receive_arm(struct nbd_client *client)
         loop_submit(client->server->loop, &client->receive_io);
 }
 
-/* Answer with an error; the payload of a write that is refused is still to be taken off the wire.
- */
+/* Answer with an error; the payload of a write that is refused is still to be taken off the
+ * wire. */
 static void refuse(struct nbd_request *request, uint32_t error, const char *text)
 {
         if (request->type == NBD_CMD_WRITE)
@@ -148,8 +148,8 @@ static bool parse_one(struct nbd_client *client)
                 client->stalled = true;
                 return false;
         }
-        /* A small payload is waited for here; a refused one too, which is thrown away afterwards.
-         */
+        /* A small payload is waited for here; a refused one too,
+         * which is thrown away afterwards. */
         if (type == NBD_CMD_WRITE && length <= SMALL_PAYLOAD_MAX &&
             available < sizeof(header) + length)
                 return false;

@@ -1,6 +1,7 @@
 /* server.c - listening, limits on connections, who is connected, and stopping. */
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -21,6 +22,25 @@ struct listener {
 static uint64_t after_ms(const struct nbd_server *server, unsigned ms)
 {
         return loop_now_ns(server->loop) + ms * UINT64_C(1000000);
+}
+
+bool server_may_log(struct nbd_server *server)
+{
+        uint64_t second = loop_now_ns(server->loop) / UINT64_C(1000000000);
+
+        if (second != server->log_second) {
+                if (server->n_unlogged > 0)
+                        log_warning("nbd: %u more messages about clients were left out",
+                                    server->n_unlogged);
+                server->log_second = second;
+                server->n_logged = server->n_unlogged = 0;
+        }
+        if (server->n_logged >= LOG_LINES_MAX) {
+                server->n_unlogged++;
+                return false;
+        }
+        server->n_logged++;
+        return true;
 }
 
 /* ---- accepting ---- */
@@ -50,8 +70,9 @@ static void accepted(struct nbd_server *server, int fd)
         if (server->stopping) {
                 close(fd);
         } else if (server->n_clients >= server->options.max_connections) {
-                log_warning("nbd: a connection was refused: there are %u already",
-                            server->n_clients);
+                if (server_may_log(server))
+                        log_warning("nbd: a connection was refused: there are %u already",
+                                    server->n_clients);
                 close(fd);
         } else {
                 client_new(server, fd);
@@ -147,6 +168,12 @@ void nbd_server_each_client(struct nbd_server *server,
                 memcpy(info.peer, client->peer, sizeof(info.peer));
                 each(&info, arg);
         }
+}
+
+void nbd_client_rename_export(struct nbd_client *client, const char *name)
+{
+        assert(client->has_export);
+        snprintf(client->export.name, sizeof(client->export.name), "%s", name);
 }
 
 /* The first client of the export that came no later than @last_id; NULL: none. */

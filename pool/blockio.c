@@ -260,8 +260,9 @@ int co_flush_members(struct pool *pool)
         }
         for (size_t i = 0; i < pool->n_disks; i++) {
                 struct disk *disk = pool->disk[i];
-                if (disk->writes_durable == disk->writes_done)
+                if (disk->apart || disk->writes_durable == disk->writes_done)
                         continue;
+                disk->flushing++;
                 covered[n] = disk->writes_done;
                 ios[n] = (struct batch_io){.disk = disk};
                 ios[n++].io.op = MEMBER_FLUSH;
@@ -269,6 +270,7 @@ int co_flush_members(struct pool *pool)
         co_batch(ios, n);
         for (size_t i = 0; i < n; i++) {
                 struct disk *disk = ios[i].disk;
+                disk->flushing--;
                 /* After a failed flush the kernel may have dropped the pages: it is never tried
                  * again. */
                 if (ios[i].result < 0)

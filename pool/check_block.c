@@ -197,7 +197,8 @@ int co_check_reads(struct check *c, struct check_read *reads, size_t n)
                 at += copies[i].n;
                 for (unsigned leg = 0; leg < copies[i].n; leg++) {
                         copy_submit_fill(c, &copies[i], leg, leg ? page : copies[i].read->page);
-                        page += leg ? BLOCK : 0;
+                        if (leg)
+                                page += BLOCK;
                 }
         }
         co_batch(ios, n_ios);

@@ -15,8 +15,10 @@
 void epoch_raise(struct pool *pool)
 {
         log_seal(pool);
-        pool->epoch++;
-        assert(pool->epoch <= BIRTH_MAX);
+        if (pool->epoch < BIRTH_MAX)
+                pool->epoch++;
+        else
+                pool_fail(pool, "its epochs are used up");
 }
 
 /* What is dirty has a second copy on disk until the checkpoint commits: half of what metadata is
@@ -98,6 +100,8 @@ static void held_see(struct held *held)
 static int cut(struct pool *pool, bool fresh_log, struct frozen *frozen, struct super *super,
                struct held *held)
 {
+        if (pool->epoch >= BIRTH_MAX)
+                return pool_fail(pool, "its epochs are used up");
         pool->touched_dirty = false;
         int r = catalog_freeze(pool, frozen);
         if (r == 0)
@@ -185,8 +189,9 @@ static int co_checkpoint_locked(struct pool *pool, bool fresh_log, struct held *
         int r = cut(pool, fresh_log, &frozen, &super, held);
         uint64_t interval = pool->interval - 1; /* the last whose frees this checkpoint holds */
         if (r < 0)
-                r = pool_fail(pool, r == -ENOSPC ? "no metadata block is left for a checkpoint"
-                                                 : "out of memory for a checkpoint");
+                r = pool_fail(pool, r == -ENOSPC    ? "no metadata block is left for a checkpoint"
+                                    : r == -EUCLEAN ? "its metadata is damaged"
+                                                    : "out of memory for a checkpoint");
         else
                 r = co_write_out(pool, &frozen, &super);
         if (r == 0)

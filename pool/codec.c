@@ -57,6 +57,7 @@ int label_decode(const void *page, struct label *label, struct error *err)
         int r = features_check(le64_get(d->incompat), err);
         if (r < 0)
                 return r;
+        label->ro_compat = le64_get(d->ro_compat);
         label->index = le32_get(d->index);
         label->size_bytes = le64_get(d->size_bytes);
         label->created_ns = (int64_t)le64_get(d->created_ns);
@@ -283,12 +284,17 @@ static int super_decode_head(const struct super_disk *d, struct super *s, struct
         if (r < 0)
                 return r;
         uint64_t slab_bytes = (uint64_t)s->slab_blocks * BLOCK;
+        if (s->generation < 1 || s->generation > COUNTER_MAX || s->epoch < 1 ||
+            s->log_incarnation > COUNTER_MAX || s->log_start > COUNTER_MAX ||
+            s->next_record > COUNTER_MAX || s->next_root_id < 1 || s->next_root_id > COUNTER_MAX)
+                return error_set(err, -EUCLEAN, "its superblock holds impossible counters");
         if (!name_copy(s->name, d->name, sizeof(d->name), false) || s->n_members < 1 ||
             s->n_members > POOL_MEMBERS_MAX || s->n_index > INDEX_PAGES_MAX ||
             s->layout > POOL_LAYOUT_CONCAT || s->epoch > BIRTH_MAX || slab_bytes < SLAB_BYTES_MIN ||
             slab_bytes > SLAB_BYTES_MAX || (slab_bytes & (slab_bytes - 1)) ||
             s->stripe_blocks < 1 || s->stripe_blocks > s->slab_blocks || s->log_pages < 1 ||
-            s->log_pages % s->slab_blocks || s->catalog_height != CATALOG_HEIGHT ||
+            s->log_pages % s->slab_blocks || s->log_pages / s->slab_blocks > s->n_slabs ||
+            s->catalog_height != CATALOG_HEIGHT ||
             s->n_slabs > (uint64_t)s->n_index * EXTENTS_PER_PAGE * SLABS_PER_PAGE)
                 return error_set(err, -EUCLEAN, "its superblock holds impossible values");
         return 0;

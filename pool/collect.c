@@ -230,8 +230,8 @@ static int leaf_free(struct pool *pool, struct root *root, const struct node *le
         return 0;
 }
 
-/* One leaf, or one stretch that holds nothing to free, and the nodes above that are done with it.
- */
+/* One leaf, or one stretch that holds nothing to free,
+ * and the nodes above that are done with it. */
 static int co_free_leaf(struct pool *pool, struct root *root)
 {
         struct orphan_path path = {0};

@@ -61,22 +61,20 @@ static int options_check(struct member *const *members, size_t n,
         return 0;
 }
 
+/* All of both label areas: so that a sparse file has room for every superblock to come. */
 int co_member_clear(struct member *m, struct error *err)
 {
-        void *page = page_alloc();
-        if (!page)
+        void *zeroes = aligned_alloc(BLOCK, LABEL_AREA_BYTES);
+        if (!zeroes)
                 return error_set(err, -ENOMEM, "out of memory");
+        memset(zeroes, 0, LABEL_AREA_BYTES);
         int r = 0;
-        for (unsigned end = 0; end < 2 && r == 0; end++) {
-                uint64_t area = end ? m->size_bytes - LABEL_AREA_BYTES : 0;
-                r = co_member_write(m, page, BLOCK, area);
-                for (unsigned slot = 0; slot < SUPER_SLOTS && r == 0; slot++)
-                        r = co_member_write(m, page, BLOCK,
-                                            area + SUPER_RING_OFFSET + slot * SUPER_SLOT_BYTES);
-        }
+        for (unsigned end = 0; end < 2 && r == 0; end++)
+                r = co_member_write(m, zeroes, LABEL_AREA_BYTES,
+                                    end ? m->size_bytes - LABEL_AREA_BYTES : 0);
         if (r == 0)
                 r = co_member_flush(m);
-        free(page);
+        free(zeroes);
         return r == 0 ? 0 : error_set(err, r, "cannot write to '%s': %s", m->path, strerror(-r));
 }
 
@@ -207,21 +205,42 @@ static int co_add_one(struct pool *pool, struct member *m, struct error *err)
                 r = co_super_read(pool->disk[0]->member, &super, NULL, err);
         if (r < 0)
                 return r;
+        if (super.generation != pool->generation) { /* two behind the next one: it would be stale */
+                super_free(&super);
+                return error_set(err, -EUCLEAN, "the newest superblock of '%s' is damaged",
+                                 pool->disk[0]->member->path);
+        }
         if (pool_add_disk(pool, m, uuid, m->size_bytes) < 0) {
                 super_free(&super);
                 return error_set(err, -ENOMEM, "out of memory");
         }
         struct disk *disk = pool->disk[pool->n_disks - 1];
         disk->free_units = 0;
+        disk->apart = true;
         r = co_super_write(pool, &super, disk->index, disk->index + 1, err);
         super_free(&super);
-        return r < 0 ? r : co_disk_label(pool, disk, now_ns(), err);
+        if (r == 0)
+                r = co_disk_label(pool, disk, now_ns(), err);
+        if (r < 0)
+                return r;
+        uint64_t covered = disk->writes_done;
+        r = co_member_flush(m);
+        if (r < 0)
+                return error_set(err, r, "cannot write to '%s': %s", m->path, strerror(-r));
+        disk->writes_durable = covered;
+        return 0;
 }
 
-static void disks_drop(struct pool *pool, size_t n)
+/* They are the caller's again: a flush that a round has begun must have ended. */
+static void co_disks_drop(struct pool *pool, size_t n)
 {
+        for (size_t i = n; i < pool->n_disks; i++)
+                pool->disk[i]->apart = true;
         while (pool->n_disks > n) {
-                struct disk *disk = pool->disk[--pool->n_disks];
+                struct disk *disk = pool->disk[pool->n_disks - 1];
+                while (disk->flushing)
+                        co_sleep_ns(1000000);
+                pool->n_disks--;
                 free(disk->units);
                 free(disk);
         }
@@ -240,16 +259,17 @@ int co_pool_add(struct pool *pool, struct member *const *members, size_t n, stru
         int r = 0;
         for (size_t i = 0; i < n && r == 0; i++)
                 r = co_add_one(pool, members[i], err);
-        if (r == 0 && co_flush_members(pool) < 0)
-                r = error_set(err, -EIO, "pool '%s' has stopped writing: %s", pool->name,
-                              pool->failed);
+        for (size_t i = before; i < pool->n_disks && r == 0; i++)
+                pool->disk[i]->apart = false;
         if (r < 0)
-                disks_drop(pool, before);
+                co_disks_drop(pool, before);
         co_unlock(&pool->checkpoint_lock);
         if (r == 0) {
                 r = co_checkpoint(pool, err);
-                if (r < 0)
-                        disks_drop(pool, before); /* the pool has stopped: nothing lies on them */
+                if (pool->n_disks_committed == pool->n_disks)
+                        r = 0; /* another checkpoint was faster, and has made them members */
+                else if (r < 0)
+                        co_disks_drop(pool, before); /* the pool has stopped: nothing lies there */
         }
         for (size_t i = before; i < pool->n_disks; i++)
                 pool->disk[i]->free_units = pool->disk[i]->n_units;

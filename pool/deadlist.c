@@ -216,10 +216,11 @@ int deadlist_seal(struct pool *pool, struct root *root, struct frozen *frozen)
                 if (e->type != ENTRY_NODE || e->birth <= pool->last_cut_epoch)
                         continue;
                 struct node *node = cache_find(pool, e);
-                assert(node); /* dirty nodes stay in the cache [I5] */
+                if (!node) /* dirty nodes stay in the cache [I5]: the disk says it is of tomorrow */
+                        return -EUCLEAN;
                 if (node->dirty && !node->sealed) {
-                        list_remove(
-                            &node->lru); /* a chain that was handed on may have been finished */
+                        /* a chain that was handed on may have been finished */
+                        list_remove(&node->lru);
                         node->crc = crc32c(0, node->page, BLOCK);
                         int r = page_freeze(pool, node, frozen);
                         if (r < 0)

@@ -389,7 +389,9 @@ static int check_access(struct disk *d, struct error *err)
                 return error_set(err, -EINVAL,
                                  "'%s' was opened without the right to read and write it",
                                  d->base.path);
-        if ((flags & O_NONBLOCK) && fcntl(d->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
+        /* O_APPEND: pwrite(2) would write to the end, wherever it is told to. */
+        if ((flags & (O_NONBLOCK | O_APPEND)) &&
+            fcntl(d->fd, F_SETFL, flags & ~(O_NONBLOCK | O_APPEND)) < 0)
                 return error_set(err, -errno, "cannot use the descriptor of '%s': %s", d->base.path,
                                  strerror(errno));
         return 0;

@@ -7,6 +7,12 @@
  *
  * On a whole block device tarn's member lies in the one partition of a GPT (libfdisk), of type
  * DISK_GPT_TYPE; a partition or a file is used as it is.
+ *
+ * Units      bytes; times are milliseconds.
+ * Threads    a disk belongs to the loop it was opened on; co_* functions suspend, others block.
+ * Errors     0 or -errno with a sentence that names the path.
+ * Ownership  the member owns the descriptor and the lock; release with member_close().
+ * Source     UEFI specification 2.10, chapter 5 (GPT).
  */
 #pragma once
 #include "pool/member.h"
@@ -14,15 +20,18 @@
 #define DISK_GPT_TYPE "7461726e-6d65-4d62-8a72-706f6f6c0001"
 
 struct disk_options {
-        bool readonly;         /* no lock, no writes: for looking at labels */
-        uint64_t create_bytes; /* if not 0: make a new sparse file of this size; -EEXIST where
-                                  something is */
+        bool readonly; /* no lock, no writes: for looking at labels */
+        /* if not 0: make a new sparse file of this size; -EEXIST where something is */
+        uint64_t create_bytes;
         unsigned lock_wait_ms;
 };
 
 /* Open what is there as a member, locked. A whole disk without tarn's partition is taken as it is
- * (and disk_format() makes the partition). -EBUSY   locked by another process, mounted, or
- * otherwise in use -EINVAL  not a regular file or block device, or smaller than MEMBER_SIZE_MIN */
+ * (and co_disk_format() makes the partition).
+ *
+ * -EBUSY   locked by another process, mounted, or otherwise in use
+ * -EEXIST  something is where a new file was to be made
+ * -EINVAL  not a regular file or block device, or smaller than MEMBER_SIZE_MIN */
 int co_disk_open(struct loop *loop, const char *path, const struct disk_options *options,
                  struct member **ret_member, struct error *err);
 

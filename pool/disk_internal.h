@@ -55,13 +55,13 @@ static inline int disk_take_fd(int *fd)
 /* ---- disk_lock.c ---- */
 
 /* Open a block device for us alone, waiting up to options->lock_wait_ms for somebody who holds it
- * for other reasons than a mount. Returns the descriptor. -EBUSY  mounted, swapped to, part of
- * something, or held: the sentence says which */
+ * for other reasons than a mount. Returns the descriptor.
+ *
+ * -EBUSY  mounted, swapped to, part of something, or held: the sentence says which */
 int co_disk_open_block(const char *path, const struct stat *st, const struct disk_options *options,
                        struct error *err);
 
-/* -EBUSY and a sentence where the block device @rdev, or a partition on it, is mounted or swapped
- * to. */
+/* -EBUSY  the block device @rdev, or a partition on it, is mounted or swapped to */
 int disk_check_unused(const char *path, dev_t rdev, struct error *err);
 
 int co_disk_lock(struct member *m, unsigned wait_ms, struct error *err);
@@ -71,7 +71,9 @@ int co_disk_lock(struct member *m, unsigned wait_ms, struct error *err);
 /* True for a block device that is a whole disk: not a partition. */
 bool disk_is_whole(dev_t rdev);
 
-/* Where tarn's partition lies on the whole disk @fd. -ENOENT (no sentence) where there is none. */
+/* Where tarn's partition lies on the whole disk @fd.
+ *
+ * -ENOENT  there is none; no sentence */
 int disk_find_partition(int fd, const char *path, uint64_t *ret_start_bytes,
                         uint64_t *ret_size_bytes, struct error *err);
 
@@ -90,5 +92,7 @@ void disk_start(struct disk *d, struct member_io *io);
 /* NULL where @m is not a disk. */
 struct disk *disk_from_member(struct member *m);
 
-/* Take @start_bytes and @size_bytes as the member's place. -EINVAL  too small or not aligned */
+/* Take @start_bytes and @size_bytes as the member's place.
+ *
+ * -EINVAL  too small or not aligned */
 int disk_set_range(struct disk *d, uint64_t start_bytes, uint64_t size_bytes, struct error *err);

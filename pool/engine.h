@@ -1,8 +1,14 @@
 /* engine.h - the engine's inside: structures that the files of this folder share. Nobody else
  * includes it.
  *
- * Threads    one loop, no locks. What must not be interleaved runs without suspending; "sync" marks
- * it. Numbers    README.md lists the invariants; comments cite them as [I1] and so on.
+ * Units      addresses and counts of space are blocks of 4096 bytes; offsets on members, and what
+ *            is called _bytes, are bytes.
+ * Threads    one loop, no locks. What must not be interleaved runs without suspending: [sync] marks
+ *            it.
+ * Errors     0 or -errno. What was damaged on disk is -EUCLEAN or -EIO; what fails with writes half
+ *            done stops the pool (pool_fail).
+ * Ownership  all of it is the pool's. Nodes are pinned while they are used.
+ * Numbers    README.md lists the invariants; comments cite them as [I1] and so on.
  */
 #pragma once
 #include <assert.h>
@@ -98,6 +104,8 @@ struct disk {
         int64_t credit;     /* of the weighted round */
         uint64_t writes_done,
             writes_durable; /* completed; and of those, covered by a completed flush */
+        bool apart;         /* being added, or given back: flushed by nobody else */
+        unsigned flushing;  /* flushes in flight */
 };
 
 /* Frees of one interval (the time between two cuts), waiting to become allocatable [I3]. */
@@ -294,6 +302,7 @@ struct pool {
         struct disk *stripe_disk;
         struct slab *stripe_slab;
         bool maker_running, maker_broken;
+        uint64_t maker_waits; /* no space was left under a member: until n_checkpoints is this */
         struct co_queue maker_done;
 
         /* time */
@@ -326,8 +335,8 @@ struct pool {
         struct co_mutex checkpoint_lock;
         struct co_queue checkpoint_ended;
         bool discarder_running;
-        uint64_t discard_after; /* when this interval has committed, what was freed last may be
-                                   discarded */
+        /* when this interval has committed, what was freed last may be discarded */
+        uint64_t discard_after;
         bool touched_dirty;     /* discards were done and no checkpoint knows yet */
         uint64_t n_checkpoints; /* ended, for better or worse */
         struct loop_timer checkpoint_timer;
@@ -384,7 +393,9 @@ struct super {
 void super_free(struct super *super);
 /* A malloc'ed, aligned image, ready to be written. */
 int super_encode(const struct super *super, void **ret_image, size_t *ret_length);
-/* -ENODATA: no superblock here; -EUCLEAN: damaged; -ENOTSUP: newer or unknown feature. */
+/* -ENODATA  no superblock here
+ * -EUCLEAN  damaged
+ * -ENOTSUP  newer or unknown feature */
 int super_decode(const void *image, size_t length, struct super *ret_super, struct error *err);
 /* The length that the first page claims, or 0. */
 size_t super_peek_length(const void *first_page);
@@ -394,6 +405,7 @@ struct label {
         uint8_t pool_uuid[16], member_uuid[16];
         char pool_name[POOL_NAME_MAX + 1];
         uint32_t index;
+        uint64_t ro_compat;
         uint64_t size_bytes;
         int64_t created_ns;
 };
@@ -401,8 +413,8 @@ void label_encode(const struct label *label, void *page);
 int label_decode(const void *page, struct label *ret_label, struct error *err);
 
 void slab_encode(const struct slab *slab, struct slab_disk *disk);
-/* -EUCLEAN and a sentence where a field is out of its limits; @n_disks and slab_blocks bound them.
- */
+/* -EUCLEAN and a sentence where a field is out of its limits;
+ * @n_disks and slab_blocks bound them. */
 int slab_decode(const struct slab_disk *disk, size_t n_disks, uint32_t slab_blocks,
                 struct slab *slab, struct error *err);
 void extent_encode(const struct slab_extent *extent, struct extent_disk *disk);
@@ -434,8 +446,8 @@ int co_super_read(struct member *m, struct super *ret_super, unsigned *ret_n_end
                   struct error *err);
 /* To both ends of every member, flushed before and after by the caller. */
 int co_super_write_all(struct pool *pool, const struct super *super, struct error *err);
-/* What is left of a superblock of @generation that was never committed goes; flushed by the caller.
- */
+/* What is left of a superblock of @generation that was never committed goes;
+ * flushed by the caller. */
 int co_super_forget(struct pool *pool, uint64_t generation, struct error *err);
 /* The same for the members [from, to) only. */
 int co_super_write(struct pool *pool, const struct super *super, size_t from, size_t to,
@@ -483,8 +495,9 @@ static inline bool slab_has_map(const struct slab *slab)
 {
         return slab->kind == SLAB_DATA || slab->kind == SLAB_METADATA;
 }
-/* Choose legs for a slab of @kind (DATA: on @disk) and take their units. -ENOSPC, -ENOMEM. The slab
- * is in no table until slab_enter(); slab_unplace() gives the units back and frees it. */
+/* Choose legs for a slab of @kind (DATA: on @disk; others: two where two members have room) and
+ * take their units. -ENOSPC, -ENOMEM. The slab is in no table until slab_enter(); slab_unplace()
+ * gives the units back and frees it. */
 int slab_place(struct pool *pool, enum slab_kind kind, struct disk *disk, struct slab **ret_slab);
 void slab_unplace(struct pool *pool, struct slab *slab);
 /* [sync] Give a placed slab its number and its space map, count it in; logged unless @quiet. On
@@ -498,12 +511,11 @@ int slabs_freeze(struct pool *pool, struct frozen *frozen);
 int frozen_add(struct frozen *frozen, void *page, struct node *node, const struct leg *legs,
                unsigned n_legs, uint64_t shift);
 void frozen_release(struct pool *pool, struct frozen *frozen);
-unsigned metadata_legs(const struct pool *pool);
 
 /* ---- space.c: taking and freeing blocks ---- */
 
-void space_add_slab(struct pool *pool,
-                    struct slab *slab); /* count in a slab whose maps are there */
+/* count in a slab whose maps are there */
+void space_add_slab(struct pool *pool, struct slab *slab);
 /* Take up to @want adjacent data blocks by the layout's rule. -ENOSPC */
 int space_take_data(struct pool *pool, uint32_t want, uint64_t *ret_address, uint32_t *ret_n);
 int space_take_metadata(struct pool *pool, uint64_t *ret_address);  /* -ENOSPC; live at once */
@@ -523,15 +535,15 @@ static inline uint64_t reader_enter(struct pool *pool)
         return pool->interval;
 }
 void reader_exit(struct pool *pool, uint64_t interval);
-/* Metadata blocks that may be taken once the cut's and the writes' needs are set apart; may be
- * negative. */
+/* Metadata blocks that may be taken once the cut's and the writes' needs are set apart;
+ * may be negative. */
 int64_t metadata_available(const struct pool *pool);
 uint64_t metadata_reserve(const struct pool *pool); /* kept for deletes and catalog */
 
 /* ---- maker.c: slabs made ahead, free space discarded ---- */
 
-void maker_kick(
-    struct pool *pool); /* a metadata slab is made where one is wanted, in the background */
+/* a metadata slab is made where one is wanted, in the background */
+void maker_kick(struct pool *pool);
 bool data_may_grow(const struct pool *pool, const struct disk *disk);
 /* Discard free runs of at least 1 MiB that stayed free over this many checkpoints. */
 #define DISCARD_CHECKPOINTS 2u
@@ -541,8 +553,8 @@ void co_discard_free(struct pool *pool);
 
 int cache_init(struct cache *cache, uint64_t bytes);
 void cache_destroy(struct cache *cache);
-struct node *cache_find(struct pool *pool,
-                        const struct entry *entry); /* NULL: not there, or loading */
+/* NULL: not there, or loading */
+struct node *cache_find(struct pool *pool, const struct entry *entry);
 /* Read through; pinned on success. */
 int co_node_get(struct pool *pool, const struct entry *entry, struct node **ret_node);
 static inline void node_pin(struct node *node)
@@ -553,21 +565,23 @@ void node_unpin(struct pool *pool, struct node *node);
 /* A new node at a newly taken metadata block, dirty, born now, its page undefined or a copy of
  * @from's. */
 int node_make(struct pool *pool, const struct node *from, struct node **ret_node);
-void node_free_block(struct pool *pool,
-                     const struct entry *entry); /* cache forgets it; the block is freed */
+/* cache forgets it; the block is freed */
+void node_free_block(struct pool *pool, const struct entry *entry);
 void node_forget(struct pool *pool, const struct entry *entry); /* cache only */
 bool cache_trim(struct pool *pool, unsigned n);
 void node_written(struct pool *pool, struct node *node); /* after its checkpoint committed */
 
 /* ---- tree.c ---- */
 
+/* blocks under an entry's node at @level; level 0: a block */
 static inline uint64_t tree_span(unsigned level)
 {
         return UINT64_C(1) << (8 * level);
-} /* blocks under an entry's node at @level; level 0: a block */
+}
 unsigned tree_height_for(uint64_t size_bytes);
-/* [sync] The leaf covering @block: *ret_leaf, or NULL with the hole entry in *ret_entry. -EAGAIN:
- * *ret_entry names a node to load first. */
+/* [sync] The leaf covering @block: *ret_leaf, or NULL with the hole entry in *ret_entry.
+ *
+ * -EAGAIN  *ret_entry names a node to load first */
 int tree_leaf(struct pool *pool, const struct tree *tree, uint64_t block, struct node **ret_leaf,
               struct entry *ret_entry);
 /* Load what tree_leaf() lacks; then the leaf is pinned (NULL where it is a hole). */
@@ -605,8 +619,8 @@ int deadlist_seal(struct pool *pool, struct root *root, struct frozen *frozen); 
 int deadlist_seal_finished(struct pool *pool, struct frozen *frozen); /* the rest, once a cut */
 /* [sync] @into takes all of @from's buckets; chains of one key are joined. */
 int deadlist_merge(struct pool *pool, struct root_body *into, struct root_body *from);
-struct bucket *bucket_add(struct root_body *body,
-                          uint64_t key); /* finds or makes; NULL: out of memory */
+/* finds or makes; NULL: out of memory */
+struct bucket *bucket_add(struct root_body *body, uint64_t key);
 uint64_t deadlist_blocks_above(const struct root_body *body, uint64_t epoch);
 
 /* ---- intent.c ---- */
@@ -687,8 +701,8 @@ struct root *root_enter(struct pool *pool, uint64_t id, uint32_t slot); /* witho
 void root_identify(struct pool *pool, struct root *root, uint8_t state, uint64_t volume_id,
                    const char *name);
 void root_set_parent(struct pool *pool, struct root *root, struct root *parent);
-void root_release(struct pool *pool,
-                  struct root *root); /* gone: its slot is free after the next cut */
+/* gone: its slot is free after the next cut */
+void root_release(struct pool *pool, struct root *root);
 void root_destroy(struct pool *pool, struct root *root); /* catalog_freeze()'s */
 void root_dirty(struct pool *pool, struct root *root);
 void body_free(struct root_body *body);
@@ -711,8 +725,8 @@ int op_decode(const struct log_head_disk *head, struct catalog_op *ret_op);
 
 /* ---- collect.c ---- */
 
-/* @root lost a name, a handle or a child: orphan it, or merge it into its only child; up the tree.
- */
+/* @root lost a name, a handle or a child: orphan it, or merge it into its only child;
+ * up the tree. */
 int co_collect(struct pool *pool, struct root *root, struct error *err);
 int co_collect_all(struct pool *pool, struct error *err);
 void worker_kick(struct pool *pool); /* orphans and shrinks are worked off in the background */

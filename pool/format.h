@@ -1,7 +1,12 @@
 /* format.h - what lies on disk. FORMAT.md tells how the pieces hang together; the numbers are here.
  *
- * Units      addresses and lengths are 4096-byte blocks where the name says so, else bytes.
- * Only codec.c reads and writes these structs; it checks every field against a named limit.
+ * Only codec.c reads and writes these structs; it checks every field against a named limit. The
+ * numbers that begin the comments of members are their offsets in bytes.
+ *
+ * Units      addresses are pool blocks of 4096 bytes, lengths too where the name says _blocks; all
+ *            else is bytes. Integers are little-endian (common/le.h).
+ * Threads    none of its own.
+ * Errors     a struct that is not as described here is -EUCLEAN, a newer one -ENOTSUP (codec.c).
  */
 #pragma once
 #include <assert.h>
@@ -33,13 +38,13 @@ struct label_disk {
         le64 ro_compat;          /*   24 */
         le64 compat;             /*   32 */
         uint8_t pool_uuid[16];   /*   40 */
-        uint8_t member_uuid[16]; /* 56 */
+        uint8_t member_uuid[16]; /*   56 */
         le64 size_bytes;         /*   72  of the member when it was labelled */
         le64 created_ns;         /*   80  since 1970 UTC */
         char pool_name[64];      /*   88  when it was labelled; the superblock's counts */
-        uint8_t lease[256]; /*  152  reserved: host lease for members without file locks; zero */
-        uint8_t reserved[3684]; /* 408 */
-        le32 crc32c;            /* 4092  of bytes 0..4091 */
+        uint8_t lease[256];      /*  152  zero; for leases of hosts where files have no locks */
+        uint8_t reserved[3684];  /*  408 */
+        le32 crc32c;             /* 4092  of bytes 0..4091 */
 };
 static_assert(sizeof(struct label_disk) == 4096, "format v1");
 
@@ -62,6 +67,8 @@ enum entry_type {
 #define ADDRESS_BITS 44
 #define ADDRESS_MAX  ((UINT64_C(1) << ADDRESS_BITS) - 1)
 #define BIRTH_MAX    ((UINT64_C(1) << 40) - 1)
+/* Of generations, incarnations, sequences and ids: nobody gets there by counting. */
+#define COUNTER_MAX (UINT64_C(1) << 62)
 
 #define NODE_ENTRIES 256u
 #define LEAF_BLOCKS  256u /* a leaf covers 1 MiB */
@@ -91,17 +98,18 @@ struct leg_disk {
         le64 offset; /* bytes on the member */
 };
 struct slab_disk {
-        uint8_t kind;                 /*   0 */
-        uint8_t n_legs;               /*   1 */
-        uint8_t map_copy;             /*   2  which of the space map's copies counts */
-        uint8_t reserved0;            /*   3 */
-        le32 free_blocks;             /*   4 */
-        le32 map_crc32c;              /*   8  of that copy */
-        le32 log_index;               /*  12  a log slab's place in the ring */
-        le64 map_address[MAP_COPIES]; /* 16  pool addresses in metadata slabs; data and metadata
-                                         only */
-        struct leg_disk leg[SLAB_LEGS_MAX]; /* 40 */
-        le64 touched[2]; /* 104  bit i: MiB i may hold something on the member (wants discarding) */
+        uint8_t kind;      /*   0 */
+        uint8_t n_legs;    /*   1 */
+        uint8_t map_copy;  /*   2  which of the space map's copies counts */
+        uint8_t reserved0; /*   3 */
+        le32 free_blocks;  /*   4 */
+        le32 map_crc32c;   /*   8  of that copy */
+        le32 log_index;    /*  12  a log slab's place in the ring */
+        /* Pool addresses in metadata slabs; of data and metadata slabs only. */
+        le64 map_address[MAP_COPIES];       /*  16 */
+        struct leg_disk leg[SLAB_LEGS_MAX]; /*  40 */
+        /* Bit i: MiB i may hold something on the member, and wants discarding once free. */
+        le64 touched[2];      /* 104 */
         uint8_t reserved1[8]; /* 120 */
 };
 static_assert(sizeof(struct slab_disk) == 128, "format v1");
@@ -155,11 +163,11 @@ struct super_disk {
         le32 n_index;          /*  168  index pages */
         le32 log_pages;        /*  172  pages in the ring */
         le64 log_incarnation;  /*  176 */
-        le64 log_start;        /*  184  sequence of the first page to replay; it lies at sequence %
-                                  log_pages */
-        le32 log_chain;        /*  192  CRC of the page before it */
-        le32 catalog_height;   /*  196 */
-        struct entry_disk catalog; /* 200 */
+        /* Sequence of the first page to replay; it lies at sequence % log_pages. */
+        le64 log_start;            /*  184 */
+        le32 log_chain;            /*  192  CRC of the page before it */
+        le32 catalog_height;       /*  196 */
+        struct entry_disk catalog; /*  200 */
         le64 next_root_id;         /*  216 */
         le64 next_record;          /*  224  sequence of the first log record to replay */
         uint8_t reserved[3864];    /*  232 */
@@ -273,8 +281,8 @@ struct index_disk {
         le64 id;        /* 64  never reused */
         le64 volume_id; /* 72  common to a volume and its snapshots */
         le64 parent_id; /* 80  0: none */
-        le64 epoch; /* 88  FROZEN: the last epoch it belongs to; ORPHAN: threshold, births above are
-                       freed */
+        /* FROZEN: the last epoch it belongs to; ORPHAN: the threshold, births above are freed. */
+        le64 epoch;           /* 88 */
         uint8_t state;        /* 96 */
         uint8_t reserved[31]; /* 97 */
 };
@@ -299,24 +307,24 @@ struct property_disk {
         char value[64];
 };
 struct root_disk {
-        le64 magic;            /*    0 */
-        le64 id;               /*    8 */
-        uint8_t uuid[16];      /*   16 */
-        le64 created_ns;       /*   32 */
-        le64 size_bytes;       /*   40 */
-        le64 high_bytes;       /*   48  above size while a shrink is being worked off */
-        struct entry_disk map; /*   56 */
-        uint8_t height;        /*   72 */
-        uint8_t entry_format;  /*   73  0; 32-byte entries are reserved */
-        uint8_t block_shift;   /*   74  12 */
-        uint8_t n_properties;  /*   75 */
-        le32 n_buckets;        /*   76 */
-        le64 data_blocks;      /*   80  reachable from the map */
-        le64 own_blocks;  /*   88  data and nodes reachable and born above the parent's epoch */
-        le64 cursor;      /*   96  ORPHAN: blocks below are freed */
-        le64 reservation; /*  104  reserved */
-        le64 quota;       /*  112  reserved */
-        struct entry_disk more; /*  120  first bucket page, where n_buckets is above ROOT_BUCKETS */
+        le64 magic;             /*    0 */
+        le64 id;                /*    8 */
+        uint8_t uuid[16];       /*   16 */
+        le64 created_ns;        /*   32 */
+        le64 size_bytes;        /*   40 */
+        le64 high_bytes;        /*   48  above size while a shrink is being worked off */
+        struct entry_disk map;  /*   56 */
+        uint8_t height;         /*   72 */
+        uint8_t entry_format;   /*   73  0; 32-byte entries are reserved */
+        uint8_t block_shift;    /*   74  12 */
+        uint8_t n_properties;   /*   75 */
+        le32 n_buckets;         /*   76 */
+        le64 data_blocks;       /*   80  reachable from the map */
+        le64 own_blocks;        /*   88  data and nodes, reachable, born after the parent's epoch */
+        le64 cursor;            /*   96  ORPHAN: blocks below are freed */
+        le64 reservation;       /*  104  reserved */
+        le64 quota;             /*  112  reserved */
+        struct entry_disk more; /*  120  first bucket page, for those beyond ROOT_BUCKETS */
         uint8_t reserved[376];  /*  136 */
         struct bucket_disk bucket[ROOT_BUCKETS];        /*  512 */
         struct property_disk property[ROOT_PROPERTIES]; /* 1792 */

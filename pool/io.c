@@ -93,6 +93,9 @@ static int co_bounce(struct volume_request *req)
         if (!bounce)
                 return -ENOMEM;
         uint64_t end = req->offset + req->length;
+        uint64_t n = min_u64((end - 1) / BLOCK - req->offset / BLOCK + 1, BOUNCE_BLOCKS);
+        if (req->op == VOLUME_READ) /* what one that ends early leaves reaches the caller */
+                memset(bounce, 0, n * BLOCK);
         int r = 0;
         struct co_range range = {
             .range = {.first = req->offset / BLOCK, .last = (end - 1) / BLOCK, .exclusive = true}};
@@ -100,6 +103,7 @@ static int co_bounce(struct volume_request *req)
         if (write) {
                 co_write_begin(root);
                 co_range_lock(root, &range);
+                r = end > root->body->size_bytes ? -EINVAL : 0; /* it was shrunk meanwhile */
         }
         for (uint64_t at = req->offset; at < end && (r == 0 || !write);) {
                 struct window w = window_at(req, at);
@@ -187,7 +191,9 @@ static int co_zero_part(struct volume *v, uint64_t offset, uint64_t length, uint
         struct co_range range = {.range = {.first = block, .last = block, .exclusive = true}};
         co_write_begin(v->root);
         co_range_lock(v->root, &range);
-        int r = co_span_read(v->pool, v->root, block, 1, page);
+        int r = offset + length > v->root->body->size_bytes
+                    ? -EINVAL /* it was shrunk meanwhile */
+                    : co_span_read(v->pool, v->root, block, 1, page);
         if (r == 0 && !is_zero(page + offset % BLOCK, length)) {
                 memset(page + offset % BLOCK, 0, length);
                 r = is_zero(page, BLOCK) ? co_root_clear(v->pool, v->root, block, 1, type, false)

@@ -3,9 +3,9 @@
 #pragma once
 #include "pool/engine.h"
 
-struct pool *pool_new(struct loop *loop,
-                      const struct pool_options *options); /* NULL: out of memory */
-void pool_free(struct pool *pool, bool close_members);     /* NULL is fine */
+/* NULL: out of memory */
+struct pool *pool_new(struct loop *loop, const struct pool_options *options);
+void pool_free(struct pool *pool, bool close_members); /* NULL is fine */
 /* One more member, at the next index. The slab size is known. */
 int pool_add_disk(struct pool *pool, struct member *member, const uint8_t uuid[16],
                   uint64_t size_bytes);

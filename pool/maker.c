@@ -11,13 +11,21 @@ static bool metadata_is_ample(const struct pool *pool, uint64_t more_data)
         return pool->metadata_total >= wanted;
 }
 
-static bool metadata_slab_fits(const struct pool *pool, const struct disk *without)
+static unsigned members_with_room(const struct pool *pool, const struct disk *without)
 {
-        unsigned disks = 0;
+        unsigned n = 0;
         for (size_t i = 0; i < pool->n_disks; i++)
                 if (pool->disk[i]->free_units > (pool->disk[i] == without))
-                        disks++;
-        return disks >= metadata_legs(pool);
+                        n++;
+        return n;
+}
+
+/* Whether a slab of metadata could be made, were a unit of @without gone. Two legs are not given up
+ * where two members have room; where only one has any, space that nobody could use is worse. */
+static bool metadata_slab_fits(const struct pool *pool, const struct disk *without)
+{
+        unsigned legs = (unsigned)min_u64(members_with_room(pool, NULL), SLAB_LEGS);
+        return legs && members_with_room(pool, without) >= legs;
 }
 
 bool data_may_grow(const struct pool *pool, const struct disk *disk)
@@ -28,8 +36,8 @@ bool data_may_grow(const struct pool *pool, const struct disk *disk)
         return metadata_is_ample(pool, pool->slab_blocks) || metadata_slab_fits(pool, disk);
 }
 
-/* Half of it free lets a checkpoint take its time. When the pool is filling up an eighth has to do.
- */
+/* Half of it free lets a checkpoint take its time.
+ * When the pool is filling up an eighth has to do. */
 static bool metadata_is_low(const struct pool *pool)
 {
         uint64_t units = 0, free_units = 0;
@@ -74,6 +82,8 @@ static void maker_main(void *arg)
                 else
                         break;
         }
+        if (r == -ENOSPC)
+                pool->maker_waits = pool->n_checkpoints + 1;
         if (r < 0 && r != -ENOSPC) {
                 pool->maker_broken = true; /* until the next open */
                 log_error("pool '%s': a slab for metadata cannot be made: %s", pool->name,
@@ -89,6 +99,9 @@ void maker_kick(struct pool *pool)
 {
         if (pool->maker_running || pool->maker_broken || pool->closing || pool->readonly ||
             pool->recovering || pool_failed(pool) || !metadata_slab_fits(pool, NULL))
+                return;
+        /* Whoever waits for it waits for a checkpoint as well, and gives up when neither helped. */
+        if (pool->n_checkpoints < pool->maker_waits)
                 return;
         if (!metadata_is_low(pool) && !system_is_low(pool))
                 return;

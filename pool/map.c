@@ -17,8 +17,8 @@ int map_write(struct pool *pool, struct root *root, uint64_t block, uint32_t n, 
 {
         struct root_body *body = root->body;
         struct node *leaf;
-        root_dirty(pool,
-                   root); /* before: a failure half way leaves nodes that the next cut must seal */
+        /* before: a failure half way leaves nodes that the next cut must seal */
+        root_dirty(pool, root);
         int r = tree_leaf_writable(pool, root, &body->map, block, &leaf, ret_missing);
         if (r < 0)
                 return r;

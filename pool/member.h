@@ -4,11 +4,14 @@
  * are back ends, and the engine cannot tell them apart.
  *
  * Units      offset and length are bytes, multiples of 4096, inside size_bytes. Buffers of reads
- * and writes are aligned to MEMBER_BUFFER_ALIGN; each iovec's length is a multiple of it. Threads
- * a member belongs to its loop. Errors     done() gets 0 or -errno, from the loop and never from
- * inside submit(). Short transfers are the back end's to complete. A read of a hole gives zeroes.
+ *            and writes are aligned to MEMBER_BUFFER_ALIGN, and each iovec's length is a multiple
+ *            of it.
+ * Threads    a member belongs to its loop.
+ * Errors     done() gets 0 or -errno, from the loop and never from inside submit(). Short transfers
+ *            are the back end's to complete. A read of a hole gives zeroes.
  * Durability MEMBER_FLUSH makes durable every write that completed before the flush was submitted.
- * Ownership  member_io is the caller's and must live until done().
+ * Ownership  member_io is the caller's and must live until done(). A member is released with
+ *            member_close(), while nothing is in flight.
  */
 #pragma once
 #include <stdbool.h>
@@ -44,7 +47,9 @@ struct member_ops {
         void (*submit)(struct member *m, struct member_io *io);
         void (*close)(struct member *m); /* nothing may be in flight */
         /* Take the exclusive lock, waiting at most @wait_ms; NULL where the back end has no other
-         * users. -EBUSY, and *err says who holds it where that can be known */
+         * users.
+         *
+         * -EBUSY  held by another: *err says by whom where that can be known */
         int (*co_lock)(struct member *m, unsigned wait_ms, struct error *err);
 };
 
@@ -58,10 +63,10 @@ struct member_counters {
 struct member {
         const struct member_ops *ops;
         struct loop *loop;
-        char *path; /* for messages and for finding it again; malloc'ed, freed by the back end's
-                       close */
-        uint64_t
-            size_bytes; /* usable, a multiple of 4096; on a whole disk that of tarn's partition */
+        /* for messages and for finding it again; malloc'ed, freed by the back end's close */
+        char *path;
+        /* usable, a multiple of 4096; on a whole disk that of tarn's partition */
+        uint64_t size_bytes;
         bool can_discard;
         struct member_counters counters;
 };

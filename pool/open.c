@@ -92,9 +92,8 @@ static int co_candidate_read(struct candidate *c, const struct candidate *first,
         r = co_super_read(c->member, &c->super, &c->n_ends, err);
         if (r == 0 && !super_fits(&c->label, &c->super))
                 super_free(&c->super);
-        if (r == -ENODATA || (r == 0 && !c->super.member))
-                return error_set(err, -EUCLEAN, "'%s' has no readable superblock", c->member->path);
-        return r;
+        /* Left by an 'add' that never came to be, or damaged: who names it as a member tells. */
+        return r == -ENODATA ? 0 : r;
 }
 
 static struct candidate *candidate_find(struct candidate *c, size_t n, const uint8_t uuid[16])
@@ -133,6 +132,9 @@ static int members_match(struct candidate *c, size_t n, const struct super *newe
                         return error_hint(err, "connect the disk, or tell where it is now: tarn "
                                                "pool import MEMBER...");
                 }
+                if (!m->super.member)
+                        return error_set(err, -EUCLEAN, "'%s' has no readable superblock",
+                                         m->member->path);
                 if (m->super.generation + 1 < newest->generation) {
                         error_set(err, -ESTALE,
                                   "member '%s' is at generation %llu, the pool at %llu",
@@ -141,6 +143,10 @@ static int members_match(struct candidate *c, size_t n, const struct super *newe
                         return error_hint(err, "it missed writes, for it was away or is an old "
                                                "copy: bring back the right disk");
                 }
+                if (m->used)
+                        return error_set(err, -EUCLEAN,
+                                         "the superblock of pool '%s' names '%s' twice",
+                                         newest->name, m->member->path);
                 m->used = true;
         }
         return 0;
@@ -260,10 +266,16 @@ static int co_open(struct loop *loop, struct candidate *c, size_t n,
                    const struct pool_options *options, struct pool **ret_pool, struct error *err)
 {
         const struct super *newest = newest_super(c, n);
+        if (!newest->member)
+                return error_set(err, -EUCLEAN, "'%s' has no readable superblock",
+                                 c[0].member->path);
         int r = members_match(c, n, newest, err);
         if (r < 0)
                 return r;
-        if ((newest->ro_compat & ~FEATURES_RO_COMPAT_KNOWN) && !(options && options->readonly)) {
+        uint64_t ro_compat = newest->ro_compat;
+        for (size_t i = 0; i < n; i++)
+                ro_compat |= c[i].used ? c[i].label.ro_compat : 0;
+        if ((ro_compat & ~FEATURES_RO_COMPAT_KNOWN) && !(options && options->readonly)) {
                 error_set(err, -ENOTSUP, "pool '%s' uses features that this version cannot write",
                           newest->name);
                 return error_hint(err, "a newer tarn can open it");

@@ -56,7 +56,12 @@ int op_decode(const struct log_head_disk *head, struct catalog_op *op)
         op->time_ns = (int64_t)le64_get(d->time_ns);
         memcpy(op->uuid, d->uuid, 16);
         memcpy(op->name, d->name, sizeof(op->name));
-        return op->size_bytes <= VOLUME_SIZE_MAX ? 0 : -EUCLEAN;
+        bool makes = op->type == LOG_CREATE || op->type == LOG_SNAPSHOT || op->type == LOG_CLONE ||
+                     op->type == LOG_RESTORE;
+        return op->size_bytes <= VOLUME_SIZE_MAX && op->new_id <= COUNTER_MAX &&
+                       makes == (op->new_id != 0)
+                   ? 0
+                   : -EUCLEAN;
 }
 
 /* ---- what must be in memory ---- */

@@ -16,8 +16,8 @@ struct spawn {
 static void spawn_run(struct loop_task *task)
 {
         struct spawn *s = container_of(task, struct spawn, task);
-        /* Without memory for a stack it is tried again: who asked has been told that it will run.
-         */
+        /* Without memory for a stack it is tried again:
+         * who asked has been told that it will run. */
         if (co_spawn(s->pool->loop, s->entry, s->arg) < 0)
                 loop_post(s->pool->loop, &s->task);
         else

@@ -1,12 +1,13 @@
 /* pool.h - thin, checksummed volumes and snapshots over a set of disks.
  *
  * Units      offsets, lengths and sizes are bytes unless a name says _blocks (POOL_BLOCK, 4096
- * bytes). Threads    a pool and all that belongs to it live on the loop that opened it. Errors 0 or
- * -errno. On failure *err (may be NULL) holds a sentence for the operator; on success it is
- *            untouched. A failed call leaves the pool as it was.
+ *            bytes).
+ * Threads    a pool and all that belongs to it live on the loop that opened it.
+ * Errors     0 or -errno. On failure *err (may be NULL) holds a sentence for the operator; on
+ *            success it is untouched. A failed call leaves the pool as it was.
  * Ownership  ret_* is set only on success; release with the named close.
  * Waiting    co_* functions may suspend and are called from coroutines. volume_submit() never
- * suspends.
+ *            suspends.
  *
  * Durability: what co_* operations on the catalog (create, snapshot, restore, delete, ...) did is
  * durable when they return 0. Writes are durable once a later flush, or their own FUA, has
@@ -58,8 +59,9 @@ struct pool_create_options {
 int pool_name_check(const char *name, const char *what, struct error *err);
 
 /* Write a new, empty pool onto @members (1 to POOL_MEMBERS_MAX); it is not open afterwards, and the
- * members stay the caller's. Whatever was on them is gone: the caller has asked. -EINVAL  too few
- * bytes, too many members, bad name */
+ * members stay the caller's. Whatever was on them is gone: the caller has asked.
+ *
+ * -EINVAL  too few bytes, too many members, bad name */
 int co_pool_create(struct member *const *members, size_t n_members,
                    const struct pool_create_options *options, struct error *err);
 
@@ -72,21 +74,29 @@ struct pool_label {
         uint64_t generation; /* of its newest superblock; 0 where none is readable */
         unsigned n_members;  /* by that superblock */
 };
-/* -ENODATA  no label of tarn's at either end; -EUCLEAN  there was one, damaged at both ends
+/* -ENODATA  no label of tarn's at either end
+ * -EUCLEAN  there was one, damaged at both ends
  * -ENOTSUP  a newer format version */
 int co_pool_read_label(struct member *member, struct pool_label *ret_label, struct error *err);
 
-/* The uuids of all members of the pool that @member belongs to, by its newest superblock, in order;
- * the path each was last seen at, where recorded. *ret_uuids is malloc'ed: n_members times 16
- * bytes. */
+/* The uuids of all members of the pool that @member belongs to, by its newest superblock, in order.
+ * *ret_uuids is malloc'ed: *ret_n times 16 bytes.
+ *
+ * -ENODATA  no superblock can be read
+ * -ENOTSUP  newer format or unknown incompatible feature */
 int co_pool_read_membership(struct member *member, uint8_t (**ret_uuids)[16], size_t *ret_n,
                             struct error *err);
 
 /* Open the pool whose members are @members, in any order, replaying its log after an unclean stop.
- * On success the pool owns the members; on failure they stay the caller's. -ENXIO    a member is
- * missing: named by index and uuid -ESTALE   a member is at an older generation: named -EMEDIUMTYPE
- * a member is of another pool: named -ENOTSUP  newer format or unknown incompatible feature, named
- * -EUCLEAN  metadata fails its checksum on every copy; nothing was written */
+ * On success the pool owns the members; on failure they stay the caller's.
+ *
+ * -ENXIO        a member is missing: named by index and uuid
+ * -ESTALE       a member is at an older generation: named
+ * -EMEDIUMTYPE  a member is of another pool: named
+ * -ENOTSUP      newer format or unknown incompatible feature, named
+ * -EUCLEAN      metadata fails its checksum on every copy; nothing was written
+ *
+ * Release with co_pool_close(). */
 int co_pool_open(struct loop *loop, struct member *const *members, size_t n_members,
                  const struct pool_options *options, struct pool **ret_pool, struct error *err);
 
@@ -154,12 +164,13 @@ struct pool_check_callbacks {
         /* done of total units of work; called now and then. May be NULL. */
         void (*progress)(void *arg, uint64_t done, uint64_t total);
         void *arg;
-        const bool
-            *cancelled; /* looked at now and then: true ends it with -ECANCELED. May be NULL. */
+        /* looked at now and then: true ends it with -ECANCELED. May be NULL. */
+        const bool *cancelled;
 };
-/* Walk everything and report; writes nothing. Guest I/O may go on.
- * 0 and the number of findings, or -EAGAIN where it had to give up (space too low to hold a
- * checkpoint). */
+/* Walk everything and report; writes nothing. Guest I/O may go on. 0 and the number of findings, or
+ *
+ * -EAGAIN     it had to give up: space is too low to hold a checkpoint
+ * -ECANCELED  *cancelled became true */
 int co_pool_check(struct pool *pool, bool read_data, const struct pool_check_callbacks *callbacks,
                   uint64_t *ret_n_findings, struct error *err);
 
@@ -174,10 +185,10 @@ struct root_info {
         const char *volume;     /* its volume's name */
         const char *snapshot;   /* NULL for a volume */
         uint64_t id, parent_id; /* of roots; parent_id 0: none. A parent may be hidden (nameless) */
-        uint64_t
-            volume_id; /* the same for a volume and its snapshots; stays over rename and restore */
-        const char *origin_volume,
-            *origin_snapshot; /* the named snapshot nearest above; NULL where none */
+        /* the same for a volume and its snapshots; stays over rename and restore */
+        uint64_t volume_id;
+        /* the named snapshot nearest above; NULL where none */
+        const char *origin_volume, *origin_snapshot;
         uint8_t uuid[16];
         uint64_t size_bytes;
         int64_t created_ns;              /* since 1970, UTC */
@@ -194,10 +205,13 @@ int co_pool_list(struct pool *pool, int (*each)(const struct root_info *info, vo
 int co_root_get(struct pool *pool, const char *name,
                 int (*each)(const struct root_info *info, void *arg), void *arg, struct error *err);
 
-/* -EEXIST, -EINVAL (size no multiple of 512, zero, above VOLUME_SIZE_MAX), -ENOSPC (catalog full)
- */
+/* -EEXIST  there is a volume of that name
+ * -EINVAL  size no multiple of 512, zero, above VOLUME_SIZE_MAX
+ * -ENOSPC  catalog full */
 int co_volume_create(struct pool *pool, const char *name, uint64_t size_bytes, struct error *err);
-/* -ENOENT; -EBUSY with open handles; -ENOTEMPTY with snapshots unless @with_snapshots */
+/* -ENOENT     there is no such volume
+ * -EBUSY      handles are open
+ * -ENOTEMPTY  it has snapshots, and @with_snapshots is false */
 int co_volume_delete(struct pool *pool, const char *name, bool with_snapshots, struct error *err);
 int co_volume_rename(struct pool *pool, const char *name, const char *new_name, struct error *err);
 /* Growing is for anyone; shrinking gives up what lies behind the new end. */
@@ -208,7 +222,10 @@ int co_snapshot_create(struct pool *pool, const char *const *names, size_t n_nam
                        struct error *err);
 int co_snapshot_delete(struct pool *pool, const char *name, struct error *err);
 /* The volume takes the snapshot's content and size. What it held becomes the snapshot @keep_as of
- * it, or is discarded where @keep_as is NULL. -EBUSY with open handles on the volume. */
+ * it, or is discarded where @keep_as is NULL.
+ *
+ * -EBUSY   handles are open on the volume
+ * -EEXIST  it has a snapshot @keep_as already */
 int co_snapshot_restore(struct pool *pool, const char *name, const char *keep_as,
                         struct error *err);
 int co_snapshot_clone(struct pool *pool, const char *snapshot, const char *new_volume,
@@ -249,14 +266,18 @@ enum volume_op {
 };
 enum {
         VOLUME_FUA = 1, /* answer when durable; on WRITE, DISCARD, ZERO */
-        VOLUME_UNSTABLE =
-            2, /* WRITE from memory that may change under way: copied once, CRC of the copy */
+        /* WRITE from memory that may change under way: copied once, CRC of the copy */
+        VOLUME_UNSTABLE = 2,
 };
 
 /* One request. Any offset and length down to a byte inside the volume; for READ and WRITE @iov's
  * lengths add up to @length. Buffers need no alignment; aligned to MEMBER_BUFFER_ALIGN they are
- * used without a copy. result: 0, or -EINVAL out of range; -EPERM read-only; -ENOSPC; -EIO (also
- * for a checksum that fails: buffers then hold zeroes where nothing good was read) */
+ * used without a copy. result: 0, or
+ *
+ * -EINVAL  out of range
+ * -EPERM   read-only
+ * -ENOSPC  no space, and none on its way back
+ * -EIO     also for a checksum that fails: buffers then hold zeroes where nothing good was read */
 struct volume_request {
         enum volume_op op;
         unsigned flags;

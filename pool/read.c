@@ -85,20 +85,30 @@ static void chunk_read_end(struct chunk *chunk, int result)
         chunk_done(chunk, result);
 }
 
+/* Without what it takes to judge the data: the caller gets none of it. */
+static void chunk_read_refuse(struct chunk *chunk, int result)
+{
+        chunk_zero(chunk, 0, chunk->n);
+        chunk_read_end(chunk, result);
+}
+
 static void co_chunk_repair(void *arg)
 {
         struct chunk *chunk = arg;
         struct pool *pool = chunk->span->pool;
         void *page = page_alloc();
-        int r = page ? 0 : -ENOMEM;
+        int r = 0;
         for (unsigned k = 0; k < chunk->n_runs && page; k++) {
                 const struct run *run = &chunk->run[k];
                 for (uint32_t i = run->first; i < run->first + run->n; i++)
                         if (!block_is_good(chunk, i) && co_block_again(chunk, i, page) < 0)
                                 r = -EIO;
         }
+        if (page)
+                chunk_read_end(chunk, r);
+        else
+                chunk_read_refuse(chunk, -ENOMEM);
         free(page);
-        chunk_read_end(chunk, r);
         engine_coroutine_ends(pool);
 }
 
@@ -116,7 +126,7 @@ static void chunk_data_read(struct chunk *chunk)
         }
         int r = engine_spawn(chunk->span->pool, co_chunk_repair, chunk);
         if (r < 0)
-                chunk_read_end(chunk, r);
+                chunk_read_refuse(chunk, r);
 }
 
 static void run_read(struct member_io *io, int result)
@@ -165,7 +175,7 @@ static void chunk_read_planned(struct chunk *chunk, const struct node *leaf)
                 chunk_zero(chunk, 0, chunk->n);
         int r = leaf ? chunk_plan(chunk, leaf) : 0;
         if (r < 0) {
-                chunk_read_end(chunk, r);
+                chunk_read_refuse(chunk, r);
                 return;
         }
         if (chunk->n_runs == 0) {
@@ -194,8 +204,7 @@ static void co_chunk_load(void *arg)
                 log_error("pool '%s', volume '%s': the map of offset %llu cannot be read: %s",
                           pool->name, span->root->name, (unsigned long long)chunk->block * BLOCK,
                           strerror(-r));
-                chunk_zero(chunk, 0, chunk->n);
-                chunk_read_end(chunk, -EIO);
+                chunk_read_refuse(chunk, -EIO);
         } else {
                 chunk_read_planned(chunk, leaf);
                 if (leaf)
@@ -217,5 +226,5 @@ void chunk_read(struct chunk *chunk)
         }
         r = engine_spawn(span->pool, co_chunk_load, chunk);
         if (r < 0)
-                chunk_read_end(chunk, r);
+                chunk_read_refuse(chunk, r);
 }

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include "pool/engine.h"
 
-#define READ_PAGES 64u /* pages of the ring read at once */
+#define READ_PAGES 64u /* pages of the ring read at once; a bit each in replay.ahead_read */
 #define VERIFY_MAX 16u /* records above the mark verified at once, up to 1 MiB each */
 
 struct verify {
@@ -26,6 +26,7 @@ struct replay {
         struct log_page_disk *leg[SLAB_LEGS_MAX]; /* what was read ahead of each leg */
         uint64_t ahead;                           /* first sequence in it */
         unsigned n_ahead;                         /* pages in it */
+        uint64_t ahead_read; /* bit i: page i of it could be read on some leg */
         uint64_t mark;
         struct verify *verify;
         size_t n_verify, verify_room;
@@ -37,8 +38,29 @@ struct replay {
 
 /* ---- reading the chain ---- */
 
+/* One leg of the stretch in rp->ahead. Where that fails it is read page by page: a sector that
+ * cannot be read must not take its neighbours with it. */
+static void co_leg_read(struct replay *rp, struct disk *disk, unsigned leg, uint64_t offset)
+{
+        struct log_page_disk *pages = rp->leg[leg];
+        int r = co_member_read(disk->member, pages, (size_t)rp->n_ahead * BLOCK, offset);
+        if (r == 0) {
+                rp->ahead_read = UINT64_MAX;
+                return;
+        }
+        log_error("pool '%s': cannot read the log on member '%s' at byte %llu: %s", rp->pool->name,
+                  disk->member->path, (unsigned long long)offset, strerror(-r));
+        for (unsigned i = 0; i < rp->n_ahead; i++) {
+                r = co_member_read(disk->member, &pages[i], BLOCK, offset + (uint64_t)i * BLOCK);
+                if (r == 0)
+                        rp->ahead_read |= UINT64_C(1) << i;
+                else
+                        memset(&pages[i], 0, BLOCK);
+        }
+}
+
 /* Both legs of a stretch of the ring that begins at @sequence and stays within a slab. */
-static int co_read_ahead(struct replay *rp, uint64_t sequence)
+static void co_read_ahead(struct replay *rp, uint64_t sequence)
 {
         struct pool *pool = rp->pool;
         uint32_t at = (uint32_t)(sequence % pool->log.ring_pages) % pool->slab_blocks;
@@ -47,20 +69,13 @@ static int co_read_ahead(struct replay *rp, uint64_t sequence)
         struct leg *legs = log_page_legs(pool, sequence, &n_legs, &shift);
         rp->ahead = sequence;
         rp->n_ahead = (unsigned)min_u64(READ_PAGES, pool->slab_blocks - at);
+        rp->ahead_read = 0;
         for (unsigned i = 0; i < SLAB_LEGS_MAX; i++) {
-                if (i >= n_legs) {
+                if (i < n_legs)
+                        co_leg_read(rp, pool->disk[legs[i].member], i, legs[i].offset + shift);
+                else
                         memset(rp->leg[i], 0, READ_PAGES * BLOCK);
-                        continue;
-                }
-                int r = co_member_read(pool->disk[legs[i].member]->member, rp->leg[i],
-                                       (size_t)rp->n_ahead * BLOCK, legs[i].offset + shift);
-                if (r < 0) {
-                        log_error("pool '%s': cannot read the log on member '%s': %s", pool->name,
-                                  pool->disk[legs[i].member]->member->path, strerror(-r));
-                        memset(rp->leg[i], 0, READ_PAGES * BLOCK);
-                }
         }
-        return 0;
 }
 
 static bool page_is_ours(const struct pool *pool, const struct log_page_disk *d)
@@ -85,6 +100,11 @@ co_page_at(struct replay *rp, uint64_t sequence,
                         return d;
         }
         return NULL;
+}
+
+static bool page_was_read(const struct replay *rp, uint64_t sequence)
+{
+        return rp->ahead_read >> (sequence - rp->ahead) & 1;
 }
 
 static bool page_continues(const struct replay *rp, const struct log_page_disk *d,
@@ -194,6 +214,9 @@ static int co_chain_read(struct replay *rp, bool *ret_dirty)
         }
         pool->epoch = epoch;
         *ret_dirty = rp->n_pages > 0;
+        /* What ends the chain must have been seen: it may be there, and durable. */
+        if (log->next < log->start + log->ring_pages && !page_was_read(rp, log->next))
+                return log_is_damaged(pool, "a page of it cannot be read on any member");
         return co_scan_beyond(rp, ret_dirty);
 }
 
@@ -270,11 +293,29 @@ static int co_each_record(struct replay *rp,
 
 /* ---- the tail ---- */
 
-static void verify_judge(struct replay *rp, struct verify *v, const struct batch_io *io)
+/* A block that cannot be read says nothing about whether it arrived, and a flush may have been
+ * answered for it: it takes its place, so that reading it is an error and never its old content. */
+static bool co_block_was_read(struct replay *rp, const struct batch_io *io, char *data, uint32_t i)
+{
+        const struct member *member = io->disk->member;
+        uint64_t offset = io->io.offset + (uint64_t)i * BLOCK;
+        int r = io->result;
+        if (r < 0 && io->io.length > BLOCK) /* the others of its record may be all right */
+                r = co_member_read(io->disk->member, data, BLOCK, offset);
+        if (r < 0)
+                log_error("pool '%s': a block that was written last cannot be read on member '%s' "
+                          "at byte %llu: %s",
+                          rp->pool->name, member->path, (unsigned long long)offset, strerror(-r));
+        return r == 0;
+}
+
+static void co_verify_judge(struct replay *rp, struct verify *v, const struct batch_io *io)
 {
         for (uint32_t i = 0; i < v->n; i++) {
-                const char *data = (const char *)io->iov.iov_base + (size_t)i * BLOCK;
-                if (io->result == 0 && crc32c(0, data, BLOCK) == le32_get(v->crc[i]))
+                char *data = (char *)io->iov.iov_base + (size_t)i * BLOCK;
+                if (io->result < 0 && !co_block_was_read(rp, io, data, i))
+                        continue;
+                if (crc32c(0, data, BLOCK) == le32_get(v->crc[i]))
                         continue;
                 v->bad[i / 64] |= UINT64_C(1) << (i % 64);
                 rp->n_dropped++;
@@ -304,7 +345,7 @@ static int co_verify_tail(struct replay *rp)
                 }
                 co_batch(ios, n);
                 for (size_t i = 0; i < n; i++)
-                        verify_judge(rp, &rp->verify[first + i], &ios[i]);
+                        co_verify_judge(rp, &rp->verify[first + i], &ios[i]);
         }
         free(data);
         return 0;

@@ -13,11 +13,6 @@ void slab_free(struct slab *slab)
         free(slab);
 }
 
-unsigned metadata_legs(const struct pool *pool)
-{
-        return pool->n_disks > 1 ? SLAB_LEGS : 1;
-}
-
 /* ---- units of members ---- */
 
 static uint64_t slab_bytes(const struct pool *pool)
@@ -102,8 +97,7 @@ int slab_place(struct pool *pool, enum slab_kind kind, struct disk *disk, struct
         }
         struct disk *first = kind == SLAB_DATA ? disk : roomiest(pool, NULL);
         struct disk *second = kind == SLAB_DATA || !first ? NULL : roomiest(pool, first);
-        if (!first || !first->free_units ||
-            (kind != SLAB_DATA && !second && metadata_legs(pool) > 1)) {
+        if (!first || !first->free_units) {
                 slab_free(slab);
                 return -ENOSPC;
         }
@@ -320,13 +314,20 @@ int slab_replay(struct pool *pool, uint32_t index, const struct slab_disk *disk,
 
 /* ---- loading ---- */
 
-static int co_extent_page(struct pool *pool, const struct slab_extent *x, void *page,
-                          const char *what, struct error *err)
+static bool extent_lies_inside(const struct pool *pool, const struct slab_extent *x)
 {
         for (unsigned i = 0; i < x->n_legs; i++)
                 if (x->leg[i].offset >
                     pool->disk[x->leg[i].member]->size_bytes - MAP_COPIES * BLOCK)
-                        return error_set(err, -EUCLEAN, "an extent of the slab table lies nowhere");
+                        return false;
+        return true;
+}
+
+static int co_extent_page(struct pool *pool, const struct slab_extent *x, void *page,
+                          const char *what, struct error *err)
+{
+        if (!extent_lies_inside(pool, x))
+                return error_set(err, -EUCLEAN, "an extent of the slab table lies nowhere");
         int r =
             co_legs_read(pool, x->leg, x->n_legs, (uint64_t)x->copy * BLOCK, x->crc, page, what);
         return r == 0
@@ -340,6 +341,9 @@ static int co_table_extents_load(struct pool *pool, uint32_t n_table, void *page
         pool->table = calloc(n_table ? n_table : 1, sizeof(*pool->table));
         if (!pool->table)
                 return error_set(err, -ENOMEM, "out of memory");
+        for (uint32_t i = 0; i < pool->n_index; i++)
+                if (!extent_lies_inside(pool, &pool->index[i]))
+                        return error_set(err, -EUCLEAN, "an extent of the slab table lies nowhere");
         for (uint32_t i = 0; i < n_table; i++) {
                 const struct extent_disk *x = page;
                 if (i % EXTENTS_PER_PAGE == 0) {
@@ -407,6 +411,20 @@ static int co_slab_map_load(struct pool *pool, struct slab *slab, void *page, st
         return 0;
 }
 
+/* All copies of a space map are written one day, so none may lie elsewhere. */
+static int map_addresses_check(struct pool *pool, const struct slab *slab, struct error *err)
+{
+        for (unsigned i = 0; i < MAP_COPIES; i++) {
+                const struct slab *home = address_slab(pool, slab->map_address[i]);
+                if (!home || home->kind != SLAB_METADATA ||
+                    !space_is_live(pool, slab->map_address[i]))
+                        return error_set(err, -EUCLEAN,
+                                         "the space map of slab %u lies on something else",
+                                         slab->index);
+        }
+        return 0;
+}
+
 int co_slabs_load(struct pool *pool, uint32_t n_slabs, struct error *err)
 {
         void *page = page_alloc();
@@ -425,6 +443,9 @@ int co_slabs_load(struct pool *pool, uint32_t n_slabs, struct error *err)
         for (uint32_t i = 0; i < n_slabs && r == 0; i++)
                 if (slab_has_map(pool->slab[i]))
                         r = co_slab_map_load(pool, pool->slab[i], page, err);
+        for (uint32_t i = 0; i < n_slabs && r == 0; i++)
+                if (slab_has_map(pool->slab[i]))
+                        r = map_addresses_check(pool, pool->slab[i], err);
         free(page);
         return r;
 }

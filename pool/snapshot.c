@@ -77,8 +77,8 @@ int co_snapshot_create(struct pool *pool, const char *const *names, size_t n, st
         }
         r = co_parts_prepare(pool, names, part, n, err);
         if (r == 0) {
-                /* The cut: new writes wait, those under way end, the epoch is raised, all goes on.
-                 */
+                /* The cut: new writes wait, those under way end, the epoch is raised,
+                 * all goes on. */
                 for (size_t i = 0; i < n; i++)
                         co_root_hold(part[i].head);
                 for (size_t i = 0; i < n && r == 0; i++) /* [sync] */

@@ -247,8 +247,9 @@ void space_free(struct pool *pool, uint64_t address)
                 size_t room = now->room ? now->room * 2 : 1024;
                 uint64_t *grown = realloc(now->address, room * sizeof(*grown));
                 if (!grown)
-                        return; /* stays busy until the pool is opened again: space lost for a
-                                   while, nothing else */
+                        /* stays busy until the pool is opened again: space lost for a while,
+                         * nothing else */
+                        return;
                 now->address = grown;
                 now->room = room;
         }
@@ -300,10 +301,8 @@ int space_mark_busy(struct pool *pool, uint64_t address, uint32_t n)
         if (!slab || slab->kind != SLAB_DATA || first + n > pool->slab_blocks)
                 return -EUCLEAN;
         for (uint32_t i = first; i < first + n; i++) {
-                if (bit_get(slab->live, i))
-                        return -EUCLEAN; /* in use since before the log's start */
                 if (bit_get(slab->busy, i))
-                        continue;
+                        return -EUCLEAN; /* in use since before the log's start, or named twice */
                 bit_set(slab->busy, i);
                 count_alloc(pool, slab, -1);
         }

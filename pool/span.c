@@ -269,8 +269,8 @@ void stalled_wake(struct pool *pool)
         loop_post(pool->loop, &pool->stalled_task);
 }
 
-/* What the write may take at most: a record a block, a path a leaf, a deadlist page now and then.
- */
+/* What the write may take at most: a record a block, a path a leaf,
+ * a deadlist page now and then. */
 static void span_needs(struct span *span)
 {
         span->log_bytes = span->n * LOG_WRITE_BYTES(1);
@@ -379,10 +379,18 @@ static void span_submitted(struct span *span)
         loop_post(span->pool->loop, &span->task);
 }
 
+static bool span_is_past_end(const struct span *span)
+{
+        return span->block + span->n > (span->root->body->size_bytes + BLOCK - 1) / BLOCK;
+}
+
 static void span_write_locked(struct span *span)
 {
         bool for_log = false;
         int r = span->n_chunks ? 0 : span_split(span);
+        /* It may have waited while the volume was shrunk. A nested one has been looked at. */
+        if (r == 0 && !span->nested && span_is_past_end(span))
+                r = -EINVAL;
         if (r == 0) {
                 span_needs(span);
                 if (!span_admit(span, &for_log))

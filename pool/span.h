@@ -39,8 +39,8 @@ struct span {
         bool write, nested, fua, counted;
         uint64_t block;
         uint64_t n;
-        const struct iovec
-            *iov; /* each piece a multiple of 4096 bytes, aligned to MEMBER_BUFFER_ALIGN */
+        /* each piece a multiple of 4096 bytes, aligned to MEMBER_BUFFER_ALIGN */
+        const struct iovec *iov;
         unsigned n_iov;
         struct iovec one;
         unsigned pending; /* chunks */

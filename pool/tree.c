@@ -80,7 +80,8 @@ static int entry_make_writable(struct pool *pool, struct root *root, struct entr
         struct node *old = NULL, *made;
         if (e->type == ENTRY_NODE) {
                 old = cache_find(pool, e);
-                assert(old); /* the caller looked */
+                if (!old) /* the caller looked: it is named twice on this path, and was freed */
+                        return pool_fail(pool, "a map names a block twice");
                 if (e->birth == pool->epoch) {
                         *ret_node = old;
                         return 0;
@@ -229,7 +230,8 @@ static int drop_entry(struct clear *c, const struct entry *e, unsigned level)
                 return 0;
         if (level > 0) {
                 struct node *node = cache_find(c->pool, e);
-                assert(node); /* clear_look() saw it */
+                if (!node) /* clear_look() saw it: it is named twice, and was freed */
+                        return pool_fail(c->pool, "a map names a block twice");
                 node_pin(node);
                 int r = 0;
                 for (unsigned i = 0; i < NODE_ENTRIES && r == 0; i++) {
@@ -334,7 +336,8 @@ static int entry_seal(struct pool *pool, struct entry *e, unsigned level, uint64
         if (e->type != ENTRY_NODE || e->birth <= above)
                 return 0;
         struct node *node = cache_find(pool, e);
-        assert(node); /* dirty nodes stay in the cache [I5] */
+        if (!node) /* dirty nodes stay in the cache [I5]: the disk says that it is of tomorrow */
+                return -EUCLEAN;
         if (node->dirty && !node->sealed) {
                 for (unsigned i = 0; level > 1 && i < NODE_ENTRIES; i++) {
                         struct entry_disk *at = node_entry(node, i);

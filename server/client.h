@@ -1,8 +1,14 @@
-/* client.h - asking a server over its control socket. Blocking; for commands, not for servers. */
+/* client.h - asking a server over its control socket. For commands, not for servers.
+ *
+ * Threads    [any thread]; blocking.
+ * Errors     0 or -errno with a sentence: the server's own where it answered with one.
+ * Ownership  the connection is the caller's to close; a reply is the caller's reference.
+ */
 #pragma once
 #include "server/control.h"
 
 /* Connect to who serves @state's pool.
+ *
  * -ENOENT  nobody does; a socket that a killed server left behind counts as nobody
  * -EACCES  somebody does, who may not be asked */
 int client_connect(const struct pool_state *state, int *ret_fd, struct error *err);

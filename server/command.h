@@ -4,10 +4,12 @@
  * The same functions run in a one-shot command's own process and behind a server's control socket,
  * so that the user sees no difference. docs/control.md states every request and reply.
  *
+ * Units      sizes and offsets in requests and replies are bytes.
  * Threads    coroutines of the host's loop; several may run at a time.
  * Errors     0 or -errno with a sentence and perhaps a hint. A request is not trusted: what it
- * lacks, or holds of the wrong kind, is -EINVAL. Ownership  descriptors stay the caller's, unless a
- * command says that it takes them over (by dup).
+ *            lacks, or holds of the wrong kind, is -EINVAL.
+ * Ownership  descriptors stay the caller's, unless a command says that it takes them over (by dup).
+ *            A reply is the caller's reference.
  */
 #pragma once
 #include <jansson.h>
@@ -20,11 +22,12 @@
 struct command_caller {
         /* Now and then from long commands; may be NULL. */
         void (*progress)(struct command_caller *caller, uint64_t done, uint64_t total);
-        const bool
-            *cancelled; /* true when the caller has gone or changed his mind; long commands look */
+        /* true when the caller has gone or changed his mind; long commands look */
+        const bool *cancelled;
 };
 
 /* Run the command that request's "command" names, on the pool that its "pool" names.
+ *
  * -EOPNOTSUPP  there is no such command */
 int co_command_run(struct host *host, json_t *request, const int *fds, size_t n_fds,
                    struct command_caller *caller, json_t **ret_reply, struct error *err);

@@ -134,7 +134,11 @@ int co_volume_rename_one(struct command *c, struct error *err)
         r = command_volume(c, "volume", &volume, err);
         if (r == 0)
                 r = command_volume(c, "new_name", &new_name, err);
-        return r < 0 ? r : co_volume_rename(c->hp->pool, volume, new_name, err);
+        if (r == 0)
+                r = co_volume_rename(c->hp->pool, volume, new_name, err);
+        if (r == 0)
+                host_exports_rename(c->hp);
+        return r;
 }
 
 int co_volume_delete_one(struct command *c, struct error *err)

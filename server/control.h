@@ -1,16 +1,22 @@
 /* control.h - the control socket of 'tarn serve': JSON, one object a line, descriptors by
  * SCM_RIGHTS.
  *
- * A client sends a request and gets, perhaps after lines {"progress":{"done":..,"total":..}}, one
- * reply:
- * {"ok":true,...} or {"error":{"code","message","hint"}}; then it may send another. docs/control.md
- * is the reference.
+ * A client sends a request and gets, perhaps after lines of progress, one reply; then it may send
+ * another:
  *
- * Threads    the host's loop.
+ *         {"progress":{"done":..,"total":..}}
+ *         {"ok":true,...} or {"error":{"code","message","hint"}}
+ *
+ * Units      a line is bytes up to and with its newline.
+ * Threads    the host's loop. What stands under "both ends" is for [any thread], and blocks.
  * Errors     0 or -errno. What a client sends is never an error of the server: it is answered, or
- * the client is dropped. Limits     CONTROL_CLIENTS_MAX clients; CONTROL_LINE_MAX bytes a line;
- * COMMAND_FDS_MAX descriptors a request. A client that hangs up holds up nobody: short commands
- * end, long ones are cancelled.
+ *            the client is dropped.
+ * Limits     CONTROL_CLIENTS_MAX clients; CONTROL_LINE_MAX bytes a line; COMMAND_FDS_MAX
+ *            descriptors a request. A client that hangs up holds up nobody: short commands end,
+ *            long ones are cancelled.
+ * Ownership  a control owns its socket and its clients; descriptors that came with a request are
+ *            closed once it is answered.
+ * Source     docs/control.md is the reference.
  */
 #pragma once
 #include "server/command.h"
@@ -36,11 +42,14 @@ json_t *control_error_json(const struct error *e);
 int control_error_parse(const json_t *reply, struct error *err);
 
 /* Listen on a Unix socket of mode 0600, or 0660 of @group where that is not (gid_t)-1. It appears
- * only once it is listened on. One that nobody listens on any more is replaced. -EADDRINUSE
- * somebody listens there */
+ * only once it is listened on. One that nobody listens on any more is replaced.
+ *
+ * -EADDRINUSE  somebody listens there */
 int socket_listen_unix(const char *path, gid_t group, int *ret_fd, struct error *err);
-/* Connected, blocking. -ECONNREFUSED, -ENOENT: nobody there. */
+/* Connected, blocking. No sentence.
+ *
+ * -ECONNREFUSED, -ENOENT  nobody is there */
 int socket_connect_unix(const char *path, int *ret_fd);
-/* "127.0.0.1:10809", "[::1]:10809", "host:10809"; @ret_exposed: others than this host may reach it.
- */
+/* "127.0.0.1:10809", "[::1]:10809", "host:10809"; @ret_exposed:
+ * others than this host may reach it. */
 int socket_listen_tcp(const char *address, int *ret_fd, bool *ret_exposed, struct error *err);

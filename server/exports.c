@@ -97,16 +97,47 @@ static int co_resolve(struct host *host, const char *name, struct host_pool **re
 
 static bool is_barred(const struct host_pool *hp, const char *name)
 {
-        size_t length = strcspn(name, "@");
-
         list_for_each (it, &hp->host->bars) {
                 const struct host_bar *bar = container_of(it, struct host_bar, link);
 
-                if (bar->pool == hp && strlen(bar->volume) == length &&
-                    memcmp(bar->volume, name, length) == 0)
+                if (bar->pool == hp && host_name_is_of(name, bar->volume))
                         return true;
         }
         return false;
+}
+
+/* Open @target unless it is barred, before or while it is being opened. */
+static int co_open_unbarred(struct host_pool *hp, const char *target, struct volume **ret_volume,
+                            struct error *err)
+{
+        struct host_opening opening = {.pool = hp, .target = target};
+        bool barred = is_barred(hp, target);
+        struct volume *volume = NULL;
+        int r = 0;
+
+        if (!barred) {
+                list_append(&hp->host->openings, &opening.link);
+                r = co_volume_open(hp->pool, target, &volume, err);
+                barred = is_barred(hp, target);
+                if (r == 0 && barred)
+                        co_volume_close(volume);
+                list_remove(&opening.link);
+                co_wake_all(&hp->host->opened);
+        }
+        if (r == 0 && barred)
+                return error_set(err, -EPERM, "'%s/%s' is being changed; try again",
+                                 hp->state->name, target);
+        if (r == 0)
+                *ret_volume = volume;
+        return r;
+}
+
+static void describe(bool snapshot, uint64_t size_bytes, char *text, size_t size)
+{
+        char size_text[SIZE_TEXT_MAX];
+
+        snprintf(text, size, "%s, %s", snapshot ? "snapshot" : "volume",
+                 size_format(size_bytes, size_text));
 }
 
 static int co_export_open(void *arg, const char *name, struct nbd_client *client,
@@ -121,30 +152,23 @@ static int co_export_open(void *arg, const char *name, struct nbd_client *client
         r = co_resolve(host, name, &hp, target, sizeof(target), err);
         if (r < 0)
                 return r;
-        if (is_barred(hp, target))
-                return error_set(err, -EPERM, "'%s/%s' is being changed; try again",
-                                 hp->state->name, target);
         e = calloc(1, sizeof(*e));
         if (!e)
                 return error_set(err, -ENOMEM, "out of memory");
-        r = co_volume_open(hp->pool, target, &e->volume, err);
+        r = co_open_unbarred(hp, target, &e->volume, err);
         if (r < 0) {
                 free(e);
                 return r;
         }
-        /* Barred while the volume was being opened. */
-        if (is_barred(hp, target)) {
-                co_volume_close(e->volume);
-                free(e);
-                return error_set(err, -EPERM, "'%s/%s' is being changed; try again",
-                                 hp->state->name, target);
-        }
         e->pool = hp;
+        e->client = client;
         e->readonly = volume_is_readonly(e->volume);
         snprintf(e->name, sizeof(e->name), "%s/%s", hp->state->name, target);
         list_append(&host->exports, &e->link);
         *ret_export = (struct nbd_export){.volume = e->volume, .readonly = e->readonly, .priv = e};
         memcpy(ret_export->name, e->name, sizeof(ret_export->name));
+        describe(strchr(target, '@') != NULL, volume_size(e->volume), ret_export->description,
+                 sizeof(ret_export->description));
         return 0;
 }
 
@@ -166,15 +190,13 @@ struct listing {
 static int list_root(const struct root_info *info, void *arg)
 {
         struct listing *l = arg;
-        char name[256], size[SIZE_TEXT_MAX], description[256];
+        char name[256], description[256];
 
         if (info->kind == ROOT_SNAPSHOT)
                 snprintf(name, sizeof(name), "%s/%s@%s", l->pool, info->volume, info->snapshot);
         else
                 snprintf(name, sizeof(name), "%s/%s", l->pool, info->volume);
-        snprintf(description, sizeof(description), "%s, %s",
-                 info->kind == ROOT_SNAPSHOT ? "snapshot" : "volume",
-                 size_format(info->size_bytes, size));
+        describe(info->kind == ROOT_SNAPSHOT, info->size_bytes, description, sizeof(description));
         return l->each(name, description, l->arg);
 }
 

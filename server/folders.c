@@ -75,8 +75,8 @@ int runtime_dir(char *ret_path, size_t size, struct error *err)
         else if ((base = environment("XDG_RUNTIME_DIR")))
                 r = take(ret_path, size, err, base, "/tarn");
         else {
-                /* A login without a session manager (su, cron, a container) has no XDG_RUNTIME_DIR.
-                 */
+                /* A login without a session manager (su, cron,
+                 * a container) has no XDG_RUNTIME_DIR. */
                 r = state_dir(ret_path, size, err);
                 if (r == 0 && strlen(ret_path) + 5 > size)
                         r = error_set(err, -ENAMETOOLONG, "the state folder's path is too long");

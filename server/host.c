@@ -17,6 +17,8 @@ void host_init(struct host *host, struct loop *loop)
         list_init(&host->pools);
         list_init(&host->exports);
         list_init(&host->bars);
+        list_init(&host->openings);
+        co_queue_init(&host->opened);
 }
 
 int host_find(struct host *host, const char *pool_name, struct host_pool **ret_pool,
@@ -167,6 +169,19 @@ int co_host_close_all(struct host *host, struct error *err)
 
 /* ---- in use ---- */
 
+void host_exports_rename(struct host_pool *hp)
+{
+        list_for_each (it, &hp->host->exports) {
+                struct host_export *e = container_of(it, struct host_export, link);
+
+                if (e->pool != hp)
+                        continue;
+                snprintf(e->name, sizeof(e->name), "%s/%s", hp->state->name,
+                         volume_name(e->volume));
+                nbd_client_rename_export(e->client, e->name);
+        }
+}
+
 static bool writes_to(const struct host_export *e, const struct host_pool *hp, const char *volume)
 {
         return e->pool == hp && !e->readonly && strcmp(volume_name(e->volume), volume) == 0;
@@ -241,6 +256,24 @@ static void co_disconnect(struct host_pool *hp, const char *volume)
         }
 }
 
+bool host_name_is_of(const char *name, const char *volume)
+{
+        size_t length = strcspn(name, "@");
+
+        return strlen(volume) == length && memcmp(volume, name, length) == 0;
+}
+
+static bool is_being_opened(const struct host_pool *hp, const char *volume)
+{
+        list_for_each (it, &hp->host->openings) {
+                const struct host_opening *o = container_of(it, struct host_opening, link);
+
+                if (o->pool == hp && host_name_is_of(o->target, volume))
+                        return true;
+        }
+        return false;
+}
+
 int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, const char *verb,
                 bool force, struct error *err)
 {
@@ -249,6 +282,9 @@ int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, 
 
         *bar = (struct host_bar){.pool = hp, .volume = volume};
         list_append(&hp->host->bars, &bar->link);
+        /* Who is about to open it holds it already, finds the bar then, and lets go. */
+        while (is_being_opened(hp, volume))
+                co_wait(&hp->host->opened);
         n = host_users(hp, volume, users, sizeof(users));
         if (n > 0 && !force) {
                 host_unbar(bar);

@@ -2,10 +2,13 @@
  *
  * A one-shot command makes a host for one pool and ends; 'tarn serve' keeps one.
  *
+ * Units      times are milliseconds.
  * Threads    all on one loop.
+ * Errors     0 or -errno with a sentence.
  * Ownership  a host owns its pools; host_pool pointers live until the pool is closed.
  */
 #pragma once
+#include "common/coroutine.h"
 #include "nbd-server/nbd_server.h"
 #include "server/state.h"
 
@@ -23,15 +26,23 @@ struct host_export {
         struct host_pool *pool;
         struct volume *volume;
         bool readonly;
-        char name[256]; /* as the NBD server knows it; a rename of the volume does not change it */
+        struct nbd_client *client;
+        char name[256]; /* as the NBD server knows it */
 };
 
-/* While one stands, nobody can open the volume: from the check that it is unused until it is gone.
- */
+/* While one stands, nobody can open the volume:
+ * from the check that it is unused until it is gone. */
 struct host_bar {
         struct list link;
         struct host_pool *pool;
         const char *volume;
+};
+
+/* An NBD client is opening the volume, or a snapshot of it: it began before any bar that stands. */
+struct host_opening {
+        struct list link;
+        struct host_pool *pool;
+        const char *target; /* VOL or VOL@SNAP */
 };
 
 struct host {
@@ -39,6 +50,8 @@ struct host {
         struct list pools;
         struct list exports;
         struct list bars;
+        struct list openings;
+        struct co_queue opened;   /* woken when an opening has ended, well or not */
         struct nbd_server *nbd;   /* NULL in a one-shot command */
         const char *control_path; /* NULL in a one-shot command */
         char **nbd_addresses;
@@ -57,7 +70,7 @@ int co_host_close(struct host_pool *hp, struct error *err);
 /* Close all; the first failure is returned. */
 int co_host_close_all(struct host *host, struct error *err);
 
-/* -ENOENT */
+/* -ENOENT  no such pool is open here */
 int host_find(struct host *host, const char *pool_name, struct host_pool **ret_pool,
               struct error *err);
 
@@ -67,12 +80,20 @@ void host_pool_save(struct host_pool *hp);
 /* What the NBD server asks (design.md, "Exports"). */
 struct nbd_exports host_exports(struct host *host);
 
-/* Who uses @volume for writing. Up to @max names, separated by ", ", into text; returns how many
- * there are. */
+/* A volume was renamed: its clients are shown, found and cut off by its new name, as the old one
+ * may be another's soon. */
+void host_exports_rename(struct host_pool *hp);
+
+/* Who uses @volume for writing. As many names as fit, separated by ", ", into text; returns how
+ * many there are. */
 unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t size);
 
 /* Make sure that nobody writes to @volume, and that nobody begins to, until host_unbar(). With
- * @force NBD clients are cut off. -EBUSY, and the sentence names the users */
+ * @force NBD clients are cut off.
+ *
+ * -EBUSY  it is in use: the sentence names the users */
 int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, const char *verb,
                 bool force, struct error *err);
 void host_unbar(struct host_bar *bar);
+/* Is @name @volume, or a snapshot of it? */
+bool host_name_is_of(const char *name, const char *volume);

@@ -1,4 +1,10 @@
-/* listen.h - a server's listening sockets: made together, or none. */
+/* listen.h - a server's listening sockets: made together, or none.
+ *
+ * Threads    blocking; one thread at a time.
+ * Errors     0 or -errno with a sentence. What was made before a failure is taken away again.
+ * Ownership  a struct sockets is the caller's memory, from SOCKETS_INIT to sockets_close(). A
+ *            descriptor that somebody else takes over is set to -1.
+ */
 #pragma once
 #include <stddef.h>
 #include <sys/types.h>
@@ -12,8 +18,8 @@ struct sockets {
         int control_fd; /* -1 once somebody else has it */
         size_t n_nbd;
         int nbd_fds[SOCKETS_NBD_MAX];
-        char *nbd_addresses[SOCKETS_NBD_MAX]; /* "nbd+unix:///?socket=PATH", "nbd://127.0.0.1:10809"
-                                               */
+        /* "nbd+unix:///?socket=PATH", "nbd://127.0.0.1:10809" */
+        char *nbd_addresses[SOCKETS_NBD_MAX];
         /* What was made in the file system, to be removed at the end if it is still ours. */
         struct socket_file {
                 char *path;

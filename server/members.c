@@ -324,8 +324,8 @@ static int co_open_member(struct opening *o, const char *path, const uint8_t *uu
         struct member *m = NULL;
         int r;
 
-        /* Looked at before it is locked: another pool's disk at this path is none of our business.
-         */
+        /* Looked at before it is locked:
+         * another pool's disk at this path is none of our business. */
         r = co_look(o->loop, path, &label, err);
         if (r == 0 && (memcmp(label.pool_uuid, o->state->uuid, 16) != 0 ||
                        (uuid && memcmp(label.member_uuid, uuid, 16) != 0)))

@@ -4,6 +4,7 @@
  * again by uuid: at the last path, under /dev/disk/by-id, in the folders where the other members
  * lie. The newest superblock decides who is a member; the state file only says where to look first.
  *
+ * Units      times are milliseconds.
  * Threads    the loop whose coroutine calls.
  * Errors     0 or -errno with a sentence that names the member.
  * Ownership  ret_members is malloc'ed; each member is closed with member_close().
@@ -19,21 +20,26 @@
 
 /* A pool's state by name, or by a member's path ("/..." or anything with a slash, or a file that
  * exists). A pool found by a path that is in no state file gets a state of what its label says.
+ * Release with state_free().
+ *
  * -ENOENT  no such pool, no such file */
 int co_pool_resolve(struct loop *loop, const char *name_or_path, struct pool_state **ret_state,
                     struct error *err);
-/* A state from the labels of @paths, all of one pool. -EMEDIUMTYPE where they are of different
- * ones. */
+/* A state from the labels of @paths, all of one pool. Release with state_free().
+ *
+ * -EMEDIUMTYPE  they are of different pools
+ * -ENODATA      one is not a member of any */
 int co_state_from_paths(struct loop *loop, const char *const *paths, size_t n_paths,
                         struct pool_state **ret_state, struct error *err);
 /* True while any member of @state can be found (its label is looked at, no lock is taken). */
 bool co_state_alive(struct loop *loop, const struct pool_state *state);
 
 /* Lock and open all members of @state's pool; where they were found is written into @state.
- * @cancelled  looked at while waiting; may be NULL
+ * @cancelled is looked at while waiting; may be NULL.
+ *
  * -EBUSY      held by another process for longer than @wait_ms
  * -ENXIO      a member cannot be found: named
- * -ECANCELED */
+ * -ECANCELED  *cancelled became true */
 int co_members_open(struct loop *loop, struct pool_state *state, unsigned wait_ms,
                     const bool *cancelled, struct member ***ret_members, size_t *ret_n,
                     struct error *err);

@@ -1,5 +1,11 @@
 /* roots.h - the pool's volumes and snapshots as JSON, with what only the whole list can tell: how
- * many snapshots a volume has, which clones a snapshot has. */
+ * many snapshots a volume has, which clones a snapshot has.
+ *
+ * Units      sizes are bytes.
+ * Threads    coroutines of the pool's loop.
+ * Errors     0 or -errno with a sentence.
+ * Ownership  both arrays are the caller's until roots_release().
+ */
 #pragma once
 #include "server/command.h"
 

@@ -2,12 +2,14 @@
 #include "server/serve.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/coroutine.h"
@@ -20,6 +22,9 @@
 
 /* Connections that have not ended by then are cut off. */
 #define NBD_STOP_TIMEOUT_MS 5000u
+#define NBD_CONNECTIONS_MAX 1024u
+/* Never taken by NBD connections: for the control socket, what its clients bring, state files. */
+#define KEPT_DESCRIPTORS (2 * CONTROL_CLIENTS_MAX + COMMAND_FDS_MAX)
 /* Between two looks whether another server was quicker. */
 #define LOCK_LOOK_MS 250u
 /* A killed server's socket is there until the kernel has ended its I/O: one that stays is alive. */
@@ -76,8 +81,8 @@ static int refuse_twice(struct server *s, const struct pool_state *state, struct
         return 0;
 }
 
-/* Waits for a server that is being killed or stopped to let go, or to turn out to be there to stay.
- */
+/* Waits for a server that is being killed or stopped to let go,
+ * or to turn out to be there to stay. */
 static int co_open_pool(struct server *s, const char *name, struct error *err)
 {
         const struct pool_options options = {0};
@@ -189,9 +194,39 @@ static void release_all(struct server *s)
 
 /* ---- sockets ---- */
 
+/* As many connections as leave descriptors for operators. The limit is raised as far as it may be:
+ * the usual one is for programs that call select(2). */
+static unsigned nbd_connections_max(const struct server *s)
+{
+        struct rlimit limit;
+        rlim_t left, kept;
+        int lowest;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return NBD_CONNECTIONS_MAX;
+        if (limit.rlim_cur < limit.rlim_max) {
+                struct rlimit raised = {limit.rlim_max, limit.rlim_max};
+
+                if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
+                        limit = raised;
+        }
+        lowest = fcntl(s->signal_fd, F_DUPFD_CLOEXEC, 0); /* those below are taken */
+        if (lowest < 0)
+                return 1;
+        close(lowest);
+        left = limit.rlim_cur > (rlim_t)lowest ? limit.rlim_cur - (rlim_t)lowest : 1;
+        kept = left / 2 < KEPT_DESCRIPTORS ? left / 2 : KEPT_DESCRIPTORS;
+        if (left - kept >= NBD_CONNECTIONS_MAX)
+                return NBD_CONNECTIONS_MAX;
+        log_warning("at most %llu NBD connections are served, as the process may open only %llu "
+                    "files",
+                    (unsigned long long)(left - kept), (unsigned long long)limit.rlim_cur);
+        return (unsigned)(left - kept);
+}
+
 static int start_nbd(struct server *s, struct error *err)
 {
-        const struct nbd_server_options options = {0};
+        const struct nbd_server_options options = {.max_connections = nbd_connections_max(s)};
         const struct nbd_exports exports = host_exports(&s->host);
         int r = nbd_server_new(s->host.loop, &options, &exports, &s->host.nbd, err);
 

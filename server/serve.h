@@ -1,8 +1,13 @@
 /* serve.h - 'tarn serve': pools kept open, over NBD, with a control socket, until SIGTERM or
  * SIGINT.
  *
- * Blocking: returns when the server has ended. Its sockets appear only once it can serve, with mode
- * 0600 (0660 of the group where one is given), and replace those that a killed server left behind.
+ * Its sockets appear only once it can serve, with mode 0600 (0660 of the group where one is given),
+ * and replace those that a killed server left behind.
+ *
+ * Threads    blocking: returns when the server has ended. The caller's thread runs its loop;
+ *            SIGTERM and SIGINT are blocked in it from here on.
+ * Errors     0 or -errno with a sentence.
+ * Ownership  options and their strings stay the caller's, and must live until the return.
  */
 #pragma once
 #include "server/host.h"
@@ -12,8 +17,8 @@
 struct serve_options {
         const char *const *pools; /* names or members' paths */
         size_t n_pools;
-        const char *const
-            *nbd; /* "unix:PATH", "tcp:ADDRESS:PORT"; none: POOL.nbd in the socket folder */
+        /* "unix:PATH", "tcp:ADDRESS:PORT"; none: POOL.nbd in the socket folder */
+        const char *const *nbd;
         size_t n_nbd;
         const char *control; /* NULL: POOL.control in the socket folder, after the first pool */
         const char *group;   /* NULL: none */
@@ -21,5 +26,7 @@ struct serve_options {
         void (*ready)(const struct host *host);
 };
 
-/* 0 after a clean stop by signal. -EBUSY where a pool is served already. */
+/* 0 after a clean stop by signal.
+ *
+ * -EBUSY  a pool is served already, or held by a command for too long */
 int serve_run(const struct serve_options *options, struct error *err);

@@ -1,8 +1,14 @@
 /* session.h - running one command from start to end: by the pool's server where there is one, else
  * here.
  *
- * Blocking, for programs whose whole work is one command. SIGINT and SIGTERM cancel what is long
- * (import, export, check) and let it clean up; a second one ends the process at once.
+ * For programs whose whole work is one command. SIGINT and SIGTERM cancel what is long (import,
+ * export, check) and let it clean up; a second one ends the process at once.
+ *
+ * Units      times are milliseconds.
+ * Threads    blocking; from the only thread of the program, since signals are blocked in it.
+ * Errors     0 or -errno with a sentence: the server's own where one did it.
+ * Ownership  requests, strings and descriptors stay the caller's; a reply is a new reference; a
+ *            ret_state is released with state_free().
  */
 #pragma once
 #include "server/command.h"

@@ -1,8 +1,10 @@
 /* setup.h - making pools, making them known, forgetting and destroying them: what happens to a pool
  * that is not open, and so never behind a server.
  *
+ * Units      bytes.
  * Threads    the loop whose coroutine calls.
  * Errors     0 or -errno with a sentence. A pool_setup that fails removes the files that it made.
+ * Ownership  strings stay the caller's; a ret_state is released with state_free().
  */
 #pragma once
 #include "server/members.h"
@@ -14,9 +16,9 @@ struct pool_setup {
         const char *const *paths;
         size_t n_paths;
         enum pool_layout layout;
-        uint64_t
-            file_bytes; /* size of files to make where there is nothing; 0: all must be there */
-        bool force;     /* take disks that hold data, and members of other pools */
+        /* size of files to make where there is nothing; 0: all must be there */
+        uint64_t file_bytes;
+        bool force; /* take disks that hold data, and members of other pools */
 };
 
 /* Make a pool and its state file. ret_note: something the user should know; or left as it is. */
@@ -24,6 +26,7 @@ int co_setup_create(struct loop *loop, const struct pool_setup *setup,
                     char ret_note[SETUP_NOTE_SIZE], struct error *err);
 
 /* Find out whether a disk may become a member; nothing is changed or kept locked.
+ *
  * -EEXIST  it holds data, or is a member: the sentence says of what */
 int co_setup_check_disk(struct loop *loop, const char *path, struct error *err);
 
@@ -39,7 +42,9 @@ int co_setup_import(struct loop *loop, const char *const *paths, size_t n_paths,
                     const bool *cancelled, struct pool_state **ret_state,
                     char ret_note[SETUP_NOTE_SIZE], struct error *err);
 
-/* Remove the state file; -EBUSY while served. The members stay as they are. */
+/* Remove the state file. The members stay as they are.
+ *
+ * -EBUSY  it is being served */
 int setup_forget(const char *name, struct error *err);
 
 /* Make the members no members any more. On success *state is released. */
@@ -52,5 +57,5 @@ int setup_make_files(const char *const *paths, size_t n_paths, uint64_t file_byt
                      struct error *err);
 void setup_remove_files(const char *const *paths, size_t n_paths, const bool *made);
 
-/* -EEXIST where two of the paths are the same disk. */
+/* -EEXIST  two of the paths are the same disk */
 int setup_check_distinct(const char *const *paths, size_t n_paths, struct error *err);

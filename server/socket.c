@@ -15,7 +15,9 @@
 
 #include "server/control.h"
 
-#define BACKLOG 128
+/* All the clients of a server that was started again come at once, and a Unix socket whose queue is
+ * full refuses those that do not block. */
+#define BACKLOG 1024
 
 static int unix_address(const char *path, struct sockaddr_un *address)
 {

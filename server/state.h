@@ -44,7 +44,8 @@ int state_dir(char *ret_path, size_t size, struct error *err);
 /* $TARN_RUNTIME_DIR, else by user: where sockets are. Makes it. */
 int runtime_dir(char *ret_path, size_t size, struct error *err);
 
-/* -ENOENT where no pool of that name is known: the sentence says so and hints at import. */
+/* -ENOENT  no pool of that name is known: the sentence says so and hints at import
+ * -EINVAL  the file is not a state file */
 int state_load(const char *name, struct pool_state **ret_state, struct error *err);
 /* The same by the pool's uuid. */
 int state_find(const uint8_t uuid[16], struct pool_state **ret_state, struct error *err);

@@ -1,7 +1,9 @@
 /* transfer.h - copying between an image and a volume, several pieces in flight, zeroes left out.
  *
+ * Units      bytes; progress as well.
  * Threads    coroutines of the loop of both.
  * Errors     0 or -errno; the first failure ends the copy, and what was copied stays.
+ * Ownership  image and volume stay the caller's.
  */
 #pragma once
 #include "formats/image.h"

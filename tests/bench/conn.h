@@ -4,8 +4,13 @@
  * Requests queued with conn_queue() leave together in conn_send(); conn_receive() takes as many
  * answers as one receive gives and calls done() for each.
  *
+ * Units      bytes.
+ * Threads    one a connection.
  * Errors     0 or -errno with a sentence. An error that the server answers is one too: a benchmark
- * of failing requests measures nothing.
+ *            of failing requests measures nothing.
+ * Ownership  requests are the connection's; release it with conn_free(). The link stays the
+ *            caller's.
+ * Source     doc/proto.md of NetworkBlockDevice/nbd, "Transmission".
  */
 #pragma once
 #include <stdbool.h>

@@ -1,6 +1,9 @@
 /* latency.h - a histogram of durations: 64 steps to the power of two, so within 1.6 %.
  *
  * Units      nanoseconds; beyond LATENCY_MAX_NS all falls into the last step.
+ * Threads    a histogram belongs to one thread.
+ * Errors     none.
+ * Ownership  plain memory of the caller's, zeroed at the start.
  */
 #pragma once
 #include <stdint.h>

@@ -1,5 +1,5 @@
-/* link.c - the client's half of the newstyle negotiation (proto.md, "Fixed newstyle negotiation").
- */
+/* link.c - the client's half of the newstyle negotiation (proto.md,
+ * "Fixed newstyle negotiation"). */
 #include "tests/bench/link.h"
 #include <errno.h>
 #include <netdb.h>

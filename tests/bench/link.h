@@ -1,7 +1,10 @@
 /* link.h - one NBD connection of the load client, up to the transmission phase.
  *
+ * Units      bytes.
  * Threads    none of its own; calls block.
  * Errors     0 or -errno with a sentence.
+ * Ownership  a struct link is the caller's memory; release what it holds with link_close().
+ * Source     doc/proto.md of NetworkBlockDevice/nbd; doc/uri.md of the same for URIs.
  */
 #pragma once
 #include <stdbool.h>
@@ -27,7 +30,10 @@ struct link {
 /* -EINVAL  not such a URI */
 int link_parse_uri(const char *uri, struct link_target *ret_target, struct error *err);
 
-/* Connect and negotiate with NBD_OPT_GO. -EPROTO where the peer speaks something else. */
+/* Connect and negotiate with NBD_OPT_GO.
+ *
+ * -ENOENT  no such host, or the server refuses the export
+ * -EPROTO  the peer speaks something else */
 int link_open(const struct link_target *target, bool want_structured, struct link *ret_link,
               struct error *err);
 

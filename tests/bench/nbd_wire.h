@@ -1,8 +1,12 @@
 /* nbd_wire.h - the numbers of the NBD protocol that the benchmarks need.
  *
- * Written from doc/proto.md of NetworkBlockDevice/nbd, apart from nbd-server/ on purpose: a client
- * that shared the server's constants would agree with its mistakes. Everything on the wire is
- * big-endian.
+ * Apart from nbd-server/ on purpose: a client that shared the server's constants would agree with
+ * its mistakes.
+ *
+ * Units      bytes. Everything on the wire is big-endian.
+ * Threads    [any thread]
+ * Errors     none.
+ * Source     doc/proto.md of NetworkBlockDevice/nbd.
  */
 #pragma once
 #include <endian.h>

@@ -1,7 +1,11 @@
 /* plan.h - which block comes next, and whether it is read or written.
  *
- * Units      blocks of the run's block size, counted from the start of its range.
  * Same seed, same sequence, on every machine.
+ *
+ * Units      blocks of the run's block size, counted from the start of its range.
+ * Threads    a plan belongs to one thread.
+ * Errors     none.
+ * Ownership  plain memory of the caller's.
  */
 #pragma once
 #include <stdbool.h>

@@ -1,4 +1,10 @@
-/* session.h - one run of load on an export: what is asked for, and what was measured. */
+/* session.h - one run of load on an export: what is asked for, and what was measured.
+ *
+ * Units      bytes and nanoseconds, as the names say; counts are requests.
+ * Threads    one; blocking.
+ * Errors     0 or -errno with a sentence.
+ * Ownership  options and their strings stay the caller's.
+ */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,11 +23,11 @@ struct session_options {
         unsigned depth; /* requests in flight, a connection */
         unsigned connections;
         unsigned read_percent;
-        bool random, once;    /* see plan.h */
-        bool only_flushes;    /* no reads and writes at all */
-        unsigned flush_every; /* writes of a connection between two flushes; 0 never. The writes
-                               * before it are waited for, and none begins until it is answered:
-                               * what fsync() does */
+        bool random, once; /* see plan.h */
+        bool only_flushes; /* no reads and writes at all */
+        /* writes of a connection between two flushes; 0 never. The writes before it are waited for,
+         * and none begins until it is answered: what fsync() does */
+        unsigned flush_every;
         bool fua;
         bool end_flush; /* one flush after the last answer, outside what is measured */
         bool structured;
@@ -46,7 +52,10 @@ struct session_result {
         bool plan_ended;
 };
 
-/* -EILSEQ for wrong data. *ret_result is filled only on success, and is large: not for the stack.
- */
+/* *ret_result is filled only on success, and is large: not for the stack.
+ *
+ * -EILSEQ     the volume holds wrong data
+ * -ENOTSUP    the export lacks what is asked for
+ * -ETIMEDOUT  the server does not answer */
 int session_run(const struct session_options *options, struct session_result *ret_result,
                 struct error *err);

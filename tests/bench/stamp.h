@@ -6,9 +6,12 @@
  * one answered, and the last one that a completed flush (or FUA) covers. While the server lives a
  * read must give exactly the answered one; after a crash any from the flushed to the submitted one.
  * Lies in a file if asked, so that it outlives the client; a range has at most one write in flight
- * for each unit (stamp_busy()).
+ * for each unit (stamp_is_busy()).
  *
+ * Units      bytes.
+ * Threads    a book belongs to one thread.
  * Errors     0 or -errno with a sentence; -EILSEQ for a volume that holds what it must not.
+ * Ownership  release a book with stamp_close().
  */
 #pragma once
 #include <stdbool.h>

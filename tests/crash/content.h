@@ -4,7 +4,12 @@
  * grain (256 bytes, 16 to a block) of version v holds words that depend on v and on the grain's
  * place, the first of which spells v: so that what is read back is either nothing but zeroes, or
  * names its writer, or is damage. Grains are smaller than a sector because the engine takes
- * requests down to a byte. */
+ * requests down to a byte.
+ *
+ * Units      bytes; a grain's number is its place in the block.
+ * Threads    [any thread]
+ * Errors     none: what no version holds is VERSION_DAMAGE.
+ */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -104,8 +104,8 @@ static void free_images(struct sim_image *images[DISKS_MAX], unsigned n)
                 sim_image_free(images[i]);
 }
 
-/* Recover from a state. True where all was well; the moments go to @points where that is not NULL.
- */
+/* Recover from a state. True where all was well;
+ * the moments go to @points where that is not NULL. */
 static bool try_state(struct explorer *x, const struct point *point,
                       struct sim_image *images[DISKS_MAX], const struct observed *expected,
                       struct points *points, struct observed *ret_observed)

@@ -1,10 +1,20 @@
 /* explore.h - cut the power at every moment of a run, in every way.
  *
  * A state is what a power loss leaves on all disks. It is named by the plan, the number of the
- * moment, and one character for each operation pending then, disk after disk: 0 lost, 1 whole, 2
- * first half, 3 second half, and a to z torn at random sectors; for a crash during the recovery
- * from that state another moment and its characters follow: "x2-wfs:12:0130" or
- * "x2-wfs:12:0130:3:01". */
+ * moment, and one character for each operation pending then, disk after disk:
+ *
+ *   0       lost
+ *   1       whole
+ *   2       first half
+ *   3       second half
+ *   a to z  torn at random sectors
+ *
+ * For a crash during the recovery from that state another moment and its characters follow:
+ * "x2-wfs:12:0130" or "x2-wfs:12:0130:3:01".
+ *
+ * Threads    one; processes explore side by side (work.h).
+ * Errors     a state that breaks a promise is a violation, in exploration.violation.
+ */
 #pragma once
 #include "tests/crash/run.h"
 
@@ -40,6 +50,7 @@ struct exploration {
 /* Stops at the first violation. */
 void explore(const struct exploration *exploration);
 
-/* Look at the one state that @id names, after the plan's name and a colon. -EINVAL: there is no
- * such state */
+/* Look at the one state that @id names, after the plan's name and a colon.
+ *
+ * -EINVAL  there is no such state */
 int explore_one(const struct exploration *exploration, const char *id);

@@ -1,4 +1,9 @@
-/* members.h - the members that a user would open a pool with, found as a user would. */
+/* members.h - the members that a user would open a pool with, found as a user would.
+ *
+ * Threads    coroutines of @loop.
+ * Errors     0 or -errno with a sentence; then no member stays open.
+ * Ownership  the members are the caller's, each to be closed or handed to a pool.
+ */
 #pragma once
 #include "pool/pool.h"
 #include "tests/sim/sim_disk.h"

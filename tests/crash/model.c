@@ -434,8 +434,8 @@ struct model *model_after_crash(const struct model *before, const struct observe
 
         model->clock = before->clock + 1;
         model->answers = before->answers + 1;
-        /* Their numbers are in the data and are not given out again; their times no longer matter.
-         */
+        /* Their numbers are in the data and are not given out again;
+         * their times no longer matter. */
         while (model->n_versions < before->n_versions) {
                 model->versions =
                     model_grow(model->versions, model->n_versions, sizeof(*model->versions));

@@ -7,21 +7,26 @@
  * given time:
  *
  *  1. A block's content is what some of its writes left, applied in an order in which no write
- * comes before one that was answered before it was requested, and none is left out that comes
- * before another. For a block of a volume that set is any such beginning of its history that
- * includes what is durable: old or new content, never a mixture below the block.
+ *     comes before one that was answered before it was requested, and none is left out that comes
+ *     before another. For a block of a volume that set is any such beginning of its history that
+ *     includes what is durable: old or new content, never a mixture below the block.
  *  2. A read includes all writes answered before it was requested, and none requested after it was
- * answered.
+ *     answered.
  *  3. A snapshot is an instant between its request and its answer, the same instant for every block
- * of every volume of its group. When it is answered, that content is durable.
+ *     of every volume of its group. When it is answered, that content is durable.
  *  4. An operation of the catalog in flight has happened or not, whole. One that was answered has
- * happened.
+ *     happened.
  *  5. A clone or restored volume begins with what its snapshot holds; what a shrink cuts off is
- * zeroes.
+ *     zeroes.
  *
  * Units      blocks are 4096 bytes, grains 256 (content.h); times count events.
  * Names      "VOL" and "VOL@SNAP", as in the pool.
- * Memory     what cannot be allocated ends the program. */
+ * Threads    one.
+ * Errors     none: what may not be is false, and a text says why.
+ * Memory     what cannot be allocated ends the program.
+ * Ownership  a model is released with model_free(), an observed with observed_free(). What
+ *            model_now() gives lives until the next call that changes the model.
+ */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -58,9 +63,9 @@ enum catalog_kind {
         CATALOG_DELETE_VOLUME,   /* volume, with its snapshots */
         CATALOG_SNAPSHOT,        /* volumes[] @ other: one instant */
         CATALOG_DELETE_SNAPSHOT, /* volume @ other */
-        CATALOG_RESTORE, /* volume @ other; what it held becomes volume @ keep, where keep is given
-                          */
-        CATALOG_CLONE,   /* volume @ other -> keep, a new volume */
+        /* volume @ other; what it held becomes volume @ keep, where keep is given */
+        CATALOG_RESTORE,
+        CATALOG_CLONE, /* volume @ other -> keep, a new volume */
 };
 
 struct catalog_request {

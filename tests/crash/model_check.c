@@ -50,8 +50,8 @@ struct step {
         uint16_t mask;
         bool must;     /* it is surely there */
         bool optional; /* it failed: it may be left out for ever, but does not come late */
-        bool cut_off;  /* by a shrink, which makes nothing durable: what came before may be left out
-                        */
+        /* by a shrink, which makes nothing durable: what came before may be left out */
+        bool cut_off;
 };
 
 /* Called with each content that a beginning of the history leaves, and the span of instants at
@@ -314,8 +314,8 @@ struct instants {
 struct compare {
         const struct view *view;
         const struct model_root *root;
-        struct instants
-            *instants; /* of the snapshot's group; NULL where that is not to be looked at */
+        /* of the snapshot's group; NULL where that is not to be looked at */
+        struct instants *instants;
         char *text;
         size_t text_size;
 };

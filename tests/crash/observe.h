@@ -1,4 +1,9 @@
-/* observe.h - read everything that a pool holds. */
+/* observe.h - read everything that a pool holds.
+ *
+ * Threads    coroutines of the pool's loop.
+ * Errors     0, or -errno and @text.
+ * Ownership  release what was observed with observed_free().
+ */
 #pragma once
 #include "pool/pool.h"
 #include "tests/crash/model.h"
@@ -8,5 +13,7 @@
 #define OBSERVE_WHOLE_BYTES (UINT64_C(1) << 20)
 int co_observe(struct pool *pool, struct observed *ret_observed, char *text, size_t text_size);
 
-/* co_pool_check() with data; findings are failures: -EUCLEAN and the first in @text. */
+/* co_pool_check() with data; findings are failures.
+ *
+ * -EUCLEAN  there are some: the first is in @text */
 int co_check(struct pool *pool, char *text, size_t text_size);

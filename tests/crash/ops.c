@@ -111,8 +111,8 @@ static bool plan_letter(struct plan *plan, char letter, unsigned i)
                                             .volume = i % 2 == 0 ? 0 : 6,
                                             .other = i % 2 == 0 ? 6 : 0});
                 return true;
-        case 'b': /* a write to the clone that 'c' makes in front, and high up in the large volume
-                   */
+        /* a write to the clone that 'c' makes in front, and high up in the large volume */
+        case 'b':
                 plan_io(plan, OP_WRITE, 3, BLOCKS(1), BLOCKS(1));
                 plan_io(plan, OP_WRITE, 2, BLOCKS(65535), BLOCKS(2));
                 return true;

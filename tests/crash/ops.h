@@ -2,14 +2,21 @@
  *
  * A plan's name says all there is to know to make it again:
  *
- *   x2-wfs       the exhaustive kind: two members, then the operations 'w', 'f', 's' of the
- * alphabet below, one after another, on a pool that holds two volumes with data and a snapshot of
- * both r2-30-1f8a   the random kind: two members, 30 operations, seed 0x1f8a; several operations in
- * flight at once
+ *   x2-wfs      the exhaustive kind: two members, then the operations 'w', 'f', 's' of the alphabet
+ *               below, one after another, on a pool that holds two volumes with data and a snapshot
+ *               of both
+ *   r2-30-1f8a  the random kind: two members, 30 operations, seed 0x1f8a; several operations in
+ *               flight at once
  *
  * Volumes are slots "v0".."v7", snapshots "s0".."s7" of each, and "k0".."k7" for what a restore
  * keeps. What cannot be done when its turn comes (a volume that is not there) is left out, so that
- * any part of a list can be run: that is how a failing one is shortened. */
+ * any part of a list can be run: that is how a failing one is shortened.
+ *
+ * Units      bytes.
+ * Threads    [any thread]
+ * Errors     0 or -errno.
+ * Ownership  a plan is plain memory of the caller's.
+ */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,7 +25,7 @@
 #define OPS_MAX        256u
 #define VOLUME_SLOTS   8u
 #define SNAPSHOT_SLOTS 8u
-#define LARGE_BYTES    (UINT64_C(5) << 30) /* sparse: a map of three levels, the third hardly used */
+#define LARGE_BYTES    (UINT64_C(5) << 30) /* sparse: a map of three levels, little in the third */
 #define PLAN_NAME_MAX  64
 
 enum op_kind {
@@ -38,8 +45,8 @@ enum op_kind {
         OP_CHECKPOINT,
         OP_ADD,    /* a member more */
         OP_REOPEN, /* close and open */
-        OP_CRASH,  /* the power goes at one of the last moments, and what follows goes on from there
-                    */
+        /* the power goes at one of the last moments, and what follows goes on from there */
+        OP_CRASH,
 };
 
 struct op {
@@ -67,7 +74,7 @@ struct plan {
         unsigned first_op; /* power is cut from the time this one begins */
 };
 
-/* -EINVAL: not such a name */
+/* -EINVAL  not such a name */
 int plan_make(const char *name, struct plan *ret_plan);
 void op_print(const struct op *op, char *text, size_t text_size);
 
@@ -77,7 +84,6 @@ const char *ops_alphabet(unsigned length);
 extern const char ops_letters[]; /* all there are */
 
 /* The name of the plan @index of @kind ('x' or 'c') among the sequences of exactly @length letters
- * of
- * @alphabet; false: there are no more. */
+ * of @alphabet; false: there are no more. */
 bool plan_exhaustive(char kind, const char *alphabet, unsigned length, unsigned n_members,
                      uint64_t index, char name[PLAN_NAME_MAX]);

@@ -1,6 +1,10 @@
 /* probe.h - questions to a pool whose answers can be held against what it holds.
  *
- * They change the pool, and so come last. 0, or -errno and @text. */
+ * They change the pool, and so come last.
+ *
+ * Threads    coroutines of the pool's loop.
+ * Errors     0, or -errno and @text.
+ */
 #pragma once
 #include "pool/pool.h"
 #include "tests/crash/model.h"

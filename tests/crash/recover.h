@@ -2,7 +2,12 @@
  *
  * The pool is opened on a fresh loop, everything is read and held against the model, the check
  * walks all of it and its data; then the pool is settled and closed, which frees what deletions
- * left behind and commits a checkpoint, and opened again: a second recovery must change nothing. */
+ * left behind and commits a checkpoint, and opened again: a second recovery must change nothing.
+ *
+ * Threads    one.
+ * Errors     false, and a text that says what is wrong.
+ * Ownership  images and model stay the caller's; release what was observed with observed_free().
+ */
 #pragma once
 #include "tests/crash/run.h"
 

@@ -4,7 +4,13 @@
  * What a crash may leave changes when a disk takes up a write or discard (more may be found) and
  * when an operation is answered (less may be missing). A completed flush takes possibilities away
  * and adds none. So a moment is kept at each submission of a write or discard and right after each
- * answer: every other moment of the run could only leave what one of these can. */
+ * answer: every other moment of the run could only leave what one of these can.
+ *
+ * Units      times are the model's, which count events.
+ * Threads    one.
+ * Errors     run.failed, and run.reason says what went wrong.
+ * Ownership  a run owns its models and moments; release with run_free().
+ */
 #pragma once
 #include "tests/crash/model.h"
 #include "tests/crash/ops.h"

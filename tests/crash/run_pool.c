@@ -1,5 +1,5 @@
-/* run_pool.c - the pool and the disks of a run: the moments kept, opening, looking, losing power.
- */
+/* run_pool.c - the pool and the disks of a run: the moments kept, opening, looking,
+ * losing power. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,12 @@
 /* work.h - processes that explore plans: one a core, each writing its figures into memory shared
  * with the program, so that an engine that dies or hangs in one leaves behind which state killed
- * it. */
+ * it.
+ *
+ * Units      seconds where the name says so.
+ * Threads    called from the program's only thread; each process has one of its own.
+ * Errors     a violation is in its worker, and the signal of a process that died.
+ * Ownership  workers are memory of work_share(), never released.
+ */
 #pragma once
 #include "tests/crash/explore.h"
 
@@ -27,7 +33,7 @@ struct worker {
 };
 
 #define JOBS_MAX 64u
-/* A state that takes longer than this hangs. */
+/* A state that takes more of a processor than this hangs, however busy the machine is. */
 #define STATE_SECONDS_MAX 60u
 
 /* Memory that processes share; never released. */
@@ -36,7 +42,7 @@ void *work_share(size_t size);
 /* Explore all that @settings asks for; @workers is shared memory, one each. */
 void work(const struct settings *settings, struct worker *workers);
 
-/* Explore one plan, or the one state @id of it (NULL: up to @max_states), in a process of its own.
- */
+/* Explore one plan, or the one state @id of it (NULL: up to @max_states),
+ * in a process of its own. */
 void work_one(const char *plan, const bool *kept, const char *id, uint64_t max_states, bool quiet,
               struct worker *worker);

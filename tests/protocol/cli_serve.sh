@@ -24,6 +24,8 @@ done
 ok tarn snapshot create tank/web@s
 nbdinfo --json "$(uri tank/web@s)" | grep -q '"is_read_only": true' || die "a snapshot is writable"
 nbdinfo --json "$(uri web@s)" >/dev/null
+nbdinfo "$(uri web)" | grep -q 'description: volume, 64.0 MiB' || die "a volume opened is not described"
+nbdinfo "$(uri web@s)" | grep -q 'description: snapshot, 64.0 MiB' || die "a snapshot opened is not described"
 nbdinfo --list "$(uri '')" | grep -q '^export="tank/web@s":' || die "snapshots are not listed"
 ok tarn volume create tank/two 1M
 ! nbdinfo --size "$(uri '')" 2>/dev/null || die "the empty name stands for one of two volumes"
@@ -83,6 +85,23 @@ if $python -c 'import nbd' 2>/dev/null; then
     ok tarn snapshot restore --force tank/web@s
     wait "$pid" || true
     [ -e c1.off ] || die "the client was not cut off"
+    # who uses a volume that was renamed is no user of the next one of that name
+    ok tarn volume create tank/first 1M
+    client "$(uri tank/first)" renamed || die "the client did not connect"
+    renamed=$pid
+    ok tarn volume rename tank/first tank/old
+    ok tarn volume create tank/first 1M
+    ok tarn pool status --json tank
+    same "$(json "['server']['clients'][0]['export']")" tank/old
+    client "$(uri tank/first)" next || die "the client did not connect"
+    fails 1 "in use by NBD client unix pid $renamed\$" tarn volume delete --yes tank/old
+    ok tarn volume delete --yes --force tank/old
+    wait "$renamed" || true
+    fails 1 "in use by NBD client unix pid $pid\$" tarn volume delete --yes tank/first
+    [ ! -e next.off ] || die "a client of another volume was cut off"
+    kill "$pid"
+    wait "$pid" 2>/dev/null || true
+    ok tarn volume delete --yes --force tank/first
     # a reader of a snapshot is no user of the volume
     client "$(uri tank/web@s)" c2 || die "the client did not connect"
     ok tarn volume resize --yes tank/web 32M
@@ -174,6 +193,112 @@ done
 ok tarn volume list tank
 serve_end
 fails 1 "cannot write the output" tarn_without_stdout volume list tank
+
+# many may come at once: they wait until the server gets to them
+serve_now tank
+kill -STOP "$server"
+$python - "$server" <<'P'
+import os, signal, socket, sys
+socks = []
+n = min(500, int(open("/proc/sys/net/core/somaxconn").read()))
+try:
+    for i in range(n):
+        s = socket.socket(socket.AF_UNIX)
+        s.setblocking(False)
+        s.connect(os.environ["TARN_RUNTIME_DIR"] + "/tank.nbd")
+        socks.append(s)
+finally:
+    os.kill(int(sys.argv[1]), signal.SIGCONT)
+for s in socks: # 64 negotiate at a time
+    s.settimeout(30)
+    assert len(s.recv(18, socket.MSG_WAITALL)) == 18
+    s.close()
+P
+serve_end
+
+# a volume is deleted while clients are about to open it: by a new server, which has to read it first
+cat >deletes.py <<'P'
+import json, os, socket, sys
+run = os.environ["TARN_RUNTIME_DIR"]
+control = socket.socket(socket.AF_UNIX)
+control.connect(run + "/tank.control")
+replies = control.makefile("rb")
+def ask(command, name, **more):
+    request = dict(command=command, pool="tank", volume=name, **more)
+    control.sendall(json.dumps(request).encode() + b"\n")
+for i in range(40):
+    name = f"opened{i}"
+    if sys.argv[1] == "create":
+        ask("volume-create", name, size=1 << 20)
+    else:
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(30)
+        s.connect(run + "/tank.nbd")
+        assert len(s.recv(18, socket.MSG_WAITALL)) == 18
+        export = b"tank/" + name.encode()
+        data = len(export).to_bytes(4, "big") + export + b"\0\0"
+        go = b"IHAVEOPT\0\0\0\7" + len(data).to_bytes(4, "big") + data
+        s.sendall(b"\0\0\0\3IHAVEOPT\0\0\0\x08\0\0\0\0") # a reply says that the server waits for the next option
+        assert len(s.recv(20, socket.MSG_WAITALL)) == 20
+        s.sendall(go)
+        ask("volume-delete", name, force=True)
+    reply = json.loads(replies.readline())
+    assert reply.get("ok"), (name, reply)
+P
+serve_now tank
+ok $python deletes.py create
+serve_end
+serve_now tank
+ok $python deletes.py delete
+serve_end
+
+# few descriptors: NBD clients cannot take those that commands need
+soft=$(ulimit -Sn)
+ulimit -Sn 64 # raised again by the server itself
+serve_now tank
+ulimit -Sn "$soft"
+limits=$(grep 'open files' "/proc/$server/limits")
+same "$(awk '{ print $4 }' <<<"$limits")" "$(awk '{ print $5 }' <<<"$limits")" "descriptors that the server may open"
+serve_end
+(ulimit -n 64 && exec "$TARN" serve tank >serve.tank.log 2>&1 </dev/null) &
+server=$!
+server_pids+=("$server")
+for _ in $(seq 600); do
+    ! grep -q '^  control' serve.tank.log || break
+    sleep 0.05
+done
+$python - <<'P' &
+import os, socket, time
+kept = []
+for i in range(200):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(30)
+    s.connect(os.environ["TARN_RUNTIME_DIR"] + "/tank.nbd")
+    try:
+        if len(s.recv(18, socket.MSG_WAITALL)) < 18:
+            break
+        # GO, so that it is no longer one of those who negotiate
+        s.sendall(b"\0\0\0\3IHAVEOPT\0\0\0\7\0\0\0\x09\0\0\0\3two\0\0")
+        s.recv(20)
+    except OSError:
+        break
+    kept.append(s)
+open("full", "w").write(str(len(kept)))
+time.sleep(600)
+P
+filler=$!
+server_pids+=("$filler")
+for _ in $(seq 600); do
+    [ ! -s full ] || break
+    sleep 0.05
+done
+[ "$(cat full)" -ge 16 ] && [ "$(cat full)" -le 60 ] || die "$(cat full) connections were served"
+ok timeout -k 5 20 "$TARN" volume list tank
+ok timeout -k 5 20 "$TARN" volume delete --yes --force tank/two
+kill "$filler"
+wait "$filler" 2>/dev/null || true
+ok tarn volume create tank/two 2M
+serve_end
 
 # where to listen
 serve_now tank --nbd unix:here.sock --nbd tcp:127.0.0.1:0 --control ctl.sock --group "$(id -gn)"

@@ -1,15 +1,18 @@
 /* fake_pool.h - as much of pool.h as the NBD server uses, over memory: volume_submit(),
  * volume_size() and co_volume_status(), with faults to order. What it was asked to do it counts.
  *
- * Threads    a volume belongs to its loop; fake_* functions may be called from any thread.
+ * Units      bytes.
+ * Threads    a volume belongs to its loop; fake_* functions are for [any thread].
+ * Errors     those that were ordered, and pool.h's for what is out of range.
+ * Ownership  release a volume with fake_volume_free(), while nothing is in flight.
  */
 #pragma once
 #include "pool/pool.h"
 
 struct volume *fake_volume_new(struct loop *loop, uint64_t size_bytes);
 void fake_volume_free(struct volume *volume); /* nothing in flight */
-void fake_resize(struct volume *volume,
-                 uint64_t size_bytes); /* not beyond the size it was made with */
+/* not beyond the size it was made with */
+void fake_resize(struct volume *volume, uint64_t size_bytes);
 
 /* Requests of @op fail with @error from now on; 0: no more. */
 void fake_fail(struct volume *volume, enum volume_op op, int error);

@@ -3,6 +3,11 @@
  *
  * Exports: "pool/vol" ("vol" and "" mean the same), described; "pool/vol@snap", read-only;
  * "pool/big", of BIG_BYTES; opening "secret" is not permitted.
+ *
+ * Units      bytes; times are milliseconds.
+ * Threads    the test's own calls; the server's loop runs on the fixture's thread.
+ * Errors     what fails fails the running cmocka test.
+ * Ownership  volumes are the fixture's; fixture_stop() releases all.
  */
 #pragma once
 #include "nbd-server/nbd_server.h"

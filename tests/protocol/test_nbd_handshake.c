@@ -564,26 +564,45 @@ static void tcp_works_too(void **state)
         wire_close(w);
 }
 
-static void replies_over_tcp_do_not_wait_for_more(void **state)
+/* An option of the server's end of a connection, which is in this process. */
+static int servers_option(const struct wire *w, int level, int option)
 {
-        struct wire *w = wire_connect_tcp(fixture_port(*state));
         struct sockaddr_in ours, peer;
         socklen_t length = sizeof(ours);
-        int found = -1;
+        int found = -1, value = 0;
 
-        wire_greet(w, NEWSTYLE);
         assert_return_code(getsockname(w->fd, (struct sockaddr *)&ours, &length), errno);
-        for (int fd = 0; fd < 1024; fd++) { /* the server's end is in this process */
+        for (int fd = 0; fd < 1024; fd++) {
                 length = sizeof(peer);
                 if (getpeername(fd, (struct sockaddr *)&peer, &length) == 0 &&
                     length == sizeof(peer) && memcmp(&peer, &ours, sizeof(peer)) == 0)
                         found = fd;
         }
         assert_int_not_equal(found, -1);
-        int no_delay = 0;
-        length = sizeof(no_delay);
-        assert_return_code(getsockopt(found, IPPROTO_TCP, TCP_NODELAY, &no_delay, &length), errno);
-        assert_int_equal(no_delay, 1);
+        length = sizeof(value);
+        assert_return_code(getsockopt(found, level, option, &value, &length), errno);
+        return value;
+}
+
+static void replies_over_tcp_do_not_wait_for_more(void **state)
+{
+        struct wire *w = wire_connect_tcp(fixture_port(*state));
+
+        wire_greet(w, NEWSTYLE);
+        assert_int_equal(servers_option(w, IPPROTO_TCP, TCP_NODELAY), 1);
+        wire_close(w);
+}
+
+static void a_peer_that_vanishes_is_noticed_within_two_minutes(void **state)
+{
+        struct wire *w = wire_connect_tcp(fixture_port(*state));
+
+        wire_greet(w, NEWSTYLE);
+        assert_int_equal(servers_option(w, SOL_SOCKET, SO_KEEPALIVE), 1);
+        assert_true(servers_option(w, IPPROTO_TCP, TCP_KEEPIDLE) +
+                        servers_option(w, IPPROTO_TCP, TCP_KEEPINTVL) *
+                            servers_option(w, IPPROTO_TCP, TCP_KEEPCNT) <=
+                    120);
         wire_close(w);
 }
 
@@ -669,6 +688,7 @@ int main(void)
             cmocka_unit_test(connections_over_the_limit_are_closed),
             TEST(tcp_works_too),
             TEST(replies_over_tcp_do_not_wait_for_more),
+            TEST(a_peer_that_vanishes_is_noticed_within_two_minutes),
             TEST(clients_are_shown_with_peer_export_and_counters),
         };
         return cmocka_run_group_tests_name("nbd handshake", tests, NULL, NULL);

@@ -6,9 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "common/coroutine.h"
+#include "common/log.h"
 #include "tests/protocol/fixture.h"
 #include "tests/protocol/wire.h"
 
@@ -394,6 +397,31 @@ static void a_client_may_be_cut_while_slow_requests_wait(void **state)
         }
 }
 
+static void a_client_that_was_cut_ends_its_long_zeroing(void **state)
+{
+        enum { REQUESTS = 8 };
+        struct fixture *f = *state;
+        struct disconnecting d = {.fixture = f};
+        struct wire *w = open_vol(state);
+
+        sem_init(&d.done, 0, 0);
+        fake_hold(fixture_volume(f));
+        for (uint64_t cookie = 0; cookie < REQUESTS; cookie++) /* data, slice by slice */
+                wire_request(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FUA,
+                             cookie, 0, VOL_BYTES);
+        fake_wait_held(fixture_volume(f), REQUESTS);
+        fixture_run(f, spawn_disconnecting, &d);
+        wire_drain(w);
+        fake_release_all(fixture_volume(f));
+        while (sem_wait(&d.done) < 0)
+                assert_int_equal(errno, EINTR);
+        assert_int_equal(fake_counts(fixture_volume(f)).submitted[VOLUME_WRITE], REQUESTS);
+        assert_int_equal(fake_counts(fixture_volume(f)).submitted[VOLUME_FLUSH], 0);
+        assert_int_equal(fixture_n_open(f), 0);
+        sem_destroy(&d.done);
+        wire_close(w);
+}
+
 /* ---- stop ---- */
 
 static void stopping_answers_what_is_in_flight_and_refuses_what_comes(void **state)
@@ -416,22 +444,59 @@ static void stopping_answers_what_is_in_flight_and_refuses_what_comes(void **sta
         free(data);
 }
 
+static void stopping_answers_those_who_wait_for_memory(void **state)
+{
+        struct nbd_server_options options = {.max_total_bytes = MIB};
+        struct fixture *f = fixture_start(&options);
+        struct wire *holder = wire_open(fixture_path(f), "vol", true),
+                    *waiting = wire_open(fixture_path(f), "vol", true);
+        uint8_t *data = malloc(MIB);
+        int unread;
+
+        fake_hold(fixture_volume(f));
+        wire_request(holder, NBD_CMD_READ, 0, 1, 0, MIB);
+        fake_wait_held(fixture_volume(f), 1);
+        wire_request(waiting, NBD_CMD_READ, 0, 2, 0, MIB);
+        do {
+                usleep(1000);
+                assert_return_code(ioctl(waiting->fd, TIOCOUTQ, &unread), errno);
+        } while (unread > 0);
+        fixture_n_clients(f); /* what was received has been parsed */
+        fixture_begin_stop(f, 20000);
+        fake_release_all(fixture_volume(f));
+        assert_int_equal(wire_read_result(holder, 1, 0, data, MIB), 0);
+        assert_int_equal(wire_read_result(waiting, 2, 0, data, MIB), NBD_ESHUTDOWN);
+        wire_expect_closed(holder);
+        wire_expect_closed(waiting);
+        fixture_stop(f, 0);
+        wire_close(holder);
+        wire_close(waiting);
+        free(data);
+}
+
 static void stopping_ends_idle_connections_and_listens_no_more(void **state)
 {
         struct fixture *f = fixture_start(NULL);
         struct wire *idle = wire_open(fixture_path(f), "vol", true);
         struct wire *negotiating = wire_connect(fixture_path(f));
+        struct wire *silent = wire_connect(fixture_path(f));
+        struct nbd_greeting greeting;
 
         wire_greet(negotiating, NBD_FLAG_FIXED_NEWSTYLE);
         wire_structured(negotiating);
+        wire_receive(silent, &greeting, sizeof(greeting)); /* and no answer to it */
         wire_expect_alive(idle);
+        time_t begin = time(NULL);
         fixture_begin_stop(f, 20000);
         fixture_wait_stopped(f);
+        assert_in_range(time(NULL) - begin, 0, 4); /* well before handshake and stop time out */
         wire_expect_closed(idle);
         wire_expect_closed(negotiating);
+        wire_expect_closed(silent);
         fixture_stop(f, 0);
         wire_close(idle);
         wire_close(negotiating);
+        wire_close(silent);
 }
 
 static void an_option_that_comes_while_stopping_gets_err_shutdown(void **state)
@@ -495,6 +560,41 @@ static void a_new_connection_after_a_stop_is_not_served(void **state)
         wire_close(busy);
 }
 
+/* ---- the log ---- */
+
+static unsigned n_lines, n_left_out; /* counted on the server's thread, read after it has ended */
+
+static void count_line(enum log_level level, const char *message)
+{
+        n_lines++;
+        sscanf(message, "nbd: %u more", &n_left_out);
+}
+
+static void many_bad_clients_do_not_fill_the_log(void **state)
+{
+        enum { N = 500 };
+        struct fixture *f = fixture_start(NULL);
+        time_t begin = time(NULL);
+        struct wire *w;
+
+        n_lines = n_left_out = 0;
+        log_set_sink(count_line);
+        for (unsigned i = 0; i < N; i++) {
+                w = wire_connect(fixture_path(f));
+                wire_greet(w, 0xffffffff);
+                wire_expect_closed(w);
+                wire_close(w);
+        }
+        sleep(1);
+        w = wire_connect(fixture_path(f)); /* says how many went before */
+        wire_greet(w, 0xffffffff);
+        wire_expect_closed(w);
+        wire_close(w);
+        fixture_stop(f, 5000);
+        assert_in_range(n_lines, 2, 21 * (time(NULL) - begin + 1));
+        assert_true(n_left_out > 0);
+}
+
 /* ---- memory ---- */
 
 static void an_idle_connection_gives_its_memory_back_and_goes_on(void **state)
@@ -544,11 +644,14 @@ int main(void)
             TEST(disconnect_cuts_the_clients_of_one_export_only),
             TEST(disconnect_waits_for_the_engine),
             TEST(a_client_may_be_cut_while_slow_requests_wait),
+            TEST(a_client_that_was_cut_ends_its_long_zeroing),
             cmocka_unit_test(stopping_answers_what_is_in_flight_and_refuses_what_comes),
+            cmocka_unit_test(stopping_answers_those_who_wait_for_memory),
             cmocka_unit_test(stopping_ends_idle_connections_and_listens_no_more),
             cmocka_unit_test(an_option_that_comes_while_stopping_gets_err_shutdown),
             cmocka_unit_test(stopping_cuts_off_those_who_do_not_end_in_time),
             cmocka_unit_test(a_new_connection_after_a_stop_is_not_served),
+            cmocka_unit_test(many_bad_clients_do_not_fill_the_log),
             TEST(an_idle_connection_gives_its_memory_back_and_goes_on),
         };
         return cmocka_run_group_tests_name("nbd limits", tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* test_nbd_requests.c - the transmission phase, at wire level: what each command does and refuses.
- */
+/* test_nbd_requests.c - the transmission phase, at wire level:
+ * what each command does and refuses. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>

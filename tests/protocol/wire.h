@@ -1,6 +1,12 @@
-/* wire.h - an NBD client that does just what a test says, byte by byte, right or wrong. What the
- * server must not do fails the running cmocka test; so does a server that stays silent for HANG_S
- * seconds. */
+/* wire.h - an NBD client that does just what a test says, byte by byte, right or wrong.
+ *
+ * Units      bytes.
+ * Threads    one a connection; blocking.
+ * Errors     what the server must not do fails the running cmocka test; so does a server that stays
+ *            silent for HANG_S seconds. uint32_t results are errors of the protocol.
+ * Ownership  release a connection with wire_close().
+ * Source     doc/proto.md of NetworkBlockDevice/nbd.
+ */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

@@ -11,9 +11,14 @@
  * sim_disk_crash(): it makes the image that would be found, and a new sim_disk on that image is the
  * disk after the reboot.
  *
+ * Units      bytes, nanoseconds of the loop's clock.
  * Threads    a disk, its images and its snapshots belong to the loop's thread.
+ * Errors     the operations', where a fault says so.
  * Memory     as in sim_image.h.
- * Misuse     what member.h forbids (alignment, range, closing in mid-flight) is an assert. */
+ * Misuse     what member.h forbids (alignment, range, closing in mid-flight) is an assert.
+ * Ownership  a disk outlives its member; release with sim_disk_free(), images with
+ *            sim_image_free(), snapshots with sim_snapshot_free().
+ */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -62,8 +67,9 @@ enum sim_choice {
         SIM_WHOLE,
         SIM_FIRST_HALF,
         SIM_SECOND_HALF,
-        SIM_TORN, /* this and every value above, to 255: each sector (a discard: each page) by lot,
-                   * the value being the seed */
+        /* this and every value above, to 255: each sector (a discard: each page) by lot,
+         * the value being the seed */
+        SIM_TORN,
 };
 
 struct sim_pending {
@@ -95,8 +101,8 @@ struct sim_snapshot *sim_disk_snapshot(struct sim_disk *disk);
 struct sim_image *sim_snapshot_crash(const struct sim_snapshot *snapshot, const uint8_t *choice);
 void sim_snapshot_free(struct sim_snapshot *snapshot); /* NULL is fine */
 
-/* What is durable, and what reads see: for comparing. Copies, to be released with sim_image_free().
- */
+/* What is durable, and what reads see: for comparing. Copies,
+ * to be released with sim_image_free(). */
 struct sim_image *sim_disk_durable(const struct sim_disk *disk);
 struct sim_image *sim_disk_visible(const struct sim_disk *disk);
 
@@ -131,15 +137,15 @@ enum sim_fault_kind {
         SIM_FAULT_ERROR,
         SIM_FAULT_MISDIRECT, /* a write lands .delta bytes further on */
         SIM_FAULT_LOSE,      /* a write is answered and never done */
-        SIM_FAULT_LIE, /* a flush is answered and nothing done; a later honest one makes up for it
-                        */
+        /* a flush is answered and nothing done; a later honest one makes up for it */
+        SIM_FAULT_LIE,
 };
 
 struct sim_fault {
         enum sim_fault_kind kind;
         unsigned ops; /* of SIM_OP(MEMBER_READ) and so on; 0: all that the kind is for */
-        uint64_t offset,
-            length;     /* what touches this range; length 0: everywhere. Flushes always match */
+        /* what touches this range; length 0: everywhere. Flushes always match */
+        uint64_t offset, length;
         uint64_t skip;  /* this many are let pass first */
         uint64_t count; /* then this many are hit; 0: all */
         int error;      /* -errno */
@@ -160,8 +166,8 @@ struct sim_disk_stats {
         /* How often each fault hit. */
         uint64_t errors, misdirected, lost, lies, corrupted;
         /* Mistakes of the member's user that no disk reports; all should be 0. */
-        uint64_t changed_buffers;    /* data of a write was changed while it was in flight */
-        uint64_t overlapping_writes; /* writes or discards in flight on the same bytes: no order is
-                                        promised */
+        uint64_t changed_buffers; /* data of a write was changed while it was in flight */
+        /* writes or discards in flight on the same bytes: no order is promised */
+        uint64_t overlapping_writes;
 };
 void sim_disk_get_stats(const struct sim_disk *disk, struct sim_disk_stats *ret_stats);

@@ -35,8 +35,8 @@ struct sim_disk {
         struct sim_random random;
         struct sim_image *durable, *visible;
         struct list in_flight; /* in order of submission */
-        struct list
-            completed; /* writes and discards no flush has covered, in order of completion */
+        /* writes and discards no flush has covered, in order of completion */
+        struct list completed;
         uint64_t n_operations, n_events, n_completions;
         uint64_t last_deadline_ns;
         uint64_t trace;

@@ -6,8 +6,11 @@
  *
  * Units      bytes; any offset and length inside the image.
  * Threads    an image and all its clones belong to one thread.
+ * Errors     none, but of sim_image_save().
  * Memory     what cannot be allocated ends the program: a simulation without memory has nothing to
- * tell. */
+ *            tell.
+ * Ownership  each image and each clone is released with sim_image_free().
+ */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -7,7 +7,13 @@
  *
  * loop_run() ends at loop_stop(), and also when nothing is posted and no timer is armed, or when
  * the step limit is reached: the first is a deadlock of what is under test, the second a livelock,
- * and sim_loop_end() tells which. Release with loop_free(). */
+ * and sim_loop_end() tells which.
+ *
+ * Units      nanoseconds of the virtual clock.
+ * Threads    one.
+ * Errors     0 or -errno.
+ * Ownership  release with loop_free().
+ */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -39,7 +45,11 @@ void sim_loop_set_step_limit(struct loop *loop, uint64_t max_steps);
 uint64_t sim_loop_steps(const struct loop *loop);
 
 /* Run entry(arg) as a coroutine until it has ended, as co_run() does, but notice when it never
- * will: -EDEADLK    nothing is left that could wake it -ETIMEDOUT  the step limit was reached It
- * then stays suspended, and the loop can only be left alone: neither run nor freed. co_run() works
- * as well; on a deadlock it aborts. */
+ * will:
+ *
+ * -EDEADLK    nothing is left that could wake it
+ * -ETIMEDOUT  the step limit was reached
+ *
+ * It then stays suspended, and the loop can only be left alone: neither run nor freed. co_run()
+ * works as well; on a deadlock it aborts. */
 int sim_loop_co_run(struct loop *loop, co_entry *entry, void *arg);

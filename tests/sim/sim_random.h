@@ -1,5 +1,11 @@
-/* sim_random.h - the simulator's random numbers: splitmix64 (Steele, Lea, Flood 2014), so that a
- * seed means the same run on every machine and with every C library. */
+/* sim_random.h - the simulator's random numbers, so that a seed means the same run on every machine
+ * and with every C library.
+ *
+ * Threads    a generator belongs to one thread.
+ * Errors     none.
+ * Ownership  a generator is plain memory of the caller's.
+ * Source     splitmix64: Steele, Lea, Flood: Fast splittable pseudorandom number generators (2014).
+ */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,4 +1,8 @@
-/* check_fixture.h - for tests of the check: what it found, and pools of many shapes. */
+/* check_fixture.h - for tests of the check: what it found, and pools of many shapes.
+ *
+ * Threads    coroutines of a sim_pool's loop.
+ * Errors     0 or -errno; what must be sound and is not fails the test (sim_pool_fails).
+ */
 #pragma once
 #include <errno.h>
 #include "pool/engine.h"

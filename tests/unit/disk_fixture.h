@@ -1,4 +1,10 @@
-/* disk_fixture.h - what the tests of pool/disk.c share: a folder, a loop, and requests. */
+/* disk_fixture.h - what the tests of pool/disk.c share: a folder, a loop, and requests.
+ *
+ * Units      bytes.
+ * Threads    one; calls run the fixture's loop until they are done.
+ * Errors     -errno where a function returns int; else a failure fails the running cmocka test.
+ * Ownership  members are closed by the test, before fixture_close().
+ */
 #pragma once
 #include "pool/disk.h"
 

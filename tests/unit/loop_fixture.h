@@ -1,4 +1,8 @@
-/* loop_fixture.h - run a group of tests on each back end of the loop. */
+/* loop_fixture.h - run a group of tests on each back end of the loop.
+ *
+ * Threads    one.
+ * Ownership  the fixture makes each test's loop and frees it; nothing may be pending at the end.
+ */
 #pragma once
 #include <setjmp.h>
 #include <stdarg.h>

@@ -2,7 +2,13 @@
  *
  * A test is a co_entry on a struct sim_pool. cmocka's asserts jump, and must not jump out of a
  * coroutine: expect() notes the first failure and returns, and the test fails when the coroutine
- * has ended. */
+ * has ended.
+ *
+ * Units      blocks of 4096 bytes where an argument is called block or n.
+ * Threads    one.
+ * Errors     0 or -errno; those of opening, closing and creating also fail the test.
+ * Ownership  sim_pool_run() makes and releases loop and disks; a test closes its pool.
+ */
 #pragma once
 #include <setjmp.h>
 #include <stdarg.h>

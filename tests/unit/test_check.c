@@ -197,8 +197,8 @@ static void a_checkpoint_is_held_for_long(void **state)
         sim_pool_run(2, 1, co_held_long);
 }
 
-/* A writer that finds no space because the check holds it: the check gives up, the writer goes on.
- */
+/* A writer that finds no space because the check holds it: the check gives up,
+ * the writer goes on. */
 static void finding_drop(void *arg, const char *sentence)
 {
 }

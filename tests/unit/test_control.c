@@ -1,5 +1,5 @@
-/* test_control.c - the control socket, with no pool behind it: what clients may send and do to it.
- */
+/* test_control.c - the control socket, with no pool behind it:
+ * what clients may send and do to it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

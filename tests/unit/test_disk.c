@@ -1,5 +1,5 @@
-/* test_disk.c - members that are files: on tmpfs, on a disk, with io_uring and with worker threads.
- */
+/* test_disk.c - members that are files: on tmpfs, on a disk,
+ * with io_uring and with worker threads. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -143,6 +143,30 @@ static void test_what_is_no_disk_is_refused_with_a_sentence(void **state)
         assert_int_equal(ftruncate(fd, DISK_BYTES - 1), 0);
         refused(f, f->path, -EINVAL, "64.0 MiB");
         close(fd);
+}
+
+/* pwrite(2), BUGS: Linux appends then, whatever the offset. */
+static void test_passed_descriptor_that_appends_is_written_where_told(void **state)
+{
+        struct fixture *f = *state;
+        struct error err = ERROR_INIT;
+        struct member *m;
+        char *page = page_alloc(PAGE), *found = page_alloc(PAGE);
+        struct stat st;
+
+        member_close(make_disk(f, DISK_BYTES));
+        assert_int_equal(open_fd(f, open(f->path, O_RDWR | O_APPEND | O_CLOEXEC), f->path,
+                                 &(struct disk_options){0}, &m, &err),
+                         0);
+        fill_pattern(page, PAGE, 1);
+        assert_int_equal(do_io(f, m, MEMBER_WRITE, page, PAGE, 2 * PAGE), 0);
+        assert_int_equal(do_io(f, m, MEMBER_READ, found, PAGE, 2 * PAGE), 0);
+        assert_memory_equal(page, found, PAGE);
+        member_close(m);
+        assert_int_equal(stat(f->path, &st), 0);
+        assert_int_equal(st.st_size, DISK_BYTES);
+        free(page);
+        free(found);
 }
 
 static void test_passed_descriptor_is_used_and_taken_over_also_on_failure(void **state)
@@ -431,8 +455,8 @@ static void test_second_opener_in_one_process_is_refused(void **state)
         member_close(must_open(f, f->path));
 }
 
-/* A process that holds the file's lock until it is killed, or for @hold_ms. Returns when it has it.
- */
+/* A process that holds the file's lock until it is killed, or for @hold_ms.
+ * Returns when it has it. */
 static pid_t start_holder(const char *path, unsigned hold_ms)
 {
         int ready[2];
@@ -595,6 +619,7 @@ static int run_group(const char *name)
             BOTH(test_making_that_fails_leaves_no_file),
             BOTH(test_size_is_rounded_down_to_whole_blocks),
             BOTH(test_what_is_no_disk_is_refused_with_a_sentence),
+            BOTH(test_passed_descriptor_that_appends_is_written_where_told),
             BOTH(test_passed_descriptor_is_used_and_taken_over_also_on_failure),
             BOTH(test_readonly_member_takes_no_lock_and_no_writes),
             BOTH(test_what_is_written_is_read_again_also_by_the_next_opener),

@@ -515,8 +515,8 @@ static void test_full_file_system_is_no_space(void **state)
                 print_message("SKIP: mkfs.ext4 is not installed\n");
 }
 
-/* Tell the kernel of the first partition, as udev would have it do; some kernels do not read GPTs.
- */
+/* Tell the kernel of the first partition, as udev would have it do;
+ * some kernels do not read GPTs. */
 static bool add_partition(const struct device *d, uint64_t size_bytes)
 {
         struct blkpg_partition partition = {

@@ -1,6 +1,7 @@
 /* What a guest's flush costs, what a full pool keeps doing, and what becomes of damaged blocks. */
 #include <errno.h>
 #include "common/log.h"
+#include "pool/engine.h"
 #include "tests/unit/sim_pool.h"
 
 #define MANY_BLOCKS 64u
@@ -148,6 +149,59 @@ static void a_read_costs_one_device_read_however_many_snapshots(void **state)
         sim_pool_run(2, 1, co_read_costs);
 }
 
+/* ---- shrinking ---- */
+
+struct held_write {
+        struct volume *v;
+        uint64_t offset, length;
+        enum volume_op op;
+        int result; /* 1: not yet */
+        struct co *waiter;
+};
+
+static void held_write_main(void *arg)
+{
+        static char block[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+        struct held_write *w = arg;
+        w->result = w->op == VOLUME_WRITE ? co_volume_write(w->v, block, w->length, w->offset, 0)
+                                          : co_volume_zero(w->v, w->offset, w->length, 0);
+        co_wake(w->waiter);
+}
+
+/* Writes that wait for a cut while the volume loses the end that they go to. */
+static void co_shrunk_meanwhile(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 64) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        co_root_hold(v->root);
+        struct held_write write[3] = {{v, 40 * POOL_BLOCK, POOL_BLOCK, VOLUME_WRITE, 1, co_self()},
+                                      {v, 41 * POOL_BLOCK, 512, VOLUME_WRITE, 1, co_self()},
+                                      {v, 42 * POOL_BLOCK, 512, VOLUME_ZERO, 1, co_self()}};
+        for (unsigned i = 0; i < 3; i++)
+                expect(s, co_spawn(s->loop, held_write_main, &write[i]) == 0);
+        expect(s, co_volume_resize(s->pool, "v", 16 * POOL_BLOCK, NULL) == 0);
+        root_unhold(s->pool, v->root);
+        for (unsigned i = 0; i < 3; i++) {
+                while (write[i].result == 1)
+                        co_suspend();
+                expect(s, write[i].result == -EINVAL);
+        }
+        while (v->root->body->high_bytes)
+                co_sleep_ns(1000000);
+        expect(s, v->root->body->data_blocks == 16);
+        co_volume_close(v);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_write_that_waited_goes_nowhere_past_the_end(void **state)
+{
+        sim_pool_run(1, 1, co_shrunk_meanwhile);
+}
+
 /* ---- a full pool ---- */
 
 static void co_fill(struct sim_pool *s, uint64_t *ret_blocks)
@@ -201,6 +255,108 @@ static void a_full_pool_loses_nothing_and_goes_on_when_space_comes_back(void **s
 {
         for (unsigned n = 1; n <= SIM_MEMBERS_MAX; n++)
                 sim_pool_run(n, n, co_full_pool);
+}
+
+#define DISK_PAGES (SIM_MEMBER_SIZE / POOL_BLOCK)
+
+struct written {
+        struct sim_pool *s;
+        unsigned disk;
+        bool page[DISK_PAGES];
+        uint64_t n_holes; /* filled by what is not data, once the pool was open */
+};
+
+static bool is_data(const struct pool *pool, unsigned disk, uint64_t offset)
+{
+        for (uint32_t i = 0; i < pool->n_slabs; i++) {
+                const struct leg *leg = &pool->slab[i]->leg[0];
+                if (pool->slab[i]->kind == SLAB_DATA && leg->member == disk &&
+                    offset >= leg->offset && offset < leg->offset + SIM_SLAB_BYTES)
+                        return true;
+        }
+        return false;
+}
+
+static void note_write(void *arg, struct sim_disk *disk, const struct sim_event *event)
+{
+        struct written *w = arg;
+        if (event->op != MEMBER_WRITE || event->completed)
+                return;
+        for (uint64_t at = event->offset; at < event->offset + event->length; at += POOL_BLOCK) {
+                if (w->s->pool && !w->page[at / POOL_BLOCK] && !is_data(w->s->pool, w->disk, at))
+                        w->n_holes++;
+                w->page[at / POOL_BLOCK] = true;
+        }
+}
+
+/* What a pool writes to keep what it has lies where something was written before. */
+static void co_holes(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct written *w = calloc(s->n_disks, sizeof(*w));
+        for (unsigned i = 0; i < s->n_disks; i++) {
+                w[i].s = s;
+                w[i].disk = i;
+                sim_disk_set_hook(s->disk[i], note_write, &w[i]);
+        }
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        for (unsigned i = 0; i < 20; i++) {
+                expect(s, co_sim_pool_write(s, "v", i, 1) == 0);
+                expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        }
+        expect(s, co_sim_pool_close(s) == 0);
+        for (unsigned i = 0; i < s->n_disks; i++) {
+                sim_disk_set_hook(s->disk[i], NULL, NULL);
+                expect(s, w[i].n_holes == 0);
+        }
+        free(w);
+}
+
+static void a_full_host_takes_no_space_from_what_is_no_data(void **state)
+{
+        sim_pool_run(1, 1, co_holes);
+        sim_pool_run(3, 1, co_holes);
+}
+
+/* The file system under a sparse member is full: no slab can be made any more. */
+static void co_host_is_full(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct sim_fault fault = {
+            .kind = SIM_FAULT_ERROR, .ops = SIM_OP(MEMBER_WRITE), .error = -ENOSPC};
+        struct sim_disk_stats stats;
+        int r = 0;
+        uint64_t n = 0;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 30, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 1) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        for (uint32_t i = 0; i < s->pool->n_slabs; i++)
+                if (s->pool->slab[i]->leg[0].offset > fault.offset)
+                        fault.offset = s->pool->slab[i]->leg[0].offset;
+        fault.offset += SIM_SLAB_BYTES;
+        fault.length = SIM_MEMBER_SIZE - LABEL_AREA_BYTES - fault.offset;
+        sim_disk_add_fault(s->disk[0], &fault);
+        /* A leaf for each block, so that metadata is what lacks. */
+        while (r == 0 && n < 1000)
+                r = co_sim_pool_write(s, "v", n++ * 256, 1);
+        expect(s, r == -ENOSPC);
+        expect(s, !s->pool->failed[0]);
+        r = co_sim_pool_discard(s, "v", 100, 5000);
+        expect(s, r == 0 || r == -ENOSPC);
+        expect(s, co_volume_delete(s->pool, "v", false, NULL) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        expect(s, co_volume_create(s->pool, "w", 1 << 20, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "w", 0, 1) == 0);
+        sim_disk_get_stats(s->disk[0], &stats);
+        expect(s, stats.errors < 100); /* tried now and then, and not all the time */
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_pool_whose_host_is_full_is_full_and_goes_on(void **state)
+{
+        sim_pool_run(1, 1, co_host_is_full);
 }
 
 static void co_full_of_snapshots(void *arg)
@@ -342,6 +498,37 @@ static void a_block_that_fails_its_checksum_is_eio_and_never_data(void **state)
         sim_pool_run(3, 1, co_rotten_data);
 }
 
+/* A map whose entries say what nobody knows. */
+static void co_unknown_entry(void *arg)
+{
+        struct sim_pool *s = arg;
+        static char data[8 * POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+        struct volume *v;
+        struct node *leaf;
+        struct entry e;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 8) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        expect(s, tree_leaf(s->pool, &v->root->body->map, 0, &leaf, &e) == 0 && leaf);
+        struct entry_disk *at = &((struct node_disk *)leaf->page)->entry[5], good = *at;
+        at->word.b[6] ^= 1;
+        for (unsigned offset = 0; offset < 2; offset++) { /* aligned, and not */
+                memset(data, 'z', sizeof(data));
+                expect(s, co_volume_read(v, data, sizeof(data) - POOL_BLOCK, offset) == -EIO);
+                for (unsigned i = 0; i < sizeof(data) - POOL_BLOCK; i++)
+                        expect(s, data[i] == 0);
+        }
+        *at = good;
+        co_volume_close(v);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_read_that_fails_leaves_zeroes(void **state)
+{
+        sim_pool_run(1, 1, co_unknown_entry);
+}
+
 /* All metadata on the member that is read first is rubbish: the other leg has it all. */
 static void co_rotten_leg(void *arg)
 {
@@ -445,10 +632,14 @@ int main(void)
             cmocka_unit_test(a_guest_flush_is_at_most_one_flush_of_each_member),
             cmocka_unit_test(flushes_that_come_together_share_a_round),
             cmocka_unit_test(a_read_costs_one_device_read_however_many_snapshots),
+            cmocka_unit_test(a_write_that_waited_goes_nowhere_past_the_end),
             cmocka_unit_test(a_full_pool_loses_nothing_and_goes_on_when_space_comes_back),
+            cmocka_unit_test(a_full_host_takes_no_space_from_what_is_no_data),
+            cmocka_unit_test(a_pool_whose_host_is_full_is_full_and_goes_on),
             cmocka_unit_test(deleting_snapshots_frees_a_full_pool),
             cmocka_unit_test(freed_space_is_discarded_on_the_members_once),
             cmocka_unit_test(a_block_that_fails_its_checksum_is_eio_and_never_data),
+            cmocka_unit_test(a_read_that_fails_leaves_zeroes),
             cmocka_unit_test(metadata_is_read_from_the_other_leg_and_repaired),
             cmocka_unit_test(a_failed_flush_stops_writing_until_the_pool_is_opened_again),
             cmocka_unit_test(a_failed_data_write_concerns_its_writer_only),

@@ -25,6 +25,10 @@ struct spot {
 
 struct sample {
         struct sim_image *image[SIM_MEMBERS_MAX];
+        uint64_t super_slot;     /* in each label area */
+        struct spot table, log;  /* the first page of each */
+        unsigned n_table, n_log; /* of its records and pages */
+        bool settled;            /* no checkpoint is on its way */
         struct spot *spot;
         size_t n_spots, room;
 };
@@ -54,8 +58,19 @@ static void spots_of_slab(const struct pool *pool, const struct slab *slab)
 
 static void spots_find(const struct sim_pool *s)
 {
-        const struct pool *pool = s->pool;
+        struct pool *pool = s->pool;
+        uint64_t shift;
+        unsigned n_legs;
         uint64_t slot = pool->generation % SUPER_SLOTS * SUPER_SLOT_BYTES;
+        const struct slab_extent *table = &pool->table[0];
+        const struct leg *log = log_page_legs(pool, pool->log.start, &n_legs, &shift);
+        sample.super_slot = SUPER_RING_OFFSET + slot;
+        sample.table = (struct spot){table->leg[0].member,
+                                     table->leg[0].offset + (uint64_t)table->copy * BLOCK};
+        sample.n_table = pool->n_slabs < SLABS_PER_PAGE ? pool->n_slabs : SLABS_PER_PAGE;
+        sample.log = (struct spot){log->member, log->offset + shift};
+        sample.n_log =
+            (unsigned)min_u64(pool->log.next - pool->log.start, pool->slab_blocks - shift / BLOCK);
         for (unsigned i = 0; i < 2 * s->n_disks; i++) {
                 uint64_t area = i % 2 ? SIM_MEMBER_SIZE - LABEL_AREA_BYTES : 0;
                 spot_add(i / 2, area);
@@ -64,6 +79,19 @@ static void spots_find(const struct sim_pool *s)
         }
         for (uint32_t i = 0; i < pool->n_slabs; i++)
                 spots_of_slab(pool, pool->slab[i]);
+}
+
+/* What a checkpoint in progress would change stays; the log holds writes only, a page each. */
+static void co_settled(struct sim_pool *s)
+{
+        while (s->pool->checkpoint_running || s->pool->checkpoint_wanted || s->pool->worker_running)
+                co_sleep_ns(1000000);
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        for (unsigned i = 0; i < 3; i++) {
+                expect(s, co_sim_pool_write(s, "row", 30 * i, 8) == 0);
+                expect(s, co_commit(s->pool) == 0);
+        }
+        expect(s, !s->pool->checkpoint_running && !s->pool->checkpoint_wanted);
 }
 
 /* A pool of many shapes, killed: some of it is only in the log. */
@@ -83,6 +111,8 @@ static void co_sample(void *arg)
         expect(s, co_volume_open(s->pool, "row", &v, NULL) == 0);
         expect(s, co_volume_flush(v) == 0);
         co_volume_close(v);
+        if (sample.settled)
+                co_settled(s);
         spots_find(s);
         for (unsigned i = 0; i < s->n_disks; i++)
                 sample.image[i] = sim_disk_visible(s->disk[i]);
@@ -228,21 +258,14 @@ static void co_use(void *arg)
         free(names);
 }
 
-static void round_run(uint64_t seed)
+static void image_run(uint64_t seed, struct sim_image *const image[])
 {
         struct sim_pool s = {.n_disks = 2};
-        struct sim_image *image[SIM_MEMBERS_MAX];
         sim_random_init(&s.random, seed);
-        for (unsigned i = 0; i < s.n_disks; i++)
-                image[i] = sim_image_clone(sample.image[i]);
-        for (uint64_t n = 1 + sim_random_below(&s.random, 12); n > 0; n--)
-                spot_change(&s.random, image);
         assert_int_equal(sim_loop_new(seed, false, &s.loop), 0);
         sim_loop_set_step_limit(s.loop, STEPS_MAX);
-        for (unsigned i = 0; i < s.n_disks; i++) {
+        for (unsigned i = 0; i < s.n_disks; i++)
                 s.disk[i] = sim_pool_disk(image[i], i);
-                sim_image_free(image[i]);
-        }
         int r = sim_loop_co_run(s.loop, co_use, &s);
         if (r < 0)
                 fail_msg("seed %llu: %s", (unsigned long long)seed, strerror(-r));
@@ -251,23 +274,155 @@ static void round_run(uint64_t seed)
                 sim_disk_free(s.disk[i]);
 }
 
-static void whatever_metadata_says_is_judged(void **state)
+static void round_run(uint64_t seed)
 {
-        const char *text = getenv("HOSTILE_SEED"), *rounds = getenv("HOSTILE_ROUNDS");
-        uint64_t first = text ? strtoull(text, NULL, 0) : 1;
-        uint64_t n = rounds ? strtoull(rounds, NULL, 0) : text ? 1 : ROUNDS;
+        struct sim_random random;
+        struct sim_image *image[SIM_MEMBERS_MAX];
+        sim_random_init(&random, seed);
+        for (unsigned i = 0; i < 2; i++)
+                image[i] = sim_image_clone(sample.image[i]);
+        for (uint64_t n = 1 + sim_random_below(&random, 12); n > 0; n--)
+                spot_change(&random, image);
+        image_run(seed ^ UINT64_C(1) << 63, image);
+        for (unsigned i = 0; i < 2; i++)
+                sim_image_free(image[i]);
+}
+
+static void sample_make(bool settled)
+{
+        sample = (struct sample){.settled = settled};
         sim_pool_run(2, 1, co_sample);
         assert_true(sample.n_spots > 200);
-        for (uint64_t seed = first; seed < first + n; seed++)
-                round_run(seed);
+}
+
+static void sample_free(void)
+{
         for (unsigned i = 0; i < 2; i++)
                 sim_image_free(sample.image[i]);
         free(sample.spot);
 }
 
+/* ---- what has a particular answer ---- */
+
+static void supers_change(struct sim_image *const image[], void (*change)(struct super_disk *))
+{
+        static struct super_disk page[2];
+        for (unsigned i = 0; i < 4; i++) {
+                uint64_t at = (i % 2 ? SIM_MEMBER_SIZE - LABEL_AREA_BYTES : 0) + sample.super_slot;
+                sim_image_read(image[i / 2], at, page, sizeof(page));
+                change(page);
+                sim_image_write(image[i / 2], at, page, sizeof(page));
+        }
+}
+
+static void no_epoch(struct super_disk *d)
+{
+        d->epoch = le64_make(0);
+}
+
+static void last_epoch(struct super_disk *d)
+{
+        d->epoch = le64_make(BIRTH_MAX);
+}
+
+static void last_page(struct super_disk *d)
+{
+        d->log_start = le64_make(UINT64_MAX - 1);
+}
+
+static void large_log(struct super_disk *d)
+{
+        d->log_pages = le32_make(UINT32_MAX / 64 * 64);
+}
+
+static void one_member_twice(struct super_disk *d)
+{
+        struct super_member_disk *m = (void *)(d + 1);
+        memcpy(m[1].uuid, m[0].uuid, 16);
+}
+
+/* Space maps that lie nowhere, all but those that are read at open. */
+static void maps_lie_nowhere(struct sim_image *const image[])
+{
+        struct slab_disk page[SLABS_PER_PAGE];
+        sim_image_read(image[sample.table.disk], sample.table.offset, page, sizeof(page));
+        for (unsigned i = 0; i < sample.n_table; i++)
+                for (unsigned k = 0; k < MAP_COPIES; k++)
+                        if (k != page[i].map_copy)
+                                page[i].map_address[k] = le64_make(ADDRESS_MAX);
+        sim_image_write(image[sample.table.disk], sample.table.offset, page, sizeof(page));
+}
+
+/* Writes of the log to the blocks of one before. */
+static void blocks_taken_twice(struct sim_image *const image[])
+{
+        const uint64_t slab_blocks = SIM_SLAB_BYTES / BLOCK;
+        uint64_t taken = 0;
+        unsigned n_changed = 0;
+        for (unsigned p = 0; p < sample.n_log; p++) {
+                struct log_page_disk d;
+                uint64_t offset = sample.log.offset + (uint64_t)p * BLOCK;
+                sim_image_read(image[sample.log.disk], offset, &d, sizeof(d));
+                for (uint32_t at = 0; at < le16_get(d.used);) {
+                        struct log_write_disk *w = (void *)(d.records + at);
+                        at += le16_get(w->head.length);
+                        if (w->head.type != LOG_WRITE)
+                                continue;
+                        if (taken && taken % slab_blocks + le32_get(w->n_blocks) <= slab_blocks) {
+                                w->address = le64_make(taken);
+                                n_changed++;
+                        }
+                        taken = le64_get(w->address);
+                }
+                sim_image_write(image[sample.log.disk], offset, &d, sizeof(d));
+        }
+        assert_true(n_changed > 1);
+}
+
+static void chosen_run(void (*super)(struct super_disk *),
+                       void (*other)(struct sim_image *const image[]))
+{
+        struct sim_image *image[SIM_MEMBERS_MAX];
+        for (unsigned i = 0; i < 2; i++)
+                image[i] = sim_image_clone(sample.image[i]);
+        if (super)
+                supers_change(image, super);
+        else
+                other(image);
+        for (uint64_t seed = 1; seed <= 6; seed++)
+                image_run(seed, image);
+        for (unsigned i = 0; i < 2; i++)
+                sim_image_free(image[i]);
+}
+
+static void what_cannot_be_is_refused(void **state)
+{
+        sample_make(true);
+        chosen_run(no_epoch, NULL);
+        chosen_run(last_epoch, NULL);
+        chosen_run(last_page, NULL);
+        chosen_run(large_log, NULL);
+        chosen_run(one_member_twice, NULL);
+        chosen_run(NULL, maps_lie_nowhere);
+        chosen_run(NULL, blocks_taken_twice);
+        sample_free();
+}
+
+static void whatever_metadata_says_is_judged(void **state)
+{
+        const char *text = getenv("HOSTILE_SEED"), *rounds = getenv("HOSTILE_ROUNDS");
+        uint64_t first = text ? strtoull(text, NULL, 0) : 1;
+        uint64_t n = rounds ? strtoull(rounds, NULL, 0) : text ? 1 : ROUNDS;
+        sample_make(false);
+        for (uint64_t seed = first; seed < first + n; seed++)
+                round_run(seed);
+        sample_free();
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+            cmocka_unit_test(what_cannot_be_is_refused),
             cmocka_unit_test(whatever_metadata_says_is_judged),
         };
         log_set_sink(NULL);

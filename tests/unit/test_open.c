@@ -1,9 +1,10 @@
 /* Which members make a pool, and what each that does not is told. */
 #include <errno.h>
+#include "common/coroutine.h"
 #include "common/crc32c.h"
 #include "common/le.h"
 #include "common/log.h"
-#include "pool/format.h"
+#include "pool/engine.h"
 #include "tests/unit/sim_pool.h"
 
 /* Open with @members; the pool is closed again. The error is left in @err. */
@@ -179,6 +180,11 @@ static void unknown_feature(struct label_disk *d)
         d->incompat = le64_make(UINT64_C(1) << 17);
 }
 
+static void unknown_when_written(struct label_disk *d)
+{
+        d->ro_compat = le64_make(2);
+}
+
 static void larger(struct label_disk *d)
 {
         d->size_bytes = le64_make(SIM_MEMBER_SIZE * 2);
@@ -223,6 +229,18 @@ static void co_feature(void *arg)
         expect(s, strstr(err.message, "feature 0x20000"));
 }
 
+static void co_read_only_feature(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct error err;
+        co_new(s);
+        label_edit(s->disk[0], 0, unknown_when_written);
+        expect(s, co_try_all(s, &err) == -ENOTSUP);
+        expect(s, strstr(err.message, "cannot write"));
+        expect(s, co_sim_pool_open(s, true) == 0);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
 static void co_truncated(void *arg)
 {
         struct sim_pool *s = arg;
@@ -237,6 +255,7 @@ static void a_newer_format_and_a_truncated_disk_are_refused(void **state)
 {
         sim_pool_run(1, 1, co_newer);
         sim_pool_run(1, 1, co_feature);
+        sim_pool_run(1, 1, co_read_only_feature);
         sim_pool_run(1, 1, co_truncated);
 }
 
@@ -297,6 +316,164 @@ static void a_pool_grows_by_a_member_while_it_is_used(void **state)
         sim_pool_run(3, 1, co_add);
 }
 
+/* The power failed during an 'add': the new member has its labels, and not all that comes with
+ * them.
+ */
+static void co_add_cut_short(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct member *member;
+        struct label label;
+        struct error err;
+        s->n_disks = 2;
+        co_new(s);
+        expect(s, sim_disk_open(s->disk[0], s->loop, &member) == 0);
+        expect(s, co_label_read(member, &label, NULL) == 0);
+        member_close(member);
+        label.index = 2;
+        label.member_uuid[0] ^= 1;
+        expect(s, sim_disk_open(s->disk[2], s->loop, &member) == 0);
+        expect(s, co_label_write(member, &label, NULL) == 0);
+        member_close(member);
+        s->n_disks = 3;
+        expect(s, co_try_all(s, &err) == 0);
+        struct sim_disk *first = s->disk[0];
+        s->disk[0] = s->disk[2];
+        s->disk[2] = first;
+        expect(s, co_try_all(s, &err) == 0);
+}
+
+static void what_an_add_that_was_cut_short_left_is_ignored(void **state)
+{
+        sim_pool_run(3, 1, co_add_cut_short);
+}
+
+/* A new member starts from the superblock of now; from an older one it would be stale after a
+ * crash.
+ */
+static void co_add_after_rot(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct member *member;
+        struct error err = ERROR_INIT;
+        s->n_disks = 1;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        uint64_t at =
+            SUPER_RING_OFFSET + s->pool->generation % SUPER_SLOTS * SUPER_SLOT_BYTES + 300;
+        sim_disk_corrupt(s->disk[0], at, 1, 1);
+        sim_disk_corrupt(s->disk[0], SIM_MEMBER_SIZE - LABEL_AREA_BYTES + at, 1, 1);
+        expect(s, sim_disk_open(s->disk[1], s->loop, &member) == 0);
+        expect(s, co_pool_add(s->pool, &member, 1, &err) == -EUCLEAN);
+        expect(s, strstr(err.message, "'disk0'"));
+        /* The next checkpoint mends it. */
+        expect(s, co_volume_create(s->pool, "w", 1 << 20, NULL) == 0);
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        expect(s, co_pool_add(s->pool, &member, 1, &err) == 0);
+        s->n_disks = 2;
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_try_all(s, &err) == 0);
+}
+
+static void a_member_is_not_added_with_a_superblock_of_yesterday(void **state)
+{
+        sim_pool_run(2, 1, co_add_after_rot);
+}
+
+struct flusher {
+        struct sim_pool *s;
+        bool stop, stopped;
+        struct co *waiter;
+};
+
+static void flusher_main(void *arg)
+{
+        struct flusher *f = arg;
+        struct volume *v;
+        if (co_volume_open(f->s->pool, "v", &v, NULL) == 0) {
+                static char block[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+                int r = 0;
+                while (!f->stop && r == 0) {
+                        r = co_volume_write(v, block, POOL_BLOCK, 0, VOLUME_FUA);
+                        co_sleep_ns(sim_random_below(&f->s->random, 4000000));
+                }
+                if (r < 0)
+                        sim_pool_fails(f->s, "flusher", r, "a write failed");
+                co_volume_close(v);
+        }
+        f->stopped = true;
+        co_wake(f->waiter);
+}
+
+/* One of two new members cannot be written to, while guests flush: both are given back with nothing
+ * in flight on them, and the pool is what it was. */
+static void co_add_fails(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct member *members[2];
+        struct sim_fault fault = {
+            .kind = SIM_FAULT_ERROR, .ops = SIM_OP(MEMBER_WRITE), .error = -EIO};
+        struct error err;
+        struct pool_info info;
+        s->n_disks = 1;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        struct flusher flusher = {.s = s, .waiter = co_self()};
+        expect(s, co_spawn(s->loop, flusher_main, &flusher) == 0);
+        sim_disk_set_latency(s->disk[1], 1000000, 9000000);
+        sim_disk_add_fault(s->disk[2], &fault);
+        for (unsigned i = 0; i < 2; i++)
+                expect(s, sim_disk_open(s->disk[1 + i], s->loop, &members[i]) == 0);
+        expect(s, co_pool_add(s->pool, members, 2, &err) == -EIO);
+        for (unsigned i = 0; i < 2; i++)
+                member_close(members[i]);
+        flusher.stop = true;
+        while (!flusher.stopped)
+                co_suspend();
+        pool_get_info(s->pool, &info);
+        expect(s, info.n_members == 1 && !info.failed);
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_try_all(s, &err) == 0);
+}
+
+static void members_that_cannot_be_added_are_given_back(void **state)
+{
+        for (uint64_t seed = 1; seed <= 20; seed++)
+                sim_pool_run(3, seed, co_add_fails);
+}
+
+/* A pool that is full gets a disk: all of it can be used, though no other has room for a second leg
+ * of metadata. */
+static void co_add_to_full(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct member *members[SIM_MEMBERS_MAX] = {0};
+        struct error err;
+        unsigned n = s->n_disks;
+        uint64_t block = 0;
+        s->n_disks = n - 1;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 64 << 20, NULL) == 0);
+        while (co_sim_pool_write(s, "v", block, 32) == 0)
+                block += 32;
+        uint64_t before = block;
+        s->n_disks = n;
+        expect(s, sim_disk_open(s->disk[n - 1], s->loop, &members[0]) == 0);
+        expect(s, co_pool_add(s->pool, &members[0], 1, &err) == 0);
+        while (co_sim_pool_write(s, "v", block, 32) == 0)
+                block += 32;
+        expect(s, (block - before) * POOL_BLOCK > SIM_MEMBER_SIZE * 3 / 4);
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_try_all(s, &err) == 0);
+}
+
+static void a_full_pool_can_use_all_of_a_member_that_it_gets(void **state)
+{
+        sim_pool_run(2, 1, co_add_to_full);
+        sim_pool_run(3, 1, co_add_to_full);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -310,6 +487,10 @@ int main(void)
             cmocka_unit_test(a_newer_format_and_a_truncated_disk_are_refused),
             cmocka_unit_test(a_superblock_lives_at_both_ends),
             cmocka_unit_test(a_pool_grows_by_a_member_while_it_is_used),
+            cmocka_unit_test(what_an_add_that_was_cut_short_left_is_ignored),
+            cmocka_unit_test(a_member_is_not_added_with_a_superblock_of_yesterday),
+            cmocka_unit_test(members_that_cannot_be_added_are_given_back),
+            cmocka_unit_test(a_full_pool_can_use_all_of_a_member_that_it_gets),
         };
         log_set_sink(NULL);
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* args.c - options and words of a verb. */
 #include <errno.h>
 #include <getopt.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -40,15 +41,38 @@ static void verb_words(const struct cli_verb *verb, char *text, size_t size)
                  verb->name);
 }
 
-static int usage_error(const struct cli_verb *verb, const char *sentence, const char *what)
+/* Names are kept and passed on as JSON, which is UTF-8; jansson knows what that is. */
+static bool is_text(const char *word)
 {
-        char words[64];
+        json_t *text = json_string(word);
+        bool is = text != NULL;
 
+        json_decref(text);
+        return is;
+}
+
+static int not_text(const char *word)
+{
+        struct error e = ERROR_INIT;
+
+        error_set(&e, -EILSEQ, "'%s' is not UTF-8 text", word);
+        return cli_fail(&e);
+}
+
+__attribute__((format(printf, 2, 3))) static int usage_error(const struct cli_verb *verb,
+                                                             const char *format, ...)
+{
+        struct error e = ERROR_INIT;
+        char words[64], sentence[sizeof(e.message)];
+        va_list ap;
+
+        va_start(ap, format);
+        vsnprintf(sentence, sizeof(sentence), format, ap);
+        va_end(ap);
         verb_words(verb, words, sizeof(words));
-        fprintf(stderr, "tarn: ");
-        fprintf(stderr, sentence, what);
-        fprintf(stderr, "\nhint: usage is '%s %s'; '%s --help' says more\n", words, verb->usage,
-                words);
+        error_set(&e, -EINVAL, "%s", sentence);
+        error_hint(&e, "usage is '%s %s'; '%s --help' says more", words, verb->usage, words);
+        cli_fail(&e);
         return EXIT_USAGE;
 }
 
@@ -118,6 +142,8 @@ static int parse_options(const struct cli_verb *verb, int argc, char **argv, str
                         return negative(argv[optind - 1]);
                 if (c < 256)
                         return usage_error(verb, "there is no option '%s' here", argv[optind - 1]);
+                if (optarg && !is_text(optarg))
+                        return not_text(optarg);
                 r = keep(verb, args, known[c - 256].option, known[c - 256].name, optarg);
                 if (r != 0)
                         return r;
@@ -135,6 +161,9 @@ int cli_parse(const struct cli_verb *verb, int argc, char **argv, struct cli_arg
         r = parse_options(verb, argc, argv, args);
         if (r != 0)
                 return r;
+        for (int i = 0; i < args->n_words; i++)
+                if (!is_text(args->words[i]))
+                        return not_text(args->words[i]);
         if (args->n_words < verb->min_words)
                 return usage_error(verb, "'%s' needs more arguments", verb->name);
         if (verb->max_words >= 0 && args->n_words > verb->max_words)

@@ -1,4 +1,6 @@
 /* call.c - one command, by the server or here, with its progress bar. */
+#include <string.h>
+
 #include "cli/cli.h"
 #include "server/session.h"
 
@@ -21,6 +23,19 @@ int cli_try(const struct cli_call *call, json_t **ret_reply, struct error *err)
                 cli_progress_end(&progress);
         json_decref(call->request);
         return r;
+}
+
+bool cli_same_pool(const char *a, const char *b)
+{
+        struct pool_state *state_a = NULL, *state_b = NULL;
+        bool same = strcmp(a, b) == 0;
+
+        if (!same && session_resolve(a, &state_a, NULL) == 0 &&
+            session_resolve(b, &state_b, NULL) == 0)
+                same = memcmp(state_a->uuid, state_b->uuid, sizeof(state_a->uuid)) == 0;
+        state_free(state_a);
+        state_free(state_b);
+        return same;
 }
 
 int cli_call(const struct cli_call *call, json_t **ret_reply)

@@ -79,6 +79,9 @@ int cli_parse(const struct cli_verb *verb, int argc, char **argv, struct cli_arg
 /* "POOL/VOL[@SNAP]" at its last slash: so that a path serves as POOL too. ret_pool is malloc'ed. */
 int cli_split(const char *word, char **ret_pool, const char **ret_rest, struct error *err);
 
+/* Whether two names or members' paths are of one pool. */
+bool cli_same_pool(const char *a, const char *b);
+
 /* ---- doing ---- */
 
 struct cli_call {
@@ -100,6 +103,11 @@ int cli_try(const struct cli_call *call, json_t **ret_reply, struct error *err);
 /* True to go on: --yes was given, or the user says so. On false the exit status is EXIT_FAILURE. */
 bool cli_confirm(const struct cli_args *args, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* What would be refused anyway is not asked about: -EBUSY, with the server's sentence, where
+ * @volume (the reply of volume-show) is in use and there is no --force. */
+int cli_refuse_used(const struct cli_args *args, const char *verb, const char *name,
+                    const json_t *volume);
 
 /* ---- printing ---- */
 

@@ -9,6 +9,7 @@
 #include "cli/cli.h"
 #include "formats/image.h"
 #include "server/session.h"
+#include "server/setup.h"
 
 static int open_input(const char *path, struct error *err)
 {
@@ -167,6 +168,34 @@ static int run_import(const struct cli_verb *verb, const struct cli_args *args)
 
 /* ---- export ---- */
 
+struct output_work {
+        struct session_work work;
+        const char *path;
+};
+
+static int co_refuse_member(struct loop *loop, struct session_work *work, struct error *err)
+{
+        return co_setup_refuse_member(loop, container_of(work, struct output_work, work)->path,
+                                      err);
+}
+
+/* Of what exists and is overwritten: no member, also of a pool that is open and holds its lock. */
+static int open_existing(const char *path, mode_t mode, struct error *err)
+{
+        struct output_work w = {.work = {.co_run = co_refuse_member}, .path = path};
+        int fd, r;
+
+        r = session_do(&w.work, err);
+        if (r < 0)
+                return r;
+        /* O_EXCL keeps a mounted device from being overwritten. */
+        fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | (S_ISBLK(mode) ? O_EXCL : 0));
+        if (fd < 0)
+                return error_set(err, -errno, "cannot open '%s': %s", path,
+                                 errno == EBUSY ? "it is mounted or in use" : strerror(errno));
+        return fd;
+}
+
 /* A new file, an existing one with --force, or a block device with --force. */
 static int open_output(const char *path, bool force, bool *ret_made, struct error *err)
 {
@@ -179,18 +208,17 @@ static int open_output(const char *path, bool force, bool *ret_made, struct erro
                 return fd;
         if (errno != EEXIST)
                 return error_set(err, -errno, "cannot make '%s': %s", path, strerror(errno));
+        if (stat(path, &st) < 0)
+                return error_set(err, -errno, "cannot open '%s': %s", path, strerror(errno));
+        if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+                return error_set(err, -EINVAL,
+                                 "'%s' exists, and is neither a regular file nor a block device",
+                                 path);
         if (!force) {
                 error_set(err, -EEXIST, "'%s' exists", path);
                 return error_hint(err, "--force overwrites it");
         }
-        if (stat(path, &st) < 0)
-                return error_set(err, -errno, "cannot open '%s': %s", path, strerror(errno));
-        /* O_EXCL keeps a mounted device from being overwritten. */
-        fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | (S_ISBLK(st.st_mode) ? O_EXCL : 0));
-        if (fd < 0)
-                return error_set(err, -errno, "cannot open '%s': %s", path,
-                                 errno == EBUSY ? "it is mounted or in use" : strerror(errno));
-        return fd;
+        return open_existing(path, st.st_mode, err);
 }
 
 static int export_to(const struct cli_args *args, const char *pool, const char *name, int fd,

@@ -1,5 +1,6 @@
 /* main.c - from the words of the command line to a verb; help. */
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
@@ -90,9 +91,11 @@ static int help_verb(const struct cli_verb *verb)
 
 static int usage(const char *sentence, const char *word, const char *hint)
 {
-        fprintf(stderr, "tarn: ");
-        fprintf(stderr, sentence, word);
-        fprintf(stderr, "\nhint: '%s' lists what there is\n", hint);
+        struct error e = ERROR_INIT;
+
+        error_set(&e, -EINVAL, sentence, word);
+        error_hint(&e, "'%s' lists what there is", hint);
+        cli_fail(&e);
         return EXIT_USAGE;
 }
 
@@ -158,10 +161,22 @@ static int run_words(int argc, char **argv)
         return run_verb(verb, argc - 1, argv + 1);
 }
 
+/* Where a standard stream is closed, the next file that is opened would take its place, and a
+ * message be written into a disk. What stands in for it fails as a closed one does: it is open the
+ * wrong way round. */
+static void hold_standard_streams(void)
+{
+        for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+                if (fcntl(fd, F_GETFD) < 0 &&
+                    open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+                        abort();
+}
+
 int main(int argc, char **argv)
 {
         int status;
 
+        hold_standard_streams();
         setlocale(LC_ALL, "");
         signal(SIGPIPE, SIG_IGN);
         status = run_words(argc, argv);

@@ -245,11 +245,11 @@ static json_t *list_entry(const char *name, struct error *e)
                 json_decref(status);
                 return entry;
         }
-        if (state_load(name, &state, NULL) < 0)
-                return NULL;
+        /* Without a state file that can be read, nobody knows its members. */
+        state_load(name, &state, NULL);
         entry = json_pack("{s:s, s:s, s:s, s:i}", "name", name, "state",
                           e->code == -EBUSY ? "busy" : "unavailable", "error", e->message,
-                          "members", (int)state->n_members);
+                          "members", state ? (int)state->n_members : 0);
         state_free(state);
         return entry;
 }
@@ -349,6 +349,8 @@ static int open_disks(const char *const *paths, size_t n, int *fds, json_t *abso
                 struct stat st;
                 int r = member_path(paths[i], path, sizeof(path), err);
 
+                if (r == 0)
+                        r = setup_refuse_backing(path, err);
                 if (r < 0)
                         return r;
                 if (stat(path, &st) < 0)

@@ -8,23 +8,41 @@
 
 #include "cli/cli.h"
 
+/* One line whatever names it quotes, and nothing that a terminal would obey. */
+static void print_line(const char *label, const char *text)
+{
+        json_t *utf8 = json_string(text);
+
+        fprintf(stderr, "%s: ", label);
+        for (const char *p = text; *p; p++) {
+                unsigned char c = (unsigned char)*p;
+
+                if (c < 0x20 || c == 0x7f || (c >= 0x80 && !utf8))
+                        fprintf(stderr, "\\x%02x", c);
+                else
+                        putc(c, stderr);
+        }
+        putc('\n', stderr);
+        json_decref(utf8);
+}
+
 int cli_fail(const struct error *err)
 {
-        fprintf(stderr, "tarn: %s\n", err->message);
+        print_line("tarn", err->message);
         if (err->hint[0])
-                fprintf(stderr, "hint: %s\n", err->hint);
+                print_line("hint", err->hint);
         return EXIT_FAILURE;
 }
 
 void cli_note(const char *format, ...)
 {
+        char text[1024];
         va_list ap;
 
         va_start(ap, format);
-        fprintf(stderr, "note: ");
-        vfprintf(stderr, format, ap);
-        fprintf(stderr, "\n");
+        vsnprintf(text, sizeof(text), format, ap);
         va_end(ap);
+        print_line("note", text);
 }
 
 void cli_print_json(json_t *value)

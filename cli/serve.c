@@ -1,6 +1,7 @@
 /* serve.c - tarn serve, and the words that stand alone. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -16,7 +17,11 @@ static void announce(const struct host *host)
         for (size_t i = 0; i < host->n_nbd_addresses; i++)
                 printf("  NBD      %s\n", host->nbd_addresses[i]);
         printf("  control  %s\n", host->control_path);
-        fflush(stdout);
+        /* A server is none the worse where nobody can read what it says. */
+        if (fflush(stdout) != 0) {
+                __fpurge(stdout);
+                clearerr(stdout);
+        }
 }
 
 static int run_serve(const struct cli_verb *verb, const struct cli_args *args)

@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/list.h"
+#include "server/state.h"
 
 /* ---- create ---- */
 
@@ -19,7 +21,7 @@ static int collect_names(const struct cli_args *args, char **ret_pool, json_t *n
 
                 if (r < 0)
                         return r;
-                if (*ret_pool && strcmp(*ret_pool, pool) != 0) {
+                if (*ret_pool && !cli_same_pool(*ret_pool, pool)) {
                         free(pool);
                         return error_set(err, -EXDEV,
                                          "'%s' and '%s' are in different pools: one snapshot is of "
@@ -193,6 +195,20 @@ static void keep_volume(json_t *array, const char *volume)
                         json_array_remove(array, i);
 }
 
+/* A member's path has slashes too: it is the pool where something stands at it, unless what is
+ * before its last slash is a pool's name. */
+static bool is_member_path(const char *word)
+{
+        struct pool_state *state = NULL;
+        char *pool = strndup(word, (size_t)(strrchr(word, '/') - word));
+        bool named =
+            pool && pool_name_check(pool, "pool", NULL) == 0 && state_load(pool, &state, NULL) == 0;
+
+        state_free(state);
+        free(pool);
+        return !named && access(word, F_OK) == 0;
+}
+
 static int run_list(const struct cli_verb *verb, const struct cli_args *args)
 {
         const char *word = args->n_words ? args->words[0] : NULL, *volume = NULL;
@@ -201,8 +217,7 @@ static int run_list(const struct cli_verb *verb, const struct cli_args *args)
         json_t *all = NULL;
         int status;
 
-        /* A member's path has slashes too: it is the pool where something stands at it. */
-        if (word && strchr(word, '/') && word[0] != '/' && word[0] != '.' &&
+        if (word && strchr(word, '/') && !is_member_path(word) &&
             cli_split(word, &pool, &volume, &e) < 0)
                 return cli_fail(&e);
         status = cli_collect("snapshot-list", pool ? pool : word, "snapshots", "volumes", &all);
@@ -248,13 +263,83 @@ static int call_about(const char *word, json_t *request, json_t **ret_reply)
         return r;
 }
 
+/* 0 where @name (VOLUME@SNAPSHOT) is among a volume's snapshots (POOL/VOLUME@SNAPSHOT). */
+static int find_snapshot(const json_t *volume, const char *word, const char *name,
+                         struct error *err)
+{
+        json_t *snapshot;
+        size_t i;
+
+        json_array_foreach (json_object_get(volume, "snapshots"), i, snapshot)
+                if (strcmp(strrchr(json_string_value(snapshot), '/') + 1, name) == 0)
+                        return 0;
+        return error_set(err, -ENOENT, "there is no snapshot '%s'", word);
+}
+
+/* Before a question about a snapshot: what would be refused anyway is not asked about.
+ * ret_volume: the reply of volume-show. */
+static int look_at(const char *word, json_t **ret_volume)
+{
+        struct error e = ERROR_INIT;
+        const char *rest;
+        char *pool = NULL;
+        int r = cli_split(word, &pool, &rest, &e);
+
+        if (r == 0 && !strchr(rest, '@'))
+                r = error_set(&e, -EINVAL,
+                              "'%s' is not a snapshot: snapshots are named POOL/VOLUME@SNAPSHOT",
+                              word);
+        if (r == 0) {
+                const struct cli_call call = {.pool = pool,
+                                              .request =
+                                                  json_pack("{s:s, s:s%}", "command", "volume-show",
+                                                            "volume", rest, strcspn(rest, "@"))};
+                r = cli_try(&call, ret_volume, &e);
+        }
+        if (r == 0) {
+                r = find_snapshot(*ret_volume, word, rest, &e);
+                if (r < 0)
+                        json_decref(*ret_volume);
+        }
+        free(pool);
+        if (r < 0)
+                cli_fail(&e);
+        return r;
+}
+
+static bool confirm_restore(const struct cli_args *args)
+{
+        json_t *volume = NULL;
+        bool yes;
+
+        if (args->given & CLI_YES)
+                return true;
+        if (look_at(args->words[0], &volume) < 0)
+                return false;
+        yes = cli_refuse_used(args, "restore", cli_text(volume, "name"), volume) == 0 &&
+              cli_confirm(args, "restore '%s' and lose what the volume holds now?", args->words[0]);
+        json_decref(volume);
+        return yes;
+}
+
+static bool confirm_delete(const struct cli_args *args)
+{
+        json_t *volume = NULL;
+
+        if (args->given & CLI_YES)
+                return true;
+        if (look_at(args->words[0], &volume) < 0)
+                return false;
+        json_decref(volume);
+        return cli_confirm(args, "delete snapshot '%s'?", args->words[0]);
+}
+
 static int run_restore(const struct cli_verb *verb, const struct cli_args *args)
 {
         bool discard = args->given & CLI_DISCARD_CURRENT;
         json_t *reply = NULL;
 
-        if (discard &&
-            !cli_confirm(args, "restore '%s' and lose what the volume holds now?", args->words[0]))
+        if (discard && !confirm_restore(args))
                 return EXIT_FAILURE;
         if (call_about(args->words[0],
                        json_pack("{s:s, s:b, s:b}", "command", "snapshot-restore", "force",
@@ -274,7 +359,7 @@ static int run_delete(const struct cli_verb *verb, const struct cli_args *args)
 {
         json_t *reply = NULL;
 
-        if (!cli_confirm(args, "delete snapshot '%s'?", args->words[0]))
+        if (!confirm_delete(args))
                 return EXIT_FAILURE;
         if (call_about(args->words[0], json_pack("{s:s}", "command", "snapshot-delete"), &reply) <
             0)
@@ -323,7 +408,7 @@ static int run_diff(const struct cli_verb *verb, const struct cli_args *args)
         r = cli_split(args->words[0], &pool_a, &a, &e);
         if (r == 0)
                 r = cli_split(args->words[1], &pool_b, &b, &e);
-        if (r == 0 && strcmp(pool_a, pool_b) != 0)
+        if (r == 0 && !cli_same_pool(pool_a, pool_b))
                 r = error_set(&e, -EXDEV, "'%s' and '%s' are in different pools", args->words[0],
                               args->words[1]);
         if (r == 0) {

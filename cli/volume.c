@@ -173,10 +173,12 @@ static int run_resize(const struct cli_verb *verb, const struct cli_args *args)
         shrink = size < cli_number(v, "size");
         if (shrink && size > 0) {
                 bool yes =
+                    cli_refuse_used(args, "shrink", args->words[0], v) == 0 &&
                     cli_confirm(args,
-                                "shrink '%s' from %s to %s? What lies behind the new "
-                                "end is lost.",
-                                args->words[0], cli_size(v, "size"), size_format(size, text));
+                                "shrink '%s' from %s to %s? The %llu bytes behind the new end are "
+                                "lost.",
+                                args->words[0], cli_size(v, "size"), size_format(size, text),
+                                (unsigned long long)(cli_number(v, "size") - size));
 
                 if (!yes) {
                         json_decref(v);
@@ -194,14 +196,25 @@ static int run_resize(const struct cli_verb *verb, const struct cli_args *args)
 /* NEW may be written with the pool, as the volume is. */
 static int new_name(const char *word, const char *volume, const char **ret)
 {
-        const char *slash = strrchr(word, '/');
-        size_t length = strrchr(volume, '/') ? (size_t)(strrchr(volume, '/') - volume) : 0;
+        struct error e = ERROR_INIT;
+        const char *rest;
+        char *pool = NULL, *new_pool = NULL;
+        int r = 0;
 
-        *ret = slash ? slash + 1 : word;
-        if (!slash || ((size_t)(slash - word) == length && strncmp(word, volume, length) == 0))
-                return 0;
-        fprintf(stderr, "tarn: '%s' is in another pool: a volume stays in its pool\n", word);
-        return -EXDEV;
+        *ret = word;
+        if (strchr(word, '/')) {
+                r = cli_split(word, &new_pool, ret, &e);
+                if (r == 0)
+                        r = cli_split(volume, &pool, &rest, &e);
+                if (r == 0 && !cli_same_pool(pool, new_pool))
+                        r = error_set(&e, -EXDEV,
+                                      "'%s' is in another pool: a volume stays in its pool", word);
+        }
+        free(pool);
+        free(new_pool);
+        if (r < 0)
+                cli_fail(&e);
+        return r;
 }
 
 static int run_rename(const struct cli_verb *verb, const struct cli_args *args)
@@ -229,7 +242,10 @@ static int run_delete(const struct cli_verb *verb, const struct cli_args *args)
             0)
                 return EXIT_FAILURE;
         n_snapshots = json_array_size(json_object_get(v, "snapshots"));
+        r = cli_refuse_used(args, "delete", args->words[0], v);
         json_decref(v);
+        if (r < 0)
+                return EXIT_FAILURE;
         if (n_snapshots > 0 && !with_snapshots)
                 yes = true; /* refused below, with a better sentence */
         else if (n_snapshots > 0)
@@ -256,12 +272,13 @@ static int run_set(const struct cli_verb *verb, const struct cli_args *args)
 
                 if (!equals || equals == args->words[w] ||
                     (size_t)(equals - args->words[w]) >= sizeof(key)) {
+                        struct error e = ERROR_INIT;
+
                         json_decref(properties);
-                        fprintf(stderr,
-                                "tarn: '%s' is not a property and its value\nhint: write "
-                                "PROPERTY=VALUE\n",
-                                args->words[w]);
-                        return EXIT_FAILURE;
+                        error_set(&e, -EINVAL, "'%s' is not a property and its value",
+                                  args->words[w]);
+                        error_hint(&e, "write PROPERTY=VALUE");
+                        return cli_fail(&e);
                 }
                 snprintf(key, sizeof(key), "%.*s", (int)(equals - args->words[w]), args->words[w]);
                 json_object_set_new(properties, key, json_string(equals + 1));
@@ -301,8 +318,8 @@ const struct cli_verb volume_verbs[] = {
      "difference is shared with snapshots and clones.\n\n"
      "  --json   {\"volumes\": [...]}; docs/control.md has the fields\n",
      CLI_JSON, 0, 1, run_list},
-    {"volume", "show", "POOL/VOLUME [--json]", "all about one volume, with its properties", "",
-     CLI_JSON, 1, 1, run_show},
+    {"volume", "show", "POOL/VOLUME [--json]", "all about one volume, with its properties",
+     "  --json   an object; docs/control.md has the fields\n", CLI_JSON, 1, 1, run_show},
     {"volume", "resize", "POOL/VOLUME SIZE [--yes] [--force]", "make a volume larger or smaller",
      "Growing works while the volume is in use. Shrinking loses what lies behind the new end,\n"
      "asks first, and is refused while the volume is in use.\n\n"

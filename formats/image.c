@@ -226,8 +226,13 @@ static int driver_by_name(const char *format, const struct image_driver **ret_dr
                           struct error *err)
 {
         *ret_driver = image_driver_find(format);
-        if (!*ret_driver)
-                return error_set(err, -EINVAL, "there is no image format '%s'", format);
+        if (!*ret_driver || (*ret_driver)->is_not_image) {
+                error_set(err, -EINVAL, "there is no image format '%s'", format);
+                return error_hint(err,
+                                  "formats are %s and those that are not built yet: qcow2, "
+                                  "vmdk, vdi, vhd and vhdx",
+                                  image_formats_writable());
+        }
         return 0;
 }
 
@@ -247,7 +252,10 @@ int co_image_open(int fd, const char *path, const char *format, struct image **r
                 r = co_probe(image, &driver, err);
                 image->guessed = driver == &image_raw;
         }
-        if (r == 0 && !driver->co_open) {
+        if (r == 0 && !driver->co_open && format) {
+                r = error_set(err, -ENOTSUP, "reading %s is not built yet", driver->name);
+                error_hint(err, "%s", driver->hint);
+        } else if (r == 0 && !driver->co_open) {
                 r = driver->is_not_image
                         ? error_set(err, -ENOTSUP, "'%s' is a %s", path, driver->description)
                         : error_set(err, -ENOTSUP,

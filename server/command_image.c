@@ -13,6 +13,8 @@
 /* A volume is filled under this name and renamed when all of it is durable: so that the name the
  * user asked for never stands for half an image, whatever is killed meanwhile. */
 #define IMPORT_SUFFIX ".importing"
+/* A property that tells such a volume from one that a user gave that name. */
+#define IMPORT_MARK "importing"
 
 static void import_name(const char *volume, char name[POOL_NAME_MAX + 1])
 {
@@ -25,22 +27,70 @@ static int ignore_root(const struct root_info *info, void *arg)
         return 0;
 }
 
-/* What an import that was killed left behind goes first. One that still runs has it open. */
+static int find_mark(const char *key, const char *value, void *arg)
+{
+        if (strcmp(key, IMPORT_MARK) == 0)
+                *(bool *)arg = true;
+        return 0;
+}
+
+static int keep_referenced(const struct root_info *info, void *arg)
+{
+        *(uint64_t *)arg = info->referenced_bytes;
+        return 0;
+}
+
+/* What an import that was killed left behind goes. One that still runs has it open. Killed between
+ * creating and marking, it left an empty volume: of that nobody loses anything. */
+static int co_remove_leftover(struct command *c, const char *volume, const char *name,
+                              struct error *err)
+{
+        struct error e = ERROR_INIT;
+        uint64_t referenced = 0;
+        bool marked = false;
+        int r;
+
+        r = co_volume_get_properties(c->hp->pool, name, find_mark, &marked, err);
+        if (r == 0)
+                r = co_root_get(c->hp->pool, name, keep_referenced, &referenced, err);
+        if (r < 0)
+                return r;
+        r = marked || referenced == 0 ? co_volume_delete(c->hp->pool, name, marked, &e) : -EEXIST;
+        if (r == 0)
+                return 0;
+        if (marked && r == -EBUSY)
+                return error_set(err, r, "another import into '%s/%s' is under way",
+                                 c->hp->state->name, volume);
+        error_set(err, r, "cannot import into '%s/%s': volume '%s/%s' is in the way",
+                  c->hp->state->name, volume, c->hp->state->name, name);
+        return error_hint(err,
+                          "an import is filled under that name: 'tarn volume rename %s/%s "
+                          "NEW' keeps the volume that has it",
+                          c->hp->state->name, name);
+}
+
 static int co_create_for_import(struct command *c, const char *volume, const char *name,
                                 uint64_t size, struct error *err)
 {
+        struct error e = ERROR_INIT;
         int r;
 
         if (co_root_get(c->hp->pool, volume, ignore_root, NULL, NULL) == 0)
                 return error_set(err, -EEXIST, "volume '%s/%s' exists", c->hp->state->name, volume);
-        r = co_volume_create(c->hp->pool, name, size, err);
-        if (r != -EEXIST)
-                return r;
-        r = co_volume_delete(c->hp->pool, name, true, NULL);
-        if (r == -EBUSY)
-                return error_set(err, r, "another import into '%s/%s' is under way",
-                                 c->hp->state->name, volume);
-        return r < 0 ? r : co_volume_create(c->hp->pool, name, size, err);
+        r = co_volume_create(c->hp->pool, name, size, &e);
+        if (r == -EEXIST) {
+                r = co_remove_leftover(c, volume, name, &e);
+                if (r == 0)
+                        r = co_volume_create(c->hp->pool, name, size, &e);
+        }
+        if (r == 0) {
+                r = co_volume_set(c->hp->pool, name, IMPORT_MARK, "yes", &e);
+                if (r < 0)
+                        co_volume_delete(c->hp->pool, name, false, NULL);
+        }
+        if (r < 0 && err)
+                *err = e;
+        return r;
 }
 
 static int import_size(struct command *c, const struct image *image, uint64_t *ret_size,
@@ -57,9 +107,11 @@ static int import_size(struct command *c, const struct image *image, uint64_t *r
         if (command_size(c, "size", ret_size, err) < 0)
                 return -EINVAL;
         if (*ret_size < least)
-                return error_set(err, -EINVAL, "'%s' holds %s, which does not fit into %s",
-                                 image->path, size_format(least, has),
-                                 size_format(*ret_size, asked));
+                return error_set(err, -EINVAL,
+                                 "'%s' holds %s (%llu bytes), which does not fit into %s "
+                                 "(%llu bytes)",
+                                 image->path, size_format(least, has), (unsigned long long)least,
+                                 size_format(*ret_size, asked), (unsigned long long)*ret_size);
         return 0;
 }
 
@@ -73,7 +125,15 @@ static int co_fill(struct command *c, struct image *image, const char *name, con
                 return r;
         r = co_transfer_import(c, image, v, err);
         co_volume_close(v);
-        return r < 0 ? r : co_volume_rename(c->hp->pool, name, volume, err);
+        if (r == 0)
+                r = co_volume_rename(c->hp->pool, name, volume, err);
+        if (r < 0)
+                return r;
+        /* The import is complete; where the mark stays, it stays without a meaning. */
+        if (co_volume_set(c->hp->pool, volume, IMPORT_MARK, NULL, NULL) < 0)
+                log_warning("property '" IMPORT_MARK "' of '%s/%s' could not be taken away",
+                            c->hp->state->name, volume);
+        return 0;
 }
 
 int co_image_import(struct command *c, struct error *err)

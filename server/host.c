@@ -94,6 +94,17 @@ out:
         state_unlock(lock);
 }
 
+/* "cannot open pool 'tank': ..." also where the engine's sentence begins with the pool. */
+static int cannot_open(const char *name, struct error *err)
+{
+        char pool[POOL_NAME_MAX + 16];
+        size_t length = (size_t)snprintf(pool, sizeof(pool), "pool '%s': ", name);
+
+        if (err && strncmp(err->message, pool, length) == 0)
+                memmove(err->message, err->message + length, strlen(err->message + length) + 1);
+        return error_prefix(err, "cannot open pool '%s'", name);
+}
+
 int co_host_open(struct host *host, struct pool_state **state, const struct pool_options *options,
                  unsigned wait_ms, const bool *cancelled, struct host_pool **ret_pool,
                  struct error *err)
@@ -115,7 +126,7 @@ int co_host_open(struct host *host, struct pool_state **state, const struct pool
         }
         if (r < 0) {
                 free(hp);
-                return error_prefix(err, "cannot open pool '%s'", (*state)->name);
+                return cannot_open((*state)->name, err);
         }
         hp->host = host;
         hp->state = *state;

@@ -17,6 +17,7 @@ struct host_pool {
         struct host *host;
         struct pool *pool;
         struct pool_state *state; /* as it was at open, with the paths found then */
+        bool claimed;             /* its state file says that this process serves it */
 };
 
 /* An export that an NBD client has open. */

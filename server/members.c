@@ -56,6 +56,20 @@ static int co_look(struct loop *loop, const char *path, struct pool_label *ret_l
         return r;
 }
 
+/* Which of two that say they are the same member is the right one, only the user can know. */
+static int refuse_copy(const struct pool_state *state, const char *path, const uint8_t uuid[16],
+                       struct error *err)
+{
+        for (size_t i = 0; i < state->n_members; i++)
+                if (memcmp(state->members[i].uuid, uuid, 16) == 0) {
+                        error_set(err, -EEXIST,
+                                  "'%s' and '%s' are the same member of pool '%s': one is a copy",
+                                  state->members[i].path, path, state->name);
+                        return error_hint(err, "name only the one that is to be used");
+                }
+        return 0;
+}
+
 int co_state_from_paths(struct loop *loop, const char *const *paths, size_t n_paths,
                         struct pool_state **ret_state, struct error *err)
 {
@@ -81,6 +95,8 @@ int co_state_from_paths(struct loop *loop, const char *const *paths, size_t n_pa
                                       state->members[0].path, state->name, path, label.pool_name);
                 if (r == 0 && !state)
                         state = state_new(label.pool_name, label.pool_uuid);
+                if (r == 0 && state)
+                        r = refuse_copy(state, path, label.member_uuid, err);
                 if (r == 0 && (!state || state_set_member(state, path, label.member_uuid) < 0))
                         r = error_set(err, -ENOMEM, "out of memory");
         }
@@ -105,6 +121,11 @@ int co_pool_resolve(struct loop *loop, const char *name_or_path, struct pool_sta
                         return r;
         } else if (!strchr(name_or_path, '/') && access(name_or_path, F_OK) != 0) {
                 return pool_name_check(name_or_path, "pool", err);
+        } else if (access(name_or_path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR)) {
+                error_set(err, -ENOENT, "'%s' is neither a pool nor the path of a member",
+                          name_or_path);
+                return error_hint(err, "a pool is named by its name alone, without a volume, or by "
+                                       "the path of any of its members");
         }
         r = co_state_from_paths(loop, &name_or_path, 1, &state, err);
         if (r < 0)
@@ -198,6 +219,12 @@ static bool stop_at_first(struct search *s, const char *path, const struct pool_
         return false;
 }
 
+static bool is_gone(int code)
+{
+        return code == -ENOENT || code == -ENOTDIR || code == -ENXIO || code == -ENODEV ||
+               code == -ENOMEDIUM;
+}
+
 bool co_state_alive(struct loop *loop, const struct pool_state *state)
 {
         bool alive = false;
@@ -206,12 +233,14 @@ bool co_state_alive(struct loop *loop, const struct pool_state *state)
 
         for (size_t i = 0; i < state->n_members; i++) {
                 struct pool_label label;
-                int r = co_look(loop, state->members[i].path, &label, NULL);
+                struct error e = ERROR_INIT;
+                int r = co_look(loop, state->members[i].path, &label, &e);
 
                 if (r == 0 && memcmp(label.pool_uuid, state->uuid, 16) == 0)
                         return true;
-                /* A disk that is there and may not be looked at may well be the member. */
-                if (r == -EACCES || r == -EPERM)
+                /* A disk that is there and cannot be looked at, or whose label is damaged or of a
+                 * newer format, may well be the member. -EINVAL: too small, or no disk at all. */
+                if (r < 0 && r != -ENODATA && r != -EINVAL && !is_gone(r))
                         return true;
         }
         co_search(&s, state);

@@ -69,6 +69,18 @@ static int refuse_second(const struct pool_state *state, struct error *err)
                          state->name, (int)state->server_pid);
 }
 
+/* It would be waited for until the lock that is held here is let go. */
+static int refuse_twice(struct server *s, const struct pool_state *state, struct error *err)
+{
+        list_for_each (it, &s->host.pools) {
+                const struct host_pool *hp = container_of(it, struct host_pool, link);
+
+                if (memcmp(hp->state->uuid, state->uuid, sizeof(state->uuid)) == 0)
+                        return error_set(err, -EEXIST, "pool '%s' is named twice", state->name);
+        }
+        return 0;
+}
+
 /* Waits for a server that is being killed or stopped to let go,
  * or to turn out to be there to stay. */
 static int co_open_pool(struct server *s, const char *name, struct error *err)
@@ -82,6 +94,8 @@ static int co_open_pool(struct server *s, const char *name, struct error *err)
                 struct host_pool *hp;
 
                 r = co_pool_resolve(s->host.loop, name, &state, err);
+                if (r == 0)
+                        r = refuse_twice(s, state, err);
                 if (r == 0)
                         r = refuse_second(state, err);
                 if (r == -EBUSY && waited_ms < SERVER_GONE_WAIT_MS) {
@@ -114,6 +128,12 @@ static int co_open_pools(struct server *s, struct error *err)
 
 /* ---- who serves, in the state files ---- */
 
+static int another_known(const char *name, struct error *err)
+{
+        error_set(err, -EEXIST, "another pool '%s' is known here", name);
+        return error_hint(err, "'tarn pool forget %s' makes room for this one", name);
+}
+
 /* A pool that was named by a path and is not known here becomes known: commands find its server
  * this way. */
 static int claim(struct server *s, struct host_pool *hp, bool serving, struct error *err)
@@ -124,9 +144,9 @@ static int claim(struct server *s, struct host_pool *hp, bool serving, struct er
         lock = state_lock(err);
         if (lock < 0)
                 return lock;
-        r = state_load(hp->state->name, &state, NULL);
+        r = state_load(hp->state->name, &state, err);
         if (r == 0 && memcmp(state->uuid, hp->state->uuid, 16) != 0)
-                r = error_set(err, -EEXIST, "another pool '%s' is known here", hp->state->name);
+                r = another_known(hp->state->name, err);
         else if (r == -ENOENT)
                 r = state_save(hp->state, err) < 0 ? -EIO
                                                    : state_load(hp->state->name, &state, err);
@@ -143,6 +163,8 @@ static int claim(struct server *s, struct host_pool *hp, bool serving, struct er
         }
         if (r == 0)
                 r = state_save(state, err);
+        if (r == 0)
+                hp->claimed = serving;
         state_free(state);
         state_unlock(lock);
         return r;
@@ -162,9 +184,10 @@ static int claim_all(struct server *s, struct error *err)
 static void release_all(struct server *s)
 {
         list_for_each (it, &s->host.pools) {
+                struct host_pool *hp = container_of(it, struct host_pool, link);
                 struct error e = ERROR_INIT;
 
-                if (claim(s, container_of(it, struct host_pool, link), false, &e) < 0)
+                if (hp->claimed && claim(s, hp, false, &e) < 0)
                         log_warning("%s", e.message);
         }
 }

@@ -36,7 +36,10 @@ static int co_check_name(struct loop *loop, const char *name, const uint8_t *sam
         } else if (co_state_alive(loop, state)) {
                 r = error_set(err, -EEXIST, "a pool '%s' exists (its first member is '%s')", name,
                               state->n_members ? state->members[0].path : "?");
-                error_hint(err, "take another name, or 'tarn pool forget %s' first", name);
+                error_hint(err,
+                           same_uuid ? "'tarn pool forget %s' makes room for this one"
+                                     : "take another name, or 'tarn pool forget %s' first",
+                           name);
         } else {
                 snprintf(ret_note, SETUP_NOTE_SIZE,
                          "the earlier pool '%s', whose members are all gone, is forgotten", name);
@@ -74,6 +77,8 @@ static int co_open_new(struct loop *loop, const struct pool_setup *setup, struct
                 int r = member_path(setup->paths[i], path, sizeof(path), err);
 
                 /* Opened for writing first: in use or mounted says more than what is on it. */
+                if (r == 0)
+                        r = setup_refuse_backing(path, err);
                 if (r == 0)
                         r = co_disk_open(loop, path, &options, &members[i], err);
                 if (r == 0 && !setup->force)
@@ -123,7 +128,7 @@ static int check_setup(const struct pool_setup *setup, struct error *err)
         if (setup->n_paths > POOL_MEMBERS_MAX)
                 return error_set(err, -EINVAL, "a pool has at most %u members", POOL_MEMBERS_MAX);
         if (setup->file_bytes > 0 && setup->file_bytes < MEMBER_SIZE_MIN)
-                return error_set(err, -EINVAL, "a member has at least %s",
+                return error_set(err, -EINVAL, "--file-size: a member has at least %s",
                                  size_format(MEMBER_SIZE_MIN, least));
         return setup_check_distinct(setup->paths, setup->n_paths, err);
 }
@@ -198,8 +203,11 @@ int co_setup_import(struct loop *loop, const char *const *paths, size_t n_paths,
                 r = co_state_from_paths(loop, paths, n_paths, &state, err);
         if (r == 0)
                 r = co_check_name(loop, state->name, state->uuid, ret_note, err);
-        if (r == 0)
+        if (r == 0) {
                 r = co_try(loop, state, cancelled, err);
+                if (r < 0)
+                        r = error_prefix(err, "cannot import pool '%s'", state->name);
+        }
         if (r == 0)
                 r = co_save_new(loop, state, err);
         if (r < 0) {

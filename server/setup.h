@@ -30,6 +30,13 @@ int co_setup_create(struct loop *loop, const struct pool_setup *setup,
  * -EEXIST  it holds data, or is a member: the sentence says of what */
 int co_setup_check_disk(struct loop *loop, const char *path, struct error *err);
 
+/* -EBUSY where @path is a file that a loop device is made of. */
+int setup_refuse_backing(const char *path, struct error *err);
+
+/* Whether what is at @path may be overwritten by something else than a pool, however much it is
+ * asked for. -EBUSY  it is a member of a pool */
+int co_setup_refuse_member(struct loop *loop, const char *path, struct error *err);
+
 /* Make the pool of @paths known; members not named are searched for. */
 int co_setup_import(struct loop *loop, const char *const *paths, size_t n_paths,
                     const bool *cancelled, struct pool_state **ret_state,

@@ -1,6 +1,9 @@
 /* setup_disks.c - looking at disks that are to become members. */
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -38,6 +41,38 @@ int setup_check_distinct(const char *const *paths, size_t n_paths, struct error 
         return r;
 }
 
+/* Writing to a file beneath a loop device that is set up destroys what its users have there, and no
+ * lock or O_EXCL tells of them. */
+int setup_refuse_backing(const char *path, struct error *err)
+{
+        struct stat st, back;
+        glob_t found;
+        int r = 0;
+
+        if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) ||
+            glob("/sys/block/loop*/loop/backing_file", 0, NULL, &found) != 0)
+                return 0;
+        for (size_t i = 0; r == 0 && i < found.gl_pathc; i++) {
+                char backing[PATH_MAX] = "", device[64] = "";
+                FILE *file = fopen(found.gl_pathv[i], "re");
+
+                if (file && fgets(backing, sizeof(backing), file)) {
+                        backing[strcspn(backing, "\n")] = '\0';
+                        sscanf(found.gl_pathv[i], "/sys/block/%63[^/]", device);
+                        if (stat(backing, &back) == 0 && same_disk(&st, &back)) {
+                                r = error_set(err, -EBUSY, "'%s' is in use as '/dev/%s'", path,
+                                              device);
+                                error_hint(err, "'losetup -d /dev/%s' if it is not needed any more",
+                                           device);
+                        }
+                }
+                if (file)
+                        fclose(file);
+        }
+        globfree(&found);
+        return r;
+}
+
 static int refuse_member(const char *path, const struct pool_label *label, struct error *err)
 {
         error_set(err, -EEXIST, "'%s' is a member of pool '%s'", path, label->pool_name);
@@ -45,6 +80,22 @@ static int refuse_member(const char *path, const struct pool_label *label, struc
                           "'tarn pool import %s' makes that pool known; --force takes the disk "
                           "from it, and what that pool holds is lost",
                           path);
+}
+
+/* The pool of the member that @m is; -ENODATA where it is none. Codes are told apart here, and a
+ * function that is given no place for its sentence may answer another one (common/error.h). */
+static int co_read_label(struct member *m, struct pool_label *ret_label)
+{
+        struct error e = ERROR_INIT;
+
+        return co_pool_read_label(m, ret_label, &e);
+}
+
+static const char *why_unreadable(int code)
+{
+        return code == -ENOTSUP   ? " of a newer format"
+               : code == -EUCLEAN ? ", with damaged labels"
+                                  : ", perhaps: its labels cannot be read";
 }
 
 int co_setup_check_disk(struct loop *loop, const char *path, struct error *err)
@@ -58,13 +109,12 @@ int co_setup_check_disk(struct loop *loop, const char *path, struct error *err)
         r = co_disk_open(loop, path, &options, &m, err);
         if (r < 0)
                 return r;
-        r = co_pool_read_label(m, &label, NULL);
+        r = co_read_label(m, &label);
         member_close(m);
         if (r == 0)
                 return refuse_member(path, &label, err);
-        if (r == -ENOTSUP || r == -EUCLEAN) {
-                error_set(err, -EEXIST, "'%s' is a member of a pool%s", path,
-                          r == -ENOTSUP ? " of a newer format" : ", with damaged labels");
+        if (r != -ENODATA) {
+                error_set(err, -EEXIST, "'%s' is a member of a pool%s", path, why_unreadable(r));
                 return error_hint(err, "--force takes it, and what is on it is lost");
         }
         r = disk_probe(path, found, sizeof(found), err);
@@ -74,6 +124,34 @@ int co_setup_check_disk(struct loop *loop, const char *path, struct error *err)
                 error_set(err, -EEXIST, "'%s' holds data: %s", path, found);
                 return error_hint(err, "--force takes it, and what is on it is lost");
         }
+        return 0;
+}
+
+int co_setup_refuse_member(struct loop *loop, const char *path, struct error *err)
+{
+        const struct disk_options options = {.readonly = true};
+        struct pool_label label;
+        struct member *m = NULL;
+        int r = setup_refuse_backing(path, err);
+
+        if (r < 0)
+                return r;
+        /* What cannot be a member, or cannot be looked at, is the business of who opens it. */
+        if (co_disk_open(loop, path, &options, &m, NULL) < 0)
+                return 0;
+        r = co_read_label(m, &label);
+        member_close(m);
+        if (r == 0) {
+                error_set(err, -EBUSY, "'%s' is a member of pool '%s', and is not overwritten",
+                          path, label.pool_name);
+                return error_hint(
+                    err, "'tarn pool destroy' makes it a file or disk like others; delete a file "
+                         "that is only a copy of one");
+        }
+        if (r != -ENODATA)
+                return error_set(err, -EBUSY,
+                                 "'%s' is a member of a pool%s, and is not overwritten", path,
+                                 why_unreadable(r));
         return 0;
 }
 

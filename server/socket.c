@@ -22,7 +22,9 @@
 static int unix_address(const char *path, struct sockaddr_un *address)
 {
         *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-        if (strlen(path) >= sizeof(address->sun_path) || path[0] == '\0')
+        if (path[0] == '\0')
+                return -EINVAL;
+        if (strlen(path) >= sizeof(address->sun_path))
                 return -ENAMETOOLONG;
         memcpy(address->sun_path, path, strlen(path) + 1);
         return 0;
@@ -98,6 +100,8 @@ int socket_listen_unix(const char *path, gid_t group, int *ret_fd, struct error 
         int fd, folder_fd, r;
 
         r = unix_address(path, &address);
+        if (r == -EINVAL)
+                return error_set(err, r, "the path of a socket is empty");
         if (r < 0)
                 return error_set(err, r, "'%s' is too long for a socket: %zu characters at most",
                                  path, sizeof(address.sun_path) - 1);
@@ -147,6 +151,14 @@ static int split_address(const char *address, char *host, size_t host_size, cons
         return 0;
 }
 
+/* getaddrinfo(3) takes 99999 too, and drops what does not fit in 16 bits. */
+static bool is_port(const char *text)
+{
+        size_t n = strspn(text, "0123456789");
+
+        return n > 0 && n <= 5 && text[n] == '\0' && atoi(text) <= 65535;
+}
+
 static bool is_loopback(const struct sockaddr *a)
 {
         if (a->sa_family == AF_INET) {
@@ -188,6 +200,10 @@ int socket_listen_tcp(const char *address, int *ret_fd, bool *ret_exposed, struc
                 error_set(err, -EINVAL, "'%s' is not an address and port", address);
                 return error_hint(err, "write tcp:127.0.0.1:10809 or tcp:[::1]:10809");
         }
+        if (!is_port(port))
+                return error_set(err, -EINVAL,
+                                 "'%s' is no port to listen on: ports are numbers up to 65535",
+                                 port);
         r = getaddrinfo(host[0] ? host : NULL, port, &want, &found);
         if (r != 0)
                 return error_set(err, -EINVAL, "cannot resolve '%s': %s", address, gai_strerror(r));

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/coroutine.h"
+#include "common/size.h"
 
 #define PIECE_SIZE       (UINT64_C(1) << 20)
 #define WORKERS          8u
@@ -192,15 +193,25 @@ static struct error *first_error(struct transfer *t)
         return t->result == 0 ? &t->error : NULL;
 }
 
-static int volume_failure(struct transfer *t, int r, const char *what, uint64_t offset)
+static int volume_failure(struct transfer *t, int r, const char *what, uint64_t offset,
+                          uint64_t length)
 {
+        const char *pool = t->command->hp->state->name;
         struct error *e = first_error(t);
+        char text[SIZE_TEXT_MAX];
 
-        if (r == -ENOSPC)
-                return error_set(e, r, "pool '%s' is full", t->command->hp->state->name);
-        return error_set(e, r, "cannot %s volume '%s/%s' at offset %llu: %s", what,
-                         t->command->hp->state->name, volume_name(t->volume),
-                         (unsigned long long)offset, strerror(-r));
+        if (r == -ENOSPC) {
+                error_set(e, r, "pool '%s' is full", pool);
+                error_hint(e, "'tarn pool add' gives it more disks; deleting volumes and snapshots "
+                              "gives space back");
+                return r;
+        }
+        error_set(e, r, "cannot %s volume '%s/%s' in the %s at offset %llu: %s", what, pool,
+                  volume_name(t->volume), size_format(length, text), (unsigned long long)offset,
+                  strerror(-r));
+        if (r == -EIO)
+                error_hint(e, "'tarn pool check --data %s' tells what is damaged", pool);
+        return r;
 }
 
 /* ---- image to volume ---- */
@@ -219,7 +230,7 @@ static int co_volume_put(struct transfer *t, const void *buffer, size_t length, 
 {
         int r = co_volume_write(t->volume, buffer, length, offset, 0);
 
-        return r < 0 ? volume_failure(t, r, "write", offset) : 0;
+        return r < 0 ? volume_failure(t, r, "write", offset, length) : 0;
 }
 
 /* A new volume reads as zeroes. */
@@ -263,7 +274,7 @@ static int co_volume_next(struct transfer *t, uint64_t offset, struct image_exte
         int r = co_volume_status(t->volume, offset, t->size - offset, &extent, 1, &n);
 
         if (r < 0)
-                return volume_failure(t, r, "read the map of", offset);
+                return volume_failure(t, r, "read the map of", offset, t->size - offset);
         *ret = (struct image_extent){extent.length, (extent.flags & EXTENT_ZERO) != 0};
         return 0;
 }
@@ -272,7 +283,7 @@ static int co_volume_get(struct transfer *t, void *buffer, size_t length, uint64
 {
         int r = co_volume_read(t->volume, buffer, length, offset);
 
-        return r < 0 ? volume_failure(t, r, "read", offset) : 0;
+        return r < 0 ? volume_failure(t, r, "read", offset, length) : 0;
 }
 
 static int co_image_put(struct transfer *t, const void *buffer, size_t length, uint64_t offset)

@@ -10,6 +10,7 @@ cd "$work"
 export TARN_STATE_DIR=$work/state TARN_RUNTIME_DIR=$work/run
 export LC_ALL=C.UTF-8
 server_pids=()
+loops=() # loop devices to take away at the end
 # Debian's own where there are several: it starts fastest, and has libnbd's module.
 python=/usr/bin/python3
 [ -x $python ] || python=python3
@@ -18,6 +19,9 @@ cleanup() {
     status=$?
     for pid in "${server_pids[@]}"; do
         kill -KILL "$pid" 2>/dev/null || true
+    done
+    for loop in "${loops[@]}"; do
+        losetup -d "$loop" 2>/dev/null || true
     done
     cd /
     rm -rf "$work"

@@ -95,6 +95,19 @@ fails 1 "pool 'tank' exists|'tank' exists" tarn pool create tank b/o2 --file-siz
 [ ! -e b/o2 ] || die "a failed create has left a file"
 fails 1 "member of pool 'tank'" tarn pool create new far
 
+# of two pools of one name the one that is known keeps it; the other is reached by its members' paths
+ok tarn pool create same b/s1 --file-size 64M
+ok tarn pool forget same
+ok tarn pool create same b/s2 --file-size 64M
+fails 1 "pool 'same' exists" tarn pool import b/s1
+grep -q "^hint: 'tarn pool forget same' makes room" err || die "the hint does not help: $(cat err)"
+fails 1 "another pool 'same' is known" tarn serve b/s1
+ok tarn volume create b/s1/there 1M
+ok tarn volume list --json same
+same "$(json "['volumes']")" "[]"
+ok tarn pool destroy --yes b/s1
+ok tarn pool destroy --yes same
+
 # destroy needs a yes, and leaves nothing of the pool
 fails 1 "yes" tarn pool destroy other
 ok tarn pool destroy --yes other

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Disks that must not become members, members that must not be opened: one sentence, and nothing changed.
 set -eu
+here=$(cd "$(dirname "$0")" && pwd)
 . "$(dirname "$0")/cli_common.sh"
 
 # Every file with its size, its time of change, and what it takes.
@@ -45,8 +46,66 @@ unchanged 1 "not a member" tarn pool import used
 ln -s d0 link
 unchanged 1 "same disk" tarn pool import d0 link
 
-# a member that is truncated, or missing, is named
+# an export is not written over a member, whose pool would be lost, not even with --force
+unchanged 1 "d0' exists" tarn image export tank/web d0
+unchanged 1 "member of pool 'tank'" tarn image export tank/web d0 --force
+unchanged 1 "member of pool 'tank'" tarn image export tank/web link --force
+mkdir folder
+unchanged 1 "neither a regular file" tarn image export tank/web folder
+unchanged 1 "neither a regular file" tarn image export tank/web folder --force
+
+# what a newer tarn wrote, and what is damaged, is still a member: not taken, not overwritten, its pool's name not free
 mkdir aside # where nobody searches
+cp --sparse=always d0 aside/d0
+for change in 'version 2' 'incompatible 4' 'crc 1'; do
+    cp --sparse=always aside/d0 d0
+    # shellcheck disable=SC2086
+    $python -I -S "$here/mend_label.py" d0 $change
+    sync d0 # what it takes is settled
+    case $change in
+    version*) why="format is version 2, this tarn knows version 1" ;;
+    incompatible*) why="uses feature 0x4" ;;
+    *) why="label fails its checksum" ;;
+    esac
+    unchanged 1 "d0.*$why" tarn volume list tank
+    unchanged 3 "d0.*$why" tarn pool check tank
+    unchanged 1 "d0.*$why" tarn serve tank
+    unchanged 1 "d0.*$why" tarn pool import d0 d1
+    unchanged 1 "d0' is a member of a pool" tarn pool create other d0
+    unchanged 1 "d0' is a member of a pool" tarn pool create other new1 d0 --file-size 64M
+    unchanged 1 "d0' is a member of a pool.* not overwritten" tarn image export tank/web d0 --force
+    mv d1 aside/d1
+    unchanged 1 "pool 'tank' exists" tarn pool create tank new1 --file-size 64M
+    mv aside/d1 d1
+done
+cp --sparse=always aside/d0 d0
+sync d0
+
+# of two that say they are the same member, one is a copy: which one, is not guessed
+cp --sparse=always d1 copy
+sync copy
+unchanged 1 "d1' and '.*copy' are the same member" tarn pool import d0 d1 copy
+rm copy aside/d0
+ok tarn pool import d0 d1
+
+# a file that a loop device is made of is in use, which no lock tells
+truncate -s 80M beneath
+if loop=$(losetup -f --show beneath 2>/dev/null); then
+    loops+=("$loop")
+    unchanged 1 "in use as '$loop'" tarn pool create other beneath --force
+    unchanged 1 "in use as '$loop'" tarn pool add tank beneath --force
+    unchanged 1 "in use as '$loop'" tarn image export tank/web beneath --force
+    ok tarn pool create other "$loop"
+    unchanged 1 "member of pool 'other'" tarn image export tank/web "$loop" --force
+    ok tarn pool destroy other --yes
+    losetup -d "$loop"
+fi
+
+# where a pool is named, and a volume is given
+fails 1 "neither a pool nor the path of a member" tarn volume list tank/web
+fails 1 "neither a pool nor the path of a member" tarn volume create tank/a/b 1M
+
+# a member that is truncated, or missing, is named
 cp --sparse=always d1 aside/d1
 truncate -s 100M d1
 fails 1 "d1.*cut short" tarn volume list tank
@@ -59,8 +118,19 @@ mv aside/d1 d1
 ok tarn volume list tank
 
 # a state file that is rubbish is named, and the pool comes back by import
+rm state/tank.json
+mv d1 aside/d1
+fails 1 "cannot import pool 'tank': member 1 .*missing" tarn pool import d0
+mv aside/d1 d1
+ok tarn pool import d0
 echo rubbish >state/tank.json
 fails 1 "state/tank.json" tarn volume list tank
+fails 1 "state/tank.json" tarn serve d0
+ok tarn pool list --json
+same "$(json "['pools'][0]['name']")" tank
+grep -q 'state/tank.json' <<<"$(json "['pools'][0]['error']")" || die "the list does not tell why: $out"
+ok tarn pool list
+grep -q '^note: .*state/tank.json' err || die "the list does not tell why"
 rm state/tank.json
 ok tarn pool import d0
 ok tarn volume list tank

@@ -4,6 +4,8 @@ set -eu
 . "$(dirname "$0")/cli_common.sh"
 command -v nbdinfo >/dev/null || skip "nbdinfo (libnbd-bin) is not installed"
 
+tarn_without_stdout() { tarn "$@" >&-; }
+
 uri() { echo "nbd+unix:///$1?socket=$work/run/tank.nbd"; }
 
 ok tarn pool create tank d0 d1 --file-size 256M
@@ -67,6 +69,11 @@ if $python -c 'import nbd' 2>/dev/null; then
     fails 1 "in use by NBD client" tarn volume delete --yes --snapshots tank/web
     fails 1 "in use by NBD client" tarn snapshot restore tank/web@s
     fails 1 "in use by NBD client" tarn volume resize --yes tank/web 1M
+    # what would be refused anyway is not asked about
+    fails 1 "in use by NBD client" tarn volume delete --snapshots tank/web
+    fails 1 "in use by NBD client" tarn volume resize tank/web 1M
+    fails 1 "in use by NBD client" tarn snapshot restore --discard-current tank/web@s
+    fails 1 "needs a yes" tarn volume delete --snapshots --force tank/web
     ok tarn volume resize tank/web 128M
     ok tarn snapshot create tank/web@in-use
     ok tarn volume clone tank/web@in-use tank/cloned
@@ -171,6 +178,21 @@ ok tarn volume list tank
 serve_now tank
 same "$(nbdinfo --size "$(uri two)")" $((2 << 20))
 serve_end
+
+# started with closed streams: no file takes their place, so that no message gets into a disk
+"$TARN" serve tank <&- >&- 2>&- &
+server=$!
+server_pids+=("$server")
+for _ in $(seq 600); do
+    [ ! -S run/tank.control ] || break
+    sleep 0.05
+done
+for fd in 0 1 2; do
+    same "$(readlink "/proc/$server/fd/$fd")" /dev/null "descriptor $fd"
+done
+ok tarn volume list tank
+serve_end
+fails 1 "cannot write the output" tarn_without_stdout volume list tank
 
 # many may come at once: they wait until the server gets to them
 serve_now tank
@@ -292,6 +314,13 @@ fails 1 "not an address" tarn serve tank --nbd here.sock
 fails 1 "not an address" tarn serve tank --nbd tcp:12345
 fails 1 "no group" tarn serve tank --group no-such-group
 : >file
+fails 1 "no port" tarn serve tank --nbd tcp:127.0.0.1:99999
+fails 1 "no port" tarn serve tank --nbd tcp:127.0.0.1:nbd
+fails 1 "not an address" tarn serve tank --nbd tcp:::1:10809
+fails 1 "path of a socket is empty" tarn serve tank --nbd unix:
+fails 1 "path of a socket is empty" tarn serve tank --control ''
+fails 1 "named twice" tarn serve tank tank
+fails 1 "named twice" tarn serve tank d1
 fails 1 "not a socket" tarn serve tank --nbd unix:file
 fails 1 "too long" tarn serve tank --nbd "unix:$(printf 'x%.0s' $(seq 120))"
 fails 1 "cannot make the socket" tarn serve tank --nbd unix:no/such/folder/s

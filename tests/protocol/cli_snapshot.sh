@@ -30,6 +30,27 @@ fails 1 "VOLUME@SNAPSHOT" tarn snapshot create tank/web
 fails 1 . tarn snapshot create tank/web@
 fails 1 . tarn snapshot create 'tank/web@a@b'
 fails 1 "different pools" tarn snapshot create tank/web@x other/web@x
+# a member's path stands for the pool, also beside its name
+ok tarn snapshot create tank/web@x d1/db@x
+ok tarn snapshot diff tank/web@x "$work/d0/db@x" --json
+mkdir -p tank
+: >tank/web
+for name in tank/web d1/web ./d0/web "$work/d0/web"; do
+    ok tarn snapshot list "$name" --json
+    same "$(json "['snapshots'].__len__()")" 2 "snapshots of $name"
+done
+for name in d1 ./d0 "$work/d0"; do
+    ok tarn snapshot list "$name" --json
+    same "$(json "['snapshots'].__len__()")" 4 "snapshots of $name"
+done
+# what is not there is not asked about
+fails 1 "no snapshot 'tank/web@nix'" tarn snapshot delete tank/web@nix
+fails 1 "no snapshot 'tank/web@nix'" tarn snapshot restore tank/web@nix --discard-current
+fails 1 "not a snapshot" tarn snapshot delete tank/web
+fails 1 "no volume 'tank/nix'" tarn snapshot delete tank/nix@x
+fails 1 "needs a yes" tarn snapshot delete d0/web@x
+ok tarn snapshot delete --yes tank/web@x
+ok tarn snapshot delete --yes tank/db@x
 
 # restoring keeps what the volume held, under a name that is told
 ok tarn volume clone tank/web@monday tank/clone

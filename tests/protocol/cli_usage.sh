@@ -1,6 +1,7 @@
 #!/bin/bash
 # Help, wrong usage, and what is not built yet.
 set -eu
+manual=$(cd "$(dirname "$0")/../../docs" && sed 's/\\f[BIRP]//g; s/\\-/-/g' tarn.1)
 . "$(dirname "$0")/cli_common.sh"
 
 ok tarn --version
@@ -9,14 +10,24 @@ ok tarn --help
 for word in 'pool create' 'volume list' 'snapshot restore' 'image import' serve; do
     grep -q "$word" <<<"$out" || die "--help lacks '$word'"
 done
+# in_manual WORD VERB: the verb, and every option that its help in $out names, are in the manual page
+in_manual() {
+    local option
+    grep -Eq "^tarn (.*[| ])?$2 |^tarn $1 .*$2( |\$)" <<<"$manual" || die "the manual lacks '$1 $2'"
+    for option in $(grep -o -- '--[a-z][a-z-]*' <<<"$out" | sort -u); do
+        grep -q -- "$option\b" <<<"$manual" || die "the manual lacks '$option' of '$1 $2'"
+    done
+}
 for noun in pool volume snapshot image; do
     ok tarn $noun --help
     for verb in $(sed -n "s/^  $noun \([a-z]*\) .*/\1/p" <<<"$out"); do
         ok tarn $noun "$verb" --help
         grep -q "^Usage: tarn $noun $verb" <<<"$out" || die "$noun $verb --help lacks the usage"
+        grep -q 'not built yet' <<<"$out" || in_manual $noun "$verb"
     done
 done
 ok tarn serve --help
+in_manual tarn serve
 
 fails 2 . tarn
 fails 2 "no such command" tarn frobnicate
@@ -38,4 +49,15 @@ done
 fails 1 "not built yet" tarn pool create tank d0 --file-size 64M --layout mirror
 fails 1 "no layout" tarn pool create tank d0 --file-size 64M --layout circle
 [ ! -e d0 ] || die "a refused create has left a file"
+
+# what a terminal would obey, or is no text, is shown escaped, in one line
+fails 1 'UTF-8.*' tarn volume create $'tank/a\xffb' 1M
+grep -qF "'tank/a\\xffb' is not UTF-8 text" err || die "no text: $(cat err)"
+fails 1 "not UTF-8" tarn volume set tank/web $'iops=\xff'
+fails 1 "not UTF-8" tarn image export tank/web $'o\xff'
+fails 1 "not UTF-8" tarn image import $'n\xff' tank/web
+fails 1 "not UTF-8" tarn image info $'n\xff'
+fails 1 "not UTF-8" tarn pool create tank d0 --file-size $'\xff'
+fails 2 'no such command' tarn $'po\e[1m\nol'
+grep -qF "'po\\x1b[1m\\x0aol'" err || die "a terminal would obey: $(cat err)"
 echo "usage: passed"

@@ -53,6 +53,8 @@ fails 1 . tarn volume resize --yes tank/web 1000
 ok tarn volume rename tank/web www
 fails 1 "exists|already" tarn volume rename tank/www db
 fails 1 "another pool" tarn volume rename tank/www other/x
+ok tarn volume rename d0/www "$work/d1/www2"
+ok tarn volume rename tank/www2 d1/www
 fails 1 "web" tarn volume rename tank/web y
 ok tarn volume rename tank/www tank/web
 
@@ -75,6 +77,8 @@ ok tarn volume clone tank/web@one tank/copy
 ok tarn volume list --json tank
 same "$(json "['volumes'][0]['parent']")" tank/web@one
 fails 1 "exists|already" tarn volume clone tank/web@one tank/db
+ok tarn volume clone tank/web@one d1/copy1
+ok tarn volume delete --yes tank/copy1
 fails 1 "nix" tarn volume clone tank/web@nix tank/copy2
 fails 1 "VOLUME@SNAPSHOT" tarn volume clone tank/web tank/copy2
 

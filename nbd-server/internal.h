@@ -14,7 +14,7 @@
 #include "nbd-server/nbd_server.h"
 #include "nbd-server/protocol.h"
 
-/* Ceilings on what a peer may ask of us; exports.md of the field's servers has the reasons. */
+/* Ceilings on what a peer may ask of us; README.md, rules 3, 4 and 9. */
 #define OPTION_LENGTH_MAX  (64u << 10) /* bytes of one option's data */
 #define OPTIONS_MAX        64u         /* options a connection */
 #define LIST_REPLY_MAX     (1u << 20)  /* bytes of all the replies to one option */

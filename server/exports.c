@@ -1,5 +1,5 @@
 /* exports.c - what NBD export names mean: POOL/VOL, VOL where unique, "" for a server's only
- * volume, each with @SNAP for a snapshot, read-only (design.md, "The command line"). */
+ * volume, each with @SNAP for a snapshot, read-only. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

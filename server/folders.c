@@ -1,4 +1,4 @@
-/* folders.c - where state and sockets are kept (design.md, "Processes"). */
+/* folders.c - where state and sockets are kept. */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>

@@ -77,7 +77,7 @@ int host_find(struct host *host, const char *pool_name, struct host_pool **ret_p
 /* Write down where the members are now. A failure is logged: the members can be searched for. */
 void host_pool_save(struct host_pool *hp);
 
-/* What the NBD server asks (design.md, "Exports"). */
+/* What the NBD server asks. */
 struct nbd_exports host_exports(struct host *host);
 
 /* A volume was renamed: its clients are shown, found and cut off by its new name, as the old one

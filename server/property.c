@@ -1,4 +1,4 @@
-/* property.c - the properties a volume may carry (design.md, "The command line"). */
+/* property.c - the properties a volume may carry. */
 #include "server/property.h"
 
 #include <errno.h>

@@ -39,7 +39,7 @@ struct pool_state {
         char **server_nbd; /* "nbd+unix:///?socket=..." */
 };
 
-/* $TARN_STATE_DIR, else by user (design.md, "Processes"). Makes it where it is not there. */
+/* $TARN_STATE_DIR, else by user. Makes it where it is not there. */
 int state_dir(char *ret_path, size_t size, struct error *err);
 /* $TARN_RUNTIME_DIR, else by user: where sockets are. Makes it. */
 int runtime_dir(char *ret_path, size_t size, struct error *err);

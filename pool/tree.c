@@ -32,7 +32,7 @@ int tree_leaf(struct pool *pool, const struct tree *tree, uint64_t block, struct
                 if (e.type != ENTRY_NODE) {
                         *ret_entry = e;
                         *ret_leaf = NULL;
-                        return e.type == ENTRY_ABSENT ? 0 : -EUCLEAN;
+                        return entry_is_hole(&e) ? 0 : -EUCLEAN;
                 }
                 struct node *node = cache_find(pool, &e);
                 if (!node) {

@@ -50,6 +50,7 @@ static int index_enter(struct pool *pool, const struct index *x, uint32_t slot, 
         if (!root)
                 return error_set(err, -ENOMEM, "out of memory");
         root->epoch = x->epoch;
+        root->shrinking = x->shrinking;
         root_identify(pool, root, x->state, x->volume_id, x->name);
         return 0;
 }

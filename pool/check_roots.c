@@ -41,6 +41,7 @@ int check_roots_copy(struct check *c)
                     .name_crc = crc32c(0, root->name, strlen(root->name)),
                     .slot = i,
                     .state = root->state,
+                    .shrinking = root->loaded ? root->body->high_bytes > 0 : root->shrinking,
                     .parent_slot = root->parent ? root->parent->slot : UINT32_MAX,
                     .newer = c->memory && root->dirty,
                 };
@@ -70,6 +71,7 @@ static void index_compare(struct check *c, uint32_t slot, const struct index_dis
         uint64_t parent = r && r->parent ? r->parent->id : 0;
         bool same = r ? x.state == r->state && x.id == r->id && x.epoch == r->epoch &&
                             x.parent_id == parent && x.volume_id == r->volume_id &&
+                            x.shrinking == r->shrinking &&
                             crc32c(0, x.name, strlen(x.name)) == r->name_crc
                       : x.state == ROOT_FREE;
         if (!same)

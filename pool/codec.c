@@ -353,6 +353,8 @@ void index_encode(const struct root *root, struct index_disk *d)
         d->parent_id = le64_make(root->parent ? root->parent->id : 0);
         d->epoch = le64_make(root->epoch);
         d->state = root->state;
+        if (root->loaded ? root->body->high_bytes > 0 : root->shrinking)
+                d->flags = INDEX_SHRINKING;
 }
 
 int index_decode(const struct index_disk *d, struct index *x, struct error *err)
@@ -364,6 +366,7 @@ int index_decode(const struct index_disk *d, struct index *x, struct error *err)
         x->volume_id = le64_get(d->volume_id);
         x->parent_id = le64_get(d->parent_id);
         x->epoch = le64_get(d->epoch);
+        x->shrinking = d->flags & INDEX_SHRINKING;
         if (x->state > ROOT_ORPHAN || !x->id || x->epoch > BIRTH_MAX ||
             !name_copy(x->name, d->name, sizeof(d->name), x->state != ROOT_LIVE))
                 return error_set(err, -EUCLEAN, "an entry of the catalog holds impossible values");

@@ -111,6 +111,15 @@ int co_collect_all(struct pool *pool, struct error *err)
         return r;
 }
 
+void co_shrinks_find(struct pool *pool)
+{
+        for (uint32_t i = 0; i < pool->n_slots; i++) {
+                struct root *root = pool->slot[i];
+                if (root && root->state == ROOT_LIVE && root->shrinking)
+                        co_root_load(pool, root, NULL);
+        }
+}
+
 /* ---- freeing an orphan ---- */
 
 static int free_entry(struct pool *pool, const struct entry *e)

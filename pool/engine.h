@@ -186,7 +186,8 @@ struct root {
         uint32_t slot;
         uint8_t state; /* enum root_state */
         char name[POOL_NAME_MAX + 1];
-        bool loaded; /* body is there */
+        bool shrinking; /* as read from the index; once the body is there its high tells */
+        bool loaded;    /* body is there */
         bool dirty;
         bool broken; /* an orphan that cannot be read: left alone until the next open */
         struct root_body *body;
@@ -426,6 +427,7 @@ struct index {
         char name[POOL_NAME_MAX + 1];
         uint64_t id, volume_id, parent_id, epoch;
         uint8_t state;
+        bool shrinking;
 };
 int index_decode(const struct index_disk *disk, struct index *ret_index, struct error *err);
 /* @more: the first bucket page, absent where the inline ones are all. */
@@ -741,6 +743,9 @@ int op_decode(const struct log_head_disk *head, struct catalog_op *ret_op);
  * up the tree. */
 int co_collect(struct pool *pool, struct root *root, struct error *err);
 int co_collect_all(struct pool *pool, struct error *err);
+/* At open: volumes whose shrink was not finished are loaded, so that the worker goes on with it. One
+ * that cannot be read is left to who opens it. */
+void co_shrinks_find(struct pool *pool);
 void worker_kick(struct pool *pool); /* orphans and shrinks are worked off in the background */
 
 /* ---- range.c: overlapping writes ---- */

@@ -284,8 +284,10 @@ struct index_disk {
         /* FROZEN: the last epoch it belongs to; ORPHAN: the threshold, births above are freed. */
         le64 epoch;           /* 88 */
         uint8_t state;        /* 96 */
-        uint8_t reserved[31]; /* 97 */
+        uint8_t flags;        /* 97  INDEX_SHRINKING */
+        uint8_t reserved[30]; /* 98 */
 };
+#define INDEX_SHRINKING 1u /* its root block's high is above 0: what lies there is to be freed */
 static_assert(sizeof(struct index_disk) == 128, "format v1");
 
 /* A bucket of a deadlist: births above key, up to the next ancestor's epoch. */

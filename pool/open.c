@@ -253,6 +253,7 @@ static int co_bring_up(struct pool *pool, const struct super *newest, struct err
                 return r;
         if (log_start(pool) < 0)
                 return error_set(err, -ENOMEM, "out of memory");
+        co_shrinks_find(pool);
         maker_kick(pool);
         worker_kick(pool);
         if (!pool->options.manual_checkpoints) {

@@ -202,6 +202,36 @@ static void a_write_that_waited_goes_nowhere_past_the_end(void **state)
         sim_pool_run(1, 1, co_shrunk_meanwhile);
 }
 
+/* A shrink that a checkpoint holds half done is gone on with at open, though nobody asks for the
+ * volume. */
+static void co_shrink_resumes(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        struct pool_info info;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 64) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        co_root_hold(v->root);
+        expect(s, co_volume_resize(s->pool, "v", 16 * POOL_BLOCK, NULL) == 0);
+        expect(s, v->root->body->high_bytes > 0);
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        root_unhold(s->pool, v->root);
+        co_volume_close(v);
+        co_sim_pool_crash(s);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        pool_get_info(s->pool, &info);
+        expect(s, info.used_bytes == 16 * POOL_BLOCK);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void an_unfinished_shrink_goes_on_at_open(void **state)
+{
+        sim_pool_run(1, 1, co_shrink_resumes);
+}
+
 /* ---- a full pool ---- */
 
 static void co_fill(struct sim_pool *s, uint64_t *ret_blocks)
@@ -633,6 +663,7 @@ int main(void)
             cmocka_unit_test(flushes_that_come_together_share_a_round),
             cmocka_unit_test(a_read_costs_one_device_read_however_many_snapshots),
             cmocka_unit_test(a_write_that_waited_goes_nowhere_past_the_end),
+            cmocka_unit_test(an_unfinished_shrink_goes_on_at_open),
             cmocka_unit_test(a_full_pool_loses_nothing_and_goes_on_when_space_comes_back),
             cmocka_unit_test(a_full_host_takes_no_space_from_what_is_no_data),
             cmocka_unit_test(a_pool_whose_host_is_full_is_full_and_goes_on),

@@ -357,6 +357,7 @@ struct pool {
         bool check_disturbed; /* a check holds frees back, and somebody needs them */
 
         bool readonly;
+        char damage[128]; /* why it was opened read-only though nobody asked for that; or empty */
         char failed[256]; /* why writing stopped; empty: it goes on */
         uint64_t checksum_errors, repaired_errors;
 };

@@ -184,7 +184,9 @@ void pool_get_info(struct pool *pool, struct pool_info *info)
             .log_used_bytes = blocks_to_bytes(log_pages_used(pool)),
             .log_size_bytes = blocks_to_bytes(pool->log.ring_pages),
             .readonly = pool->readonly,
-            .failed = pool_failed(pool) ? pool->failed : NULL,
+            .failed = pool_failed(pool) ? pool->failed
+                      : pool->damage[0] ? pool->damage
+                                        : NULL,
             .n_members = pool->n_disks,
         };
         memcpy(info->uuid, pool->uuid, 16);

@@ -148,8 +148,10 @@ struct pool_info {
         uint64_t n_volumes, n_snapshots;
         uint64_t checksum_errors, repaired_errors;
         uint64_t log_used_bytes, log_size_bytes;
-        bool readonly;      /* opened so, or found damaged */
-        const char *failed; /* a sentence where the pool has stopped writing; else NULL */
+        bool readonly; /* opened so, or found damaged */
+        /* a sentence where the pool has stopped writing, or was opened read-only for damage; else
+         * NULL */
+        const char *failed;
         size_t n_members;
 };
 void pool_get_info(struct pool *pool, struct pool_info *ret_info);
@@ -305,7 +307,8 @@ struct volume_extent {
         uint64_t length;
         unsigned flags; /* EXTENT_HOLE: takes no space; EXTENT_ZERO: reads as zeroes */
 };
-/* Extents from @offset on, neighbours with equal flags merged, until @length is covered or @n_max
- * are filled. *ret_n is at least 1; the extents never add up to more than @length. */
+/* Extents from @offset on, neighbours with equal flags merged, until @length is covered, @n_max are
+ * filled, or a call has looked at enough: then the caller asks on from there. *ret_n is at least 1;
+ * the extents never add up to more than @length. */
 int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
                      struct volume_extent *extents, size_t n_max, size_t *ret_n);

@@ -5,6 +5,7 @@
  * the records under their pages' epochs. Nothing is written: a crash in here repeats the same
  * replay [I1]. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include "pool/engine.h"
 
@@ -162,9 +163,9 @@ static int chain_append(struct replay *rp, const struct log_page_disk *d)
 static int log_is_damaged(struct pool *pool, const char *why)
 {
         log_error("pool '%s': its log is damaged: %s; the pool is opened read-only, and what was "
-                  "written last is "
-                  "missing",
+                  "written last is missing",
                   pool->name, why);
+        snprintf(pool->damage, sizeof(pool->damage), "its log is damaged: %s", why);
         pool->readonly = true;
         return 0;
 }

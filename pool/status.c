@@ -2,6 +2,10 @@
 #include <errno.h>
 #include "pool/engine.h"
 
+/* Nodes that one call looks at: freed blocks are not reused while it does, and a volume may have
+ * millions. */
+#define STATUS_LEAVES_MAX 4096u
+
 static unsigned flags_of(const struct entry *e)
 {
         return e->type == ENTRY_ABSENT ? EXTENT_HOLE | EXTENT_ZERO
@@ -49,7 +53,7 @@ int co_volume_status(struct volume *v, uint64_t offset, uint64_t length,
         uint64_t interval = reader_enter(v->pool);
         int r = 0;
         bool room = true;
-        while (at < end && room) {
+        for (unsigned leaves = 0; at < end && room && leaves < STATUS_LEAVES_MAX; leaves++) {
                 struct node *leaf;
                 struct entry e;
                 uint64_t block = at / BLOCK;

@@ -16,7 +16,8 @@ int co_operate_begin(struct pool *pool, struct error *err)
         int r = pool_failed(pool)
                     ? error_set(err, -EIO, "pool '%s' has stopped writing: %s", pool->name,
                                 pool->failed)
-                    : error_set(err, -EROFS, "pool '%s' is open read-only", pool->name);
+                    : error_set(err, -EROFS, "pool '%s' is open read-only%s%s", pool->name,
+                                pool->damage[0] ? ": " : "", pool->damage);
         co_unlock(&pool->catalog_lock);
         return r;
 }

@@ -112,7 +112,8 @@ int co_pool_status(struct command *c, struct error *err)
         json_object_set_new(r, "log", log);
         json_object_set_new(r, "failed", info.failed ? json_string(info.failed) : json_null());
         /* A one-shot's own way of opening is nobody's business: only damage is told. */
-        json_object_set_new(r, "readonly", json_boolean(info.readonly && c->host->control_path));
+        json_object_set_new(r, "readonly",
+                            json_boolean(info.readonly && (c->host->control_path || info.failed)));
         json_object_set_new(r, "members", members);
         json_object_set_new(r, "server",
                             c->host->control_path ? server_json(c->host) : json_null());

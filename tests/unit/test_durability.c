@@ -232,6 +232,43 @@ static void an_unfinished_shrink_goes_on_at_open(void **state)
         sim_pool_run(1, 1, co_shrink_resumes);
 }
 
+/* ---- block status ---- */
+
+/* A block in each stretch of 256 MiB has 255 absent leaves beside its own: more places than one call
+ * looks at. */
+static void co_status_in_parts(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        static struct volume_extent extents[256];
+        static char block[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+        const uint64_t stretch = 256 << 20, size = 24 * stretch;
+        size_t n, calls = 0;
+        uint64_t at = 0, data = 0;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", size, NULL) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        for (uint64_t i = 0; i < size; i += stretch)
+                expect(s, co_volume_write(v, block, POOL_BLOCK, i, 0) == 0);
+        for (; at < size; calls++) {
+                expect(s, co_volume_status(v, at, size - at, extents, 256, &n) == 0);
+                expect(s, n >= 1 && n <= 256);
+                for (size_t i = 0; i < n; i++) {
+                        expect(s, extents[i].length && extents[i].length <= size - at);
+                        data += extents[i].flags & EXTENT_HOLE ? 0 : extents[i].length;
+                        at += extents[i].length;
+                }
+        }
+        expect(s, data == 24 * POOL_BLOCK && calls == 2);
+        co_volume_close(v);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void block_status_of_a_large_volume_is_told_in_parts(void **state)
+{
+        sim_pool_run(1, 1, co_status_in_parts);
+}
+
 /* ---- a full pool ---- */
 
 static void co_fill(struct sim_pool *s, uint64_t *ret_blocks)
@@ -664,6 +701,7 @@ int main(void)
             cmocka_unit_test(a_read_costs_one_device_read_however_many_snapshots),
             cmocka_unit_test(a_write_that_waited_goes_nowhere_past_the_end),
             cmocka_unit_test(an_unfinished_shrink_goes_on_at_open),
+            cmocka_unit_test(block_status_of_a_large_volume_is_told_in_parts),
             cmocka_unit_test(a_full_pool_loses_nothing_and_goes_on_when_space_comes_back),
             cmocka_unit_test(a_full_host_takes_no_space_from_what_is_no_data),
             cmocka_unit_test(a_pool_whose_host_is_full_is_full_and_goes_on),

@@ -113,7 +113,9 @@ static void co_bad_page(void *arg)
         for (unsigned i = 0; i < s->n_disks; i++)
                 unreadable(s, &legs[i], 1);
         expect(s, co_sim_pool_open(s, false) == 0);
-        expect(s, s->pool->readonly);
+        struct pool_info info;
+        pool_get_info(s->pool, &info);
+        expect(s, info.readonly && info.failed && strstr(info.failed, "log is damaged"));
         expect(s, co_sim_pool_close(s) == 0);
         /* Nothing was given up: it may have been a loose cable. */
         for (unsigned i = 0; i < s->n_disks; i++)

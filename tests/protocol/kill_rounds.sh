@@ -51,7 +51,7 @@ load() { # VOLUME BLOCK_SIZE
 }
 
 check() { # VOLUME BLOCK_SIZE
-	"$NBDLOAD" --uri "$(uri "$1")" --op read --bs "$2" --depth 32 --once --verify --after-crash \
+	"$NBDLOAD" --uri "$(uri "$1")" --op read --bs "$2" --depth 128 --once --verify --after-crash \
 		--stamps "$dir/$1.stamps" >"$dir/$1.out" 2>"$dir/$1.err" || die "$1: $(cat "$dir/$1.err")"
 }
 

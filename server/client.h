@@ -21,5 +21,7 @@ struct client_call {
         void *arg;
         int signal_fd; /* readable: the user wants to stop; -1: none */
 };
-/* Ask and wait for the reply. A signal hangs up, and the server's answer to that is awaited. */
+/* Ask and wait for the reply. A signal hangs up, and the server's answer to that is awaited.
+ *
+ * -ECANCELED  there was a signal before the server took the request: it has not begun */
 int client_run(int fd, const struct client_call *call, json_t **ret_reply, struct error *err);

@@ -216,6 +216,41 @@ for s in socks: # 64 negotiate at a time
 P
 serve_end
 
+# interrupted while the server does not answer: a command ends at once, and the server does not begin it afterwards
+asking() { # COMMAND...: it runs and waits for the server
+    # SIGINT is ignored by what a script has in the background, until something else is said
+    $python -I -S -c 'import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])' "$TARN" "$@" >/dev/null 2>err &
+    pid=$!
+    server_pids+=("$pid")
+    for _ in $(seq 600); do # until it watches for SIGINT and SIGTERM
+        ! grep -q '^SigBlk:.*4002$' "/proc/$pid/status" || break
+        sleep 0.05
+    done
+}
+ends() { # STATUS: soon, with it
+    for _ in $(seq 100); do
+        ! grep -q '^State:.[^Z]' "/proc/$pid/status" 2>/dev/null || { sleep 0.05; continue; }
+        got=0
+        wait "$pid" 2>/dev/null || got=$?
+        same "$got" "$1" "status of a command that was interrupted"
+        return
+    done
+    die "a command does not end when it is interrupted"
+}
+serve_now tank
+kill -STOP "$server"
+for signal in INT TERM; do
+    asking volume create tank/late 1M
+    kill "-$signal" "$pid"
+    ends 1
+    grep -qx 'tarn: interrupted; the server has not begun, as it does not answer' err || die "it says '$(cat err)'"
+done
+kill -CONT "$server"
+fails 1 "late" tarn volume show tank/late
+serve_end
+
 # a volume is deleted while clients are about to open it: by a new server, which has to read it first
 cat >deletes.py <<'P'
 import json, os, socket, sys

@@ -10,6 +10,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "server/session.h"
+
 #define LOOK_HINT "look whether the command took effect before repeating it"
 
 int client_connect(const struct pool_state *state, int *ret_fd, struct error *err)
@@ -112,6 +114,7 @@ static int hang_up(int fd, struct error *err)
                 error_set(err, -ECANCELED, "interrupted, just as the server began");
                 return error_hint(err, LOOK_HINT);
         }
+        signals_default();
         shutdown(fd, SHUT_WR); /* the server sees us hang up, and still can answer */
         return 0;
 }

@@ -249,7 +249,41 @@ for signal in INT TERM; do
 done
 kill -CONT "$server"
 fails 1 "late" tarn volume show tank/late
-serve_end
+# a server that has taken the request is waited for, until a second signal
+kill -KILL "$server"
+wait "$server" 2>/dev/null || true
+$python -I -S - "$work/run/tank.control" <<'P' &
+import os, socket, sys
+os.unlink(sys.argv[1])
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen()
+open("listening", "w")
+c = s.accept()[0]
+c.recv(65536)
+open("taken", "w")
+c.recv(65536)
+open("hung-up", "w")
+s.accept()
+P
+fake=$!
+server_pids+=("$fake")
+until_there() {
+    for _ in $(seq 600); do
+        [ ! -e "$1" ] || return 0
+        sleep 0.05
+    done
+    die "there is no '$1'"
+}
+until_there listening
+asking volume list tank
+until_there taken
+kill -TERM "$pid"
+until_there hung-up
+kill -TERM "$pid"
+ends 143
+kill "$fake"
+wait "$fake" 2>/dev/null || true
 
 # a volume is deleted while clients are about to open it: by a new server, which has to read it first
 cat >deletes.py <<'P'

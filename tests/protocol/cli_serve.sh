@@ -417,4 +417,37 @@ ok tarn volume list --json
 same "$(json "['volumes'][-1]['name']")" tank/web
 serve_end
 ok tarn pool check tank --data
+
+# what is being imported, or was when its server was killed, is no volume yet: the only one stays the only one
+ok tarn pool create third f0 --file-size 512M
+ok tarn volume create third/web 3M
+head -c 100M /dev/urandom >slow.raw
+third() { echo "nbd+unix:///$1?socket=$work/run/third.nbd"; }
+left=
+for _ in 1 2 3 4 5; do
+    serve_now third
+    "$TARN" image import slow.raw third/slow >/dev/null 2>&1 &
+    pid=$!
+    for _ in $(seq 200); do
+        ok tarn volume list third
+        ! grep -q 'slow.importing' <<<"$out" || break
+        kill -0 "$pid" 2>/dev/null || break
+    done
+    kill -KILL "$server"
+    wait "$server" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    ok tarn volume list third
+    ! grep -q 'slow.importing' <<<"$out" || { left=yes; break; }
+    ! grep -q 'third/slow' <<<"$out" || ok tarn volume delete --yes third/slow
+done
+if [ -n "$left" ]; then
+    serve_now third
+    same "$(nbdinfo --size "$(third '')")" $((3 << 20)) "size of the only volume beside an import"
+    ! nbdinfo --list "$(third '')" | grep importing || die "an import is listed as an export"
+    ! nbdinfo --size "$(third slow.importing)" 2>/dev/null || die "an import is an export by its volume's name"
+    nbdinfo --size "$(third third/slow.importing)" >/dev/null
+    serve_end
+else
+    echo "no import was caught under way: that part is left out"
+fi
 echo "serve: passed"

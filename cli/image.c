@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/output.h"
 #include "formats/image.h"
 #include "server/session.h"
-#include "server/setup.h"
 
 static int open_input(const char *path, struct error *err)
 {
@@ -168,70 +168,22 @@ static int run_import(const struct cli_verb *verb, const struct cli_args *args)
 
 /* ---- export ---- */
 
-struct output_work {
-        struct session_work work;
-        const char *path;
-};
-
-static int co_refuse_member(struct loop *loop, struct session_work *work, struct error *err)
-{
-        return co_setup_refuse_member(loop, container_of(work, struct output_work, work)->path,
-                                      err);
-}
-
-/* Of what exists and is overwritten: no member, also of a pool that is open and holds its lock. */
-static int open_existing(const char *path, mode_t mode, struct error *err)
-{
-        struct output_work w = {.work = {.co_run = co_refuse_member}, .path = path};
-        int fd, r;
-
-        r = session_do(&w.work, err);
-        if (r < 0)
-                return r;
-        /* O_EXCL keeps a mounted device from being overwritten. */
-        fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | (S_ISBLK(mode) ? O_EXCL : 0));
-        if (fd < 0)
-                return error_set(err, -errno, "cannot open '%s': %s", path,
-                                 errno == EBUSY ? "it is mounted or in use" : strerror(errno));
-        return fd;
-}
-
-/* A new file, an existing one with --force, or a block device with --force. */
-static int open_output(const char *path, bool force, bool *ret_made, struct error *err)
-{
-        struct stat st;
-        int fd;
-
-        fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-        *ret_made = fd >= 0;
-        if (fd >= 0)
-                return fd;
-        if (errno != EEXIST)
-                return error_set(err, -errno, "cannot make '%s': %s", path, strerror(errno));
-        if (stat(path, &st) < 0)
-                return error_set(err, -errno, "cannot open '%s': %s", path, strerror(errno));
-        if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-                return error_set(err, -EINVAL,
-                                 "'%s' exists, and is neither a regular file nor a block device",
-                                 path);
-        if (!force) {
-                error_set(err, -EEXIST, "'%s' exists", path);
-                return error_hint(err, "--force overwrites it");
-        }
-        return open_existing(path, st.st_mode, err);
-}
-
-static int export_to(const struct cli_args *args, const char *pool, const char *name, int fd,
-                     struct error *err)
+static int export_to(const struct cli_args *args, const char *pool, const char *name,
+                     struct output *output, struct error *err)
 {
         json_t *reply = NULL;
         json_t *request =
             json_pack("{s:s, s:s, s:s, s:s}", "command", "image-export", "name", name, "path",
                       args->words[1], "format", args->format ? args->format : "raw");
-        const struct cli_call call = {
-            .pool = pool, .request = request, .fds = &fd, .n_fds = 1, .progress = "exporting"};
+        const struct cli_call call = {.pool = pool,
+                                      .request = request,
+                                      .fds = &output->fd,
+                                      .n_fds = 1,
+                                      .progress = "exporting"};
         int r = cli_try(&call, &reply, err);
 
+        if (r == 0)
+                r = output_finish(output, err);
         if (r == 0)
                 printf("exported '%s' to '%s', %s\n", args->words[0], args->words[1],
                        cli_size(reply, "size"));
@@ -255,24 +207,20 @@ static int check_format(const char *format, struct error *err)
 static int run_export(const struct cli_verb *verb, const struct cli_args *args)
 {
         struct error e = ERROR_INIT;
+        struct output output;
         const char *name;
         char *pool = NULL;
-        bool made = false;
-        int fd = -1, r;
+        int r;
 
         r = check_format(args->format, &e);
         if (r == 0)
                 r = cli_split(args->words[0], &pool, &name, &e);
-        if (r == 0) {
-                fd = open_output(args->words[1], args->given & CLI_FORCE, &made, &e);
-                r = fd < 0 ? fd : 0;
-        }
         if (r == 0)
-                r = export_to(args, pool, name, fd, &e);
-        if (r < 0 && made)
-                unlink(args->words[1]);
-        if (fd >= 0)
-                close(fd);
+                r = output_open(&output, args->words[1], args->given & CLI_FORCE, &e);
+        if (r == 0) {
+                r = export_to(args, pool, name, &output, &e);
+                output_close(&output);
+        }
         free(pool);
         return r < 0 ? cli_fail(&e) : EXIT_SUCCESS;
 }
@@ -293,7 +241,8 @@ const struct cli_verb image_verbs[] = {
     {"image", "export", "POOL/VOLUME[@SNAPSHOT] FILE [--format raw] [--force]",
      "make an image file of a volume or a snapshot",
      "The file is sparse: zeroes take no space in it. A volume that is in use is exported as it\n"
-     "was at one instant.\n\n"
+     "was at one instant. The file has its name only once all of it is there; until then one\n"
+     "that it replaces stays as it is, and takes its space.\n\n"
      "  --format raw   the only format so far\n"
      "  --force        overwrite a file that exists, or a block device\n",
      CLI_FORMAT | CLI_FORCE, 2, 2, run_export},

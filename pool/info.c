@@ -86,9 +86,19 @@ static int co_describe(struct pool *pool, struct root *root,
             .n_children = root->n_children,
             .n_clones = count_clones(root),
             .n_handles = root->n_handles,
+            .root = root,
         };
         memcpy(info.uuid, root->body->uuid, 16);
         return each(&info, arg);
+}
+
+const char *root_property(const struct root_info *info, const char *key)
+{
+        const struct root_body *body = info->root->body;
+        for (unsigned i = 0; i < body->n_properties; i++)
+                if (strcmp(body->property[i].key, key) == 0)
+                        return body->property[i].value;
+        return NULL;
 }
 
 int co_root_get(struct pool *pool, const char *name, int (*each)(const struct root_info *, void *),

@@ -199,7 +199,10 @@ struct root_info {
         unsigned n_children;
         unsigned n_clones; /* children that are volumes of their own */
         unsigned n_handles;
+        const struct root *root; /* for root_property() */
 };
+/* The value of a property, during the call; NULL where there is none. */
+const char *root_property(const struct root_info *info, const char *key);
 /* Call @each for every named root: volumes by name, each followed by its snapshots by epoch. A
  * non-zero answer ends the walk and is returned. The strings live during the call. */
 int co_pool_list(struct pool *pool, int (*each)(const struct root_info *info, void *arg), void *arg,

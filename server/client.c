@@ -2,11 +2,17 @@
 #include "server/client.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "server/session.h"
+
+#define LOOK_HINT "look whether the command took effect before repeating it"
 
 int client_connect(const struct pool_state *state, int *ret_fd, struct error *err)
 {
@@ -91,7 +97,26 @@ struct received {
 static int lost(struct error *err)
 {
         error_set(err, -ECONNRESET, "the server ended before it answered");
-        return error_hint(err, "look whether the command took effect before repeating it");
+        return error_hint(err, LOOK_HINT);
+}
+
+/* What the server has not read when the connection is shut, it does not begin (control.c). */
+static int hang_up(int fd, struct error *err)
+{
+        int unread = 0;
+
+        if (ioctl(fd, SIOCOUTQ, &unread) == 0 && unread > 0) {
+                shutdown(fd, SHUT_RDWR);
+                if (ioctl(fd, SIOCOUTQ, &unread) == 0 && unread > 0)
+                        return error_set(err, -ECANCELED,
+                                         "interrupted; the server has not begun, as it does not "
+                                         "answer");
+                error_set(err, -ECANCELED, "interrupted, just as the server began");
+                return error_hint(err, LOOK_HINT);
+        }
+        signals_default();
+        shutdown(fd, SHUT_WR); /* the server sees us hang up, and still can answer */
+        return 0;
 }
 
 /* Wait for bytes, or for a signal. */
@@ -100,6 +125,7 @@ static int receive_more(int fd, struct received *in, int *signal_fd, struct erro
         struct pollfd polls[2] = {{.fd = fd, .events = POLLIN},
                                   {.fd = *signal_fd, .events = POLLIN}};
         ssize_t n;
+        int r;
 
         if (in->length == in->room) {
                 size_t room = in->room ? in->room * 2 : 65536;
@@ -113,8 +139,10 @@ static int receive_more(int fd, struct received *in, int *signal_fd, struct erro
         if (poll(polls, 2, -1) < 0 && errno != EINTR)
                 return error_set(err, -errno, "cannot wait for the server: %s", strerror(errno));
         if (polls[1].revents) {
-                shutdown(fd, SHUT_WR); /* the server sees us hang up, and still can answer */
                 *signal_fd = -1;
+                r = hang_up(fd, err);
+                if (r < 0)
+                        return r;
         }
         if (!polls[0].revents)
                 return 0;

@@ -19,7 +19,10 @@ struct client_call {
         size_t n_fds;
         void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
         void *arg;
-        int signal_fd; /* readable: the user wants to stop; -1: none */
+        int signal_fd; /* of signals_open(); -1: none */
 };
-/* Ask and wait for the reply. A signal hangs up, and the server's answer to that is awaited. */
+/* Ask and wait for the reply. A signal hangs up, and the server's answer to that is awaited; the
+ * next one ends the process.
+ *
+ * -ECANCELED  there was a signal before the server took the request: it has not begun */
 int client_run(int fd, const struct client_call *call, json_t **ret_reply, struct error *err);

@@ -68,6 +68,9 @@ int command_progress(const struct command *c, uint64_t done, uint64_t total, str
 json_t *json_time(int64_t time_ns);
 json_t *json_uuid(const uint8_t uuid[16]);
 
+/* Whether this is not a volume yet: one that is being filled, or what a killed import has left. */
+bool import_is_under_way(const struct root_info *info);
+
 typedef int co_command(struct command *c, struct error *err);
 co_command co_pool_status, co_pool_add_members, co_pool_check_all;
 co_command co_volume_create_one, co_volume_list_all, co_volume_show, co_volume_resize_one,

@@ -22,6 +22,14 @@ static void import_name(const char *volume, char name[POOL_NAME_MAX + 1])
                  volume, IMPORT_SUFFIX);
 }
 
+bool import_is_under_way(const struct root_info *info)
+{
+        size_t length = strlen(info->volume), suffix = strlen(IMPORT_SUFFIX);
+
+        return length > suffix && strcmp(info->volume + length - suffix, IMPORT_SUFFIX) == 0 &&
+               root_property(info, IMPORT_MARK);
+}
+
 static int ignore_root(const struct root_info *info, void *arg)
 {
         return 0;

@@ -289,6 +289,14 @@ static bool is_shallow(const char *line, size_t length)
         return true;
 }
 
+/* Closed, or shut both ways: unlike one who only sends no more, he cannot learn what came of it. */
+static bool has_gone(const struct client *c)
+{
+        struct pollfd p = {.fd = c->fd};
+
+        return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR));
+}
+
 static int co_answer(struct client *c, size_t line_length)
 {
         struct error e = ERROR_INIT;
@@ -296,6 +304,8 @@ static int co_answer(struct client *c, size_t line_length)
         json_error_t why;
         int r;
 
+        if (has_gone(c))
+                return -EPIPE;
         if (is_shallow(c->line, line_length))
                 request = json_loadb(c->line, line_length, JSON_REJECT_DUPLICATES, &why);
         if (!json_is_object(request)) {

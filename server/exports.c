@@ -6,11 +6,11 @@
 #include <string.h>
 
 #include "common/size.h"
-#include "server/host.h"
+#include "server/command.h"
 
-static int keep_nothing(const struct root_info *info, void *arg)
+static int check_complete(const struct root_info *info, void *arg)
 {
-        return 0;
+        return import_is_under_way(info) ? -ENOENT : 0;
 }
 
 struct only {
@@ -22,7 +22,7 @@ static int count_volume(const struct root_info *info, void *arg)
 {
         struct only *only = arg;
 
-        if (info->kind == ROOT_VOLUME && only->n++ == 0)
+        if (info->kind == ROOT_VOLUME && !import_is_under_way(info) && only->n++ == 0)
                 snprintf(only->name, sizeof(only->name), "%s", info->volume);
         return 0;
 }
@@ -63,7 +63,7 @@ static int co_find_bare(struct host *host, const char *name, struct host_pool **
         list_for_each (it, &host->pools) {
                 struct host_pool *hp = container_of(it, struct host_pool, link);
 
-                if (co_root_get(hp->pool, name, keep_nothing, NULL, NULL) == 0 && n++ == 0)
+                if (co_root_get(hp->pool, name, check_complete, NULL, NULL) == 0 && n++ == 0)
                         found = hp;
         }
         if (n == 0)
@@ -192,6 +192,8 @@ static int list_root(const struct root_info *info, void *arg)
         struct listing *l = arg;
         char name[256], description[256];
 
+        if (import_is_under_way(info))
+                return 0;
         if (info->kind == ROOT_SNAPSHOT)
                 snprintf(name, sizeof(name), "%s/%s@%s", l->pool, info->volume, info->snapshot);
         else

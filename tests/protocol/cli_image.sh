@@ -69,6 +69,13 @@ ok tarn volume delete --yes tank/vhd
 fails 1 "exists|already" tarn image export tank/web back.raw
 ok tarn image export --force tank/large back.raw
 same "$(stat -c %s back.raw)" $((1 << 30))
+chmod 604 back.raw
+ln -s back.raw link.raw
+ok tarn image export --force tank/web link.raw
+same "$(stat -c '%a %s' back.raw)" "604 $(((40 << 20) + 512))" "mode and size of a file that was replaced"
+[ -L link.raw ] || die "an export has replaced a link, not what it leads to"
+(umask 027 && ok tarn image export tank/web masked.raw)
+same "$(stat -c %a masked.raw)" 640 "mode of a new file"
 fails 1 "nix" tarn image export tank/nix new.raw
 fails 1 "not built yet" tarn image export tank/web new.raw --format qcow2
 fails 1 "no image format" tarn image export tank/web new.raw --format tar
@@ -145,6 +152,44 @@ ok tarn volume list --json tank
 ! grep -q 'importing' <<<"$out" || die "a killed import has left something for good"
 ok tarn image export tank/slow slow.back
 cmp slow.raw slow.back
+
+# an export that is ended before its time leaves the old file as it was, and nothing beside it
+exporting() { # FILE [OPTION]: an export is under way
+    "$TARN" image export tank/slow "exported/$1" "${@:2}" >/dev/null 2>"$work/err" &
+    pid=$!
+    for _ in $(seq 2000); do
+        # shellcheck disable=SC2010
+        ! ls -l "/proc/$pid/fd" 2>/dev/null | grep -q "$work/exported" || break
+        kill -0 "$pid" 2>/dev/null || break
+    done
+}
+mkdir exported
+for signal in INT TERM KILL; do
+    echo old >exported/kept.raw
+    exporting kept.raw --force
+    kill "-$signal" "$pid" 2>/dev/null || true
+    got=0
+    wait "$pid" 2>/dev/null || got=$?
+    if [ "$got" = 0 ]; then
+        cmp slow.raw exported/kept.raw
+    else
+        same "$(head -c 100 exported/kept.raw | tr -d '\0')" old "the file after SIG$signal"
+    fi
+    # a file system that must name a file keeps that of a killed export
+    [ $signal = KILL ] || same "$(ls -A exported)" kept.raw "files after SIG$signal"
+done
+rm -f exported/*
+# what another made meanwhile stays
+exporting new.raw
+if (set -C && echo mine >exported/new.raw) 2>/dev/null; then
+    got=0
+    wait "$pid" || got=$?
+    same "$got" 1 "status of an export whose name was taken meanwhile"
+    grep -q "^tarn: .*exported/new.raw': File exists" err || die "it says '$(cat err)'"
+    same "$(ls -A exported && cat exported/new.raw)" $'new.raw\nmine'
+else
+    wait "$pid"
+fi
 unserve
 ok tarn pool check tank --data
 
@@ -165,6 +210,10 @@ serve tank
 grep -q "^tarn: .*volume 'tank/slow' in the .* at offset 0: Input/output error" err || die "the place is not told: $(cat err)"
 grep -q '^hint: .*pool check --data tank' err || die "there is no hint"
 [ ! -e damaged.raw ] || die "half an image stays"
+rm -f exported/*
+echo old >exported/kept.raw
+! tarn image export --force tank/slow exported/kept.raw 2>err || die "damaged data was exported over a file"
+same "$(ls -A exported && cat exported/kept.raw)" $'kept.raw\nold' "files after an export that failed"
 got=0
 tarn pool check tank --data >out || got=$?
 same "$got" 1 "status of a check that finds damage"

@@ -216,6 +216,75 @@ for s in socks: # 64 negotiate at a time
 P
 serve_end
 
+# interrupted while the server does not answer: a command ends at once, and the server does not begin it afterwards
+asking() { # COMMAND...: it runs and waits for the server
+    # SIGINT is ignored by what a script has in the background, until something else is said
+    $python -I -S -c 'import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])' "$TARN" "$@" >/dev/null 2>err &
+    pid=$!
+    server_pids+=("$pid")
+    for _ in $(seq 600); do # until it watches for SIGINT and SIGTERM
+        ! grep -q '^SigBlk:.*4002$' "/proc/$pid/status" || break
+        sleep 0.05
+    done
+}
+ends() { # STATUS: soon, with it
+    for _ in $(seq 100); do
+        ! grep -q '^State:.[^Z]' "/proc/$pid/status" 2>/dev/null || { sleep 0.05; continue; }
+        got=0
+        wait "$pid" 2>/dev/null || got=$?
+        same "$got" "$1" "status of a command that was interrupted"
+        return
+    done
+    die "a command does not end when it is interrupted"
+}
+serve_now tank
+kill -STOP "$server"
+for signal in INT TERM; do
+    asking volume create tank/late 1M
+    kill "-$signal" "$pid"
+    ends 1
+    grep -qx 'tarn: interrupted; the server has not begun, as it does not answer' err || die "it says '$(cat err)'"
+done
+kill -CONT "$server"
+fails 1 "late" tarn volume show tank/late
+# a server that has taken the request is waited for, until a second signal
+kill -KILL "$server"
+wait "$server" 2>/dev/null || true
+$python -I -S - "$work/run/tank.control" <<'P' &
+import os, socket, sys
+os.unlink(sys.argv[1])
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen()
+open("listening", "w")
+c = s.accept()[0]
+c.recv(65536)
+open("taken", "w")
+c.recv(65536)
+open("hung-up", "w")
+s.accept()
+P
+fake=$!
+server_pids+=("$fake")
+until_there() {
+    for _ in $(seq 600); do
+        [ ! -e "$1" ] || return 0
+        sleep 0.05
+    done
+    die "there is no '$1'"
+}
+until_there listening
+asking volume list tank
+until_there taken
+kill -TERM "$pid"
+until_there hung-up
+kill -TERM "$pid"
+ends 143
+kill "$fake"
+wait "$fake" 2>/dev/null || true
+
 # a volume is deleted while clients are about to open it: by a new server, which has to read it first
 cat >deletes.py <<'P'
 import json, os, socket, sys
@@ -348,4 +417,37 @@ ok tarn volume list --json
 same "$(json "['volumes'][-1]['name']")" tank/web
 serve_end
 ok tarn pool check tank --data
+
+# what is being imported, or was when its server was killed, is no volume yet: the only one stays the only one
+ok tarn pool create third f0 --file-size 512M
+ok tarn volume create third/web 3M
+head -c 100M /dev/urandom >slow.raw
+third() { echo "nbd+unix:///$1?socket=$work/run/third.nbd"; }
+left=
+for _ in 1 2 3 4 5; do
+    serve_now third
+    "$TARN" image import slow.raw third/slow >/dev/null 2>&1 &
+    pid=$!
+    for _ in $(seq 200); do
+        ok tarn volume list third
+        ! grep -q 'slow.importing' <<<"$out" || break
+        kill -0 "$pid" 2>/dev/null || break
+    done
+    kill -KILL "$server"
+    wait "$server" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    ok tarn volume list third
+    ! grep -q 'slow.importing' <<<"$out" || { left=yes; break; }
+    ! grep -q 'third/slow' <<<"$out" || ok tarn volume delete --yes third/slow
+done
+if [ -n "$left" ]; then
+    serve_now third
+    same "$(nbdinfo --size "$(third '')")" $((3 << 20)) "size of the only volume beside an import"
+    ! nbdinfo --list "$(third '')" | grep importing || die "an import is listed as an export"
+    ! nbdinfo --size "$(third slow.importing)" 2>/dev/null || die "an import is an export by its volume's name"
+    nbdinfo --size "$(third third/slow.importing)" >/dev/null
+    serve_end
+else
+    echo "no import was caught under way: that part is left out"
+fi
 echo "serve: passed"

@@ -95,11 +95,13 @@ static int still_inside(const struct root *root, uint64_t end)
 static int co_bounce(struct volume_request *req)
 {
         struct root *root = req->volume->root;
-        char *bounce = aligned_alloc(BLOCK, (size_t)BOUNCE_BLOCKS * BLOCK);
-        if (!bounce)
-                return -ENOMEM;
         uint64_t end = req->offset + req->length;
         uint64_t n = min_u64((end - 1) / BLOCK - req->offset / BLOCK + 1, BOUNCE_BLOCKS);
+        /* No more than it takes: the C library maps and unmaps what is large, and that costs more
+         * than the rest of a request of one sector. */
+        char *bounce = aligned_alloc(BLOCK, n * BLOCK);
+        if (!bounce)
+                return -ENOMEM;
         if (req->op == VOLUME_READ) /* what one that ends early leaves reaches the caller */
                 memset(bounce, 0, n * BLOCK);
         int r = 0;

@@ -13,11 +13,16 @@ class Row:
 
 
 RANDOM = ("--bs", "4K", "--depth", "32")
+SECTORS = ("--bs", "512", "--depth", "32")
 LARGE = ("--bs", "1M", "--depth", "8")
 
 ROWS = {row.name: row for row in (
     Row("read", "random read, 4 KiB, depth 32", ("--op", "randread", *RANDOM)),
     Row("write", "random write to allocated space, 4 KiB, depth 32", ("--op", "randwrite", *RANDOM)),
+    Row("sectorread", "random read of single sectors, 512 B, depth 32",
+        ("--op", "randread", *SECTORS)),
+    Row("sectorwrite", "random write of single sectors, 512 B, depth 32",
+        ("--op", "randwrite", *SECTORS)),
     Row("first", "first write of each block, 4 KiB, depth 32",
         ("--op", "randwrite", "--once", *RANDOM), once=True),
     Row("snapwrite", "first write of each block after a snapshot, 4 KiB, depth 32",
@@ -47,7 +52,7 @@ ROWS = {row.name: row for row in (
 WIDE_BYTES = 64 << 30  # of a volume on which scattered blocks share no map node
 
 # What can be measured one after the other on one filled volume.
-ALLOCATED = ("read", "write", "seqread", "seqwrite", "mixed", "flush")
+ALLOCATED = ("read", "write", "sectorread", "sectorwrite", "seqread", "seqwrite", "mixed", "flush")
 
 
 class LoadFailed(Exception):

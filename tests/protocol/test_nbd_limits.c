@@ -591,7 +591,8 @@ static void many_bad_clients_do_not_fill_the_log(void **state)
         wire_expect_closed(w);
         wire_close(w);
         fixture_stop(f, 5000);
-        assert_in_range(n_lines, 2, 21 * (time(NULL) - begin + 1));
+        /* Less than a second more than the difference, which touches two more of the server's. */
+        assert_in_range(n_lines, 2, 21 * (time(NULL) - begin + 2));
         assert_true(n_left_out > 0);
 }
 

@@ -43,11 +43,17 @@ static uint64_t bucket_key(const struct root *root, uint64_t birth)
 }
 
 /* Behind those with no greater key. */
-static struct bucket *bucket_insert(struct root_body *body, uint64_t key)
+static size_t bucket_place(const struct root_body *body, uint64_t key)
 {
         size_t i = body->n_buckets;
         while (i > 0 && body->bucket[i - 1].key > key)
                 i--;
+        return i;
+}
+
+static struct bucket *bucket_insert(struct root_body *body, uint64_t key)
+{
+        size_t i = bucket_place(body, key);
         if (body->n_buckets == body->bucket_room) {
                 size_t room = body->bucket_room ? body->bucket_room * 2 : 4;
                 struct bucket *grown = realloc(body->bucket, room * sizeof(*grown));
@@ -65,9 +71,7 @@ static struct bucket *bucket_insert(struct root_body *body, uint64_t key)
 
 struct bucket *bucket_add(struct root_body *body, uint64_t key)
 {
-        size_t i = body->n_buckets;
-        while (i > 0 && body->bucket[i - 1].key > key)
-                i--;
+        size_t i = bucket_place(body, key);
         if (i > 0 && body->bucket[i - 1].key == key && !body->bucket[i - 1].flags)
                 return &body->bucket[i - 1];
         return bucket_insert(body, key);

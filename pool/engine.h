@@ -593,6 +593,9 @@ int tree_leaf(struct pool *pool, const struct tree *tree, uint64_t block, struct
 /* Load what tree_leaf() lacks; then the leaf is pinned (NULL where it is a hole). */
 int co_tree_leaf(struct pool *pool, const struct tree *tree, uint64_t block, struct node **ret_leaf,
                  struct entry *ret_entry);
+/* [sync] The entry that stands for @block, as far down as nodes are in memory; returns its level. */
+unsigned tree_cover(struct pool *pool, const struct tree *tree, uint64_t block,
+                    struct entry *ret_entry);
 /* [sync] Where what is absent around @block begins, as far as one entry tells; block + 1 where
  * there is something, or a node that is to be loaded. */
 uint64_t tree_absent_start(struct pool *pool, const struct tree *tree, uint64_t block);

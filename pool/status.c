@@ -30,16 +30,10 @@ static bool extent_add(struct volume_extent *extents, size_t n_max, size_t *n, u
 /* The hole that covers @block stands for its whole subtree: how far does it go? */
 static uint64_t hole_end(struct pool *pool, const struct tree *tree, uint64_t block)
 {
-        struct entry e = tree->root;
-        unsigned level = tree->height;
-        while (e.type == ENTRY_NODE && level > 0) {
-                struct node *node = cache_find(pool, &e);
-                if (!node)
-                        return block / LEAF_BLOCKS * LEAF_BLOCKS + LEAF_BLOCKS;
-                level--;
-                e = entry_get(
-                    &((struct node_disk *)node->page)->entry[(block >> (8 * level)) & 255]);
-        }
+        struct entry e;
+        unsigned level = tree_cover(pool, tree, block, &e);
+        if (e.type == ENTRY_NODE && level > 0) /* one that was evicted meanwhile */
+                return block / LEAF_BLOCKS * LEAF_BLOCKS + LEAF_BLOCKS;
         return (block / tree_span(level) + 1) * tree_span(level);
 }
 

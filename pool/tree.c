@@ -64,17 +64,26 @@ int co_tree_leaf(struct pool *pool, const struct tree *tree, uint64_t block, str
         }
 }
 
-uint64_t tree_absent_start(struct pool *pool, const struct tree *tree, uint64_t block)
+unsigned tree_cover(struct pool *pool, const struct tree *tree, uint64_t block,
+                    struct entry *ret_entry)
 {
         struct entry e = tree->root;
         unsigned level = tree->height;
         while (e.type == ENTRY_NODE && level > 0) {
                 struct node *node = cache_find(pool, &e);
                 if (!node)
-                        return block + 1;
+                        break;
                 level--;
                 e = entry_get(node_entry(node, index_at(block, level)));
         }
+        *ret_entry = e;
+        return level;
+}
+
+uint64_t tree_absent_start(struct pool *pool, const struct tree *tree, uint64_t block)
+{
+        struct entry e;
+        unsigned level = tree_cover(pool, tree, block, &e);
         return e.type == ENTRY_ABSENT ? block / tree_span(level) * tree_span(level) : block + 1;
 }
 

@@ -403,13 +403,7 @@ ok tarn volume create second/web 3M
 serve_now tank
 fails 1 "already being served" tarn serve second tank
 serve_end
-"$TARN" serve tank second >"$work/serve.tank.log" 2>&1 </dev/null &
-server=$!
-server_pids+=("$server")
-for _ in $(seq 600); do
-    ! grep -q '^  control' serve.tank.log || break
-    sleep 0.05
-done
+serve_now tank second
 same "$(nbdinfo --size "$(uri second/web)")" $((3 << 20))
 ! nbdinfo --size "$(uri web)" 2>/dev/null || die "a name that two pools have was opened"
 same "$(nbdinfo --size "$(uri two)")" $((2 << 20))

@@ -629,11 +629,20 @@ int co_map_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t 
 int root_supersede(struct pool *pool, struct root *root, const struct entry *entry);
 int deadlist_seal(struct pool *pool, struct root *root, struct frozen *frozen); /* the heads */
 int deadlist_seal_finished(struct pool *pool, struct frozen *frozen); /* the rest, once a cut */
+/* The epochs of the ancestors, ascending, in @root->ancestors. -ENOMEM */
+int ancestry_refresh(struct pool *pool, struct root *root);
 /* [sync] @into takes all of @from's buckets; chains of one key are joined where there is room. */
 int deadlist_merge(struct pool *pool, struct root_body *into, struct root_body *from);
 /* finds or makes; NULL: out of memory */
 struct bucket *bucket_add(struct root_body *body, uint64_t key);
 uint64_t deadlist_blocks_above(const struct root_body *body, uint64_t epoch);
+
+/* ---- status.c ---- */
+
+/* One more at the end; neighbours with equal flags become one. False: there is no room for
+ * another. */
+bool extent_add(struct volume_extent *extents, size_t n_max, size_t *n, uint64_t length,
+                unsigned flags);
 
 /* ---- intent.c ---- */
 

@@ -305,7 +305,7 @@ int co_volume_flush(struct volume *volume);
 int co_volume_discard(struct volume *volume, uint64_t offset, uint64_t length, unsigned flags);
 int co_volume_zero(struct volume *volume, uint64_t offset, uint64_t length, unsigned flags);
 
-enum extent_flags { EXTENT_HOLE = 1, EXTENT_ZERO = 2 };
+enum extent_flags { EXTENT_HOLE = 1, EXTENT_ZERO = 2, EXTENT_CHANGED = 4 };
 struct volume_extent {
         uint64_t length;
         unsigned flags; /* EXTENT_HOLE: takes no space; EXTENT_ZERO: reads as zeroes */
@@ -315,3 +315,17 @@ struct volume_extent {
  * the extents never add up to more than @length. */
 int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
                      struct volume_extent *extents, size_t n_max, size_t *ret_n);
+/* The same, but flags are depths: 0 where nothing was ever written or all of it was discarded, 1
+ * where the data (or the discard of a snapshot's data) are the volume's own, n where they are those
+ * of the n-1st root above: of the snapshots that it and its snapshots stand on. */
+int co_volume_depth(struct volume *volume, uint64_t offset, uint64_t length,
+                    struct volume_extent *extents, size_t n_max, size_t *ret_n);
+/* The same, but flags are EXTENT_CHANGED where the content may differ from @since's, and 0 where it
+ * is equal; behind @since's end that reads as zeroes. Exact to the block, except that a block which
+ * was written anew counts as changed, whatever was written. @since is any snapshot or volume of the
+ * same pool, and @volume may be written to meanwhile: each part is told as it is at some instant of
+ * the call.
+ *
+ * -EXDEV  @since is of another pool */
+int co_volume_changed(struct volume *volume, struct volume *since, uint64_t offset, uint64_t length,
+                      struct volume_extent *extents, size_t n_max, size_t *ret_n);

@@ -57,9 +57,14 @@ void buffer_trim(struct buffer_pool *pool);
 
 enum context_kind {
         CONTEXT_ALLOCATION, /* base:allocation */
+        CONTEXT_DEPTH,      /* qemu:allocation-depth */
+        CONTEXT_CHANGED,    /* qemu:dirty-bitmap:SNAP */
 };
 struct meta_context {
         enum context_kind kind;
+        struct volume
+            *since; /* CONTEXT_CHANGED: the snapshot, held open; deleted, it is there still */
+        char snapshot[POOL_NAME_MAX + 1]; /* its name as it was asked for; else empty */
 };
 
 /* ---- requests ---- */
@@ -258,6 +263,9 @@ struct option {
         const uint8_t *data;
         uint32_t length;
 };
+/* The reply that says why it failed: err's sentence where there is one. */
+void replies_errno(struct option_replies *replies, const struct option *option, int error,
+                   const struct error *err, const char *otherwise);
 /* A name of the option's data: malloc'ed, with NUL. A failure has been replied.
  *
  * -EINVAL  it holds a NUL

@@ -38,6 +38,18 @@ struct nbd_exports {
         int (*co_list)(void *arg,
                        int (*each)(const char *name, const char *description, void *each_arg),
                        void *each_arg, struct error *err);
+        /* A snapshot of the export's volume by its own name (SNAP of VOL@SNAP), for what changed since.
+         * The export may be closed before it is.
+         *
+         * -ENOENT  there is none */
+        int (*co_snapshot_open)(void *arg, const struct nbd_export *export, const char *snapshot,
+                                struct volume **ret_volume, struct error *err);
+        void (*co_snapshot_close)(void *arg, struct volume *snapshot);
+        /* Every snapshot of the export's volume; a non-zero answer of each() ends the walk and is
+         * returned. */
+        int (*co_snapshot_list)(void *arg, const struct nbd_export *export,
+                                int (*each)(const char *snapshot, void *each_arg), void *each_arg,
+                                struct error *err);
         void *arg;
 };
 

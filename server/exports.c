@@ -219,10 +219,70 @@ static int co_export_list(void *arg,
         return 0;
 }
 
+/* ---- snapshots of an export's volume ---- */
+
+/* Of VOL or VOL@SNAP as it is named now: a rename may have come between. -ENOENT: it was deleted. */
+static int export_volume_name(const struct nbd_export *export, char name[POOL_NAME_MAX + 1])
+{
+        const char *full = volume_name(export->volume);
+
+        snprintf(name, POOL_NAME_MAX + 1, "%.*s", (int)strcspn(full, "@"), full);
+        return pool_name_check(name, "volume", NULL) < 0 ? -ENOENT : 0;
+}
+
+static int co_export_snapshot_open(void *arg, const struct nbd_export *export, const char *snapshot,
+                                   struct volume **ret_volume, struct error *err)
+{
+        const struct host_export *e = export->priv;
+        char volume[POOL_NAME_MAX + 1], target[2 * POOL_NAME_MAX + 2];
+
+        if (export_volume_name(export, volume) < 0 ||
+            pool_name_check(snapshot, "snapshot", NULL) < 0)
+                return error_set(err, -ENOENT, "there is no such snapshot");
+        snprintf(target, sizeof(target), "%s@%s", volume, snapshot);
+        return co_open_unbarred(e->pool, target, ret_volume, err);
+}
+
+static void co_export_snapshot_close(void *arg, struct volume *snapshot)
+{
+        co_volume_close(snapshot);
+}
+
+struct snapshot_listing {
+        const char *volume;
+        int (*each)(const char *snapshot, void *arg);
+        void *arg;
+};
+
+static int list_snapshot(const struct root_info *info, void *arg)
+{
+        const struct snapshot_listing *l = arg;
+
+        if (info->kind != ROOT_SNAPSHOT || strcmp(info->volume, l->volume) != 0)
+                return 0;
+        return l->each(info->snapshot, l->arg);
+}
+
+static int co_export_snapshot_list(void *arg, const struct nbd_export *export,
+                                   int (*each)(const char *snapshot, void *each_arg),
+                                   void *each_arg, struct error *err)
+{
+        const struct host_export *e = export->priv;
+        char volume[POOL_NAME_MAX + 1];
+        struct snapshot_listing l = {.volume = volume, .each = each, .arg = each_arg};
+
+        if (export_volume_name(export, volume) < 0)
+                return 0;
+        return co_pool_list(e->pool->pool, list_snapshot, &l, err);
+}
+
 struct nbd_exports host_exports(struct host *host)
 {
         return (struct nbd_exports){.co_open = co_export_open,
                                     .co_close = co_export_close,
                                     .co_list = co_export_list,
+                                    .co_snapshot_open = co_export_snapshot_open,
+                                    .co_snapshot_close = co_export_snapshot_close,
+                                    .co_snapshot_list = co_export_snapshot_list,
                                     .arg = host};
 }

@@ -210,6 +210,7 @@ struct root {
 struct volume {
         struct pool *pool;
         struct root *root;
+        struct crossing *crossing; /* NULL: used from the pool's loop */
         char name[2 * POOL_NAME_MAX + 2];
 };
 
@@ -328,8 +329,8 @@ struct pool {
         uint64_t next_root_id;
         uint64_t n_volumes, n_snapshots;
         struct co_mutex catalog_lock; /* one catalog operation at a time */
-        struct list volumes;          /* open handles are counted in roots; this counts volumes */
         unsigned n_handles;
+        struct list crossings; /* of loops that handles are used from */
 
         /* checkpoints */
         bool checkpoint_running, checkpoint_wanted;

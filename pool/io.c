@@ -4,6 +4,7 @@
  * are read, merged and written under an exclusive range; discards go in slices. */
 #include <errno.h>
 #include <stdlib.h>
+#include "pool/crossing.h"
 #include "pool/span.h"
 
 #define CLEAR_SLICE_BLOCKS (64 * LEAF_BLOCKS) /* 64 MiB: a slice is one step without suspension */
@@ -359,9 +360,9 @@ static int request_check(const struct volume *v, const struct volume_request *re
         return 0;
 }
 
-void volume_submit(struct volume *v, struct volume_request *req)
+void request_begin(struct volume_request *req)
 {
-        req->volume = v;
+        struct volume *v = req->volume;
         int r = request_check(v, req);
         if (r < 0)
                 request_end(req, r);
@@ -373,6 +374,15 @@ void volume_submit(struct volume *v, struct volume_request *req)
                 direct_submit(req);
         else
                 request_spawn(req);
+}
+
+void volume_submit(struct volume *v, struct volume_request *req)
+{
+        req->volume = v;
+        if (v->crossing)
+                crossing_submit(v->crossing, req);
+        else
+                request_begin(req);
 }
 
 /* ---- for coroutines ---- */
@@ -404,9 +414,12 @@ static int co_request_run(struct volume *v, enum volume_op op, void *buffer, uin
                                         .iov = &iov,
                                         .n_iov = 1,
                                         .done = co_request_done};
-        volume_submit(v, &w.req);
+        struct loop *from = co_move(v->pool->loop);
+        w.req.volume = v;
+        request_begin(&w.req);
         while (!w.done)
                 co_suspend();
+        co_move(from);
         return w.result;
 }
 

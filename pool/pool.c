@@ -65,6 +65,7 @@ struct pool *pool_new(struct loop *loop, const struct pool_options *options)
         list_init(&pool->dirty_roots);
         list_init(&pool->stalled);
         list_init(&pool->spare_spans);
+        list_init(&pool->crossings);
         list_init(&pool->log.sealed);
         list_init(&pool->log.spare);
         list_init(&pool->log.waiters);

@@ -2,7 +2,8 @@
  *
  * Units      offsets, lengths and sizes are bytes unless a name says _blocks (POOL_BLOCK, 4096
  *            bytes).
- * Threads    a pool and all that belongs to it live on the loop that opened it.
+ * Threads    a pool and all that belongs to it live on the loop that opened it. [any loop] marks
+ *            what a handle of a volume can do elsewhere: see co_volume_use_from().
  * Errors     0 or -errno. On failure *err (may be NULL) holds a sentence for the operator; on
  *            success it is untouched. A failed call leaves the pool as it was.
  * Ownership  ret_* is set only on success; release with the named close.
@@ -257,10 +258,16 @@ int co_pool_diff(struct pool *pool, const char *a, const char *b,
  * times. Snapshots are read-only: writes to them get -EPERM. */
 int co_volume_open(struct pool *pool, const char *name, struct volume **ret_volume,
                    struct error *err);
-void co_volume_close(struct volume *volume);       /* NULL is fine; nothing may be in flight */
-uint64_t volume_size(const struct volume *volume); /* now: changes with resize */
-bool volume_is_readonly(const struct volume *volume);
+/* NULL is fine; nothing may be in flight. [any loop] */
+void co_volume_close(struct volume *volume);
+uint64_t volume_size(const struct volume *volume);    /* now: changes with resize. [any loop] */
+bool volume_is_readonly(const struct volume *volume); /* [any loop] */
 const char *volume_name(const struct volume *volume); /* "VOL" or "VOL@SNAP", as it is now */
+/* From now on requests on this handle are submitted and answered on @loop, where a pool's own is
+ * what a handle begins with. They cross over in batches, one wake-up for many; co_volume_*
+ * functions on the handle work from any loop in any case. Nothing may be in flight. [any loop]
+ * -ENOMEM */
+int co_volume_use_from(struct volume *volume, struct loop *loop);
 
 enum volume_op {
         VOLUME_READ,
@@ -294,10 +301,14 @@ struct volume_request {
         struct volume *volume;
         struct loop_task task;
         int result;
+        struct volume_request *next; /* these two: crossing.c's */
+        void (*crossing_done)(struct volume_request *request, int result);
 };
-/* done() runs from the loop, never from inside this call. The request must live until then. */
+/* done() runs from the loop, never from inside this call. The request must live until then.
+ * [the loop that the handle is used from] */
 void volume_submit(struct volume *volume, struct volume_request *request);
 
+/* [any loop] for these and co_volume_status() */
 int co_volume_read(struct volume *volume, void *buffer, uint64_t length, uint64_t offset);
 int co_volume_write(struct volume *volume, const void *buffer, uint64_t length, uint64_t offset,
                     unsigned flags);

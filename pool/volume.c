@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <time.h>
+#include "pool/crossing.h"
 #include "pool/operate.h"
 
 /* ---- one operation at a time ---- */
@@ -403,13 +404,8 @@ int co_volume_open(struct pool *pool, const char *name, struct volume **ret_volu
         return 0;
 }
 
-void co_volume_close(struct volume *v)
+static void co_let_go(struct pool *pool, struct root *root)
 {
-        if (!v)
-                return;
-        struct pool *pool = v->pool;
-        struct root *root = v->root;
-        free(v);
         root->n_handles--;
         pool->n_handles--;
         if (root->n_handles || root->name[0] || pool->readonly || pool_failed(pool))
@@ -425,9 +421,21 @@ void co_volume_close(struct volume *v)
         co_unlock(&pool->catalog_lock);
 }
 
+void co_volume_close(struct volume *v)
+{
+        if (!v)
+                return;
+        struct pool *pool = v->pool;
+        struct loop *from = co_move(pool->loop);
+        co_crossing_put(v->crossing);
+        co_let_go(pool, v->root);
+        free(v);
+        co_move(from);
+}
+
 uint64_t volume_size(const struct volume *v)
 {
-        return v->root->body->size_bytes;
+        return __atomic_load_n(&v->root->body->size_bytes, __ATOMIC_RELAXED);
 }
 
 bool volume_is_readonly(const struct volume *v)

@@ -28,7 +28,7 @@ static const struct {
     {"control", required_argument, CLI_CONTROL},
     {"group", required_argument, CLI_GROUP},
     {"vhost-user", required_argument, CLI_LATER},
-    {"threads", required_argument, CLI_LATER},
+    {"threads", required_argument, CLI_THREADS},
     {"takeover", no_argument, CLI_LATER},
     {"tls-certificates", required_argument, CLI_LATER},
     {"tls-psk", required_argument, CLI_LATER},
@@ -105,6 +105,9 @@ static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_opt
                 break;
         case CLI_GROUP:
                 args->group = value;
+                break;
+        case CLI_THREADS:
+                args->threads = value;
                 break;
         case CLI_LATER:
                 args->later = name;

@@ -76,8 +76,10 @@ struct nbd_client_info {
 };
 void nbd_server_each_client(struct nbd_server *server,
                             void (*each)(const struct nbd_client_info *info, void *arg), void *arg);
-/* The export that co_open() opened for @client has another name from now on. */
-void nbd_client_rename_export(struct nbd_client *client, const char *name);
+const char *nbd_client_peer(const struct nbd_client *client); /* "unix pid 4711" */
+/* The export @old_name, and those named @old_name@..., have other names from now on. */
+void nbd_server_rename_exports(struct nbd_server *server, const char *old_name,
+                               const char *new_name);
 /* Cut off every client of the export whose canonical name is @export_name, and wait until they are
  * gone. */
 void co_nbd_server_disconnect(struct nbd_server *server, const char *export_name);

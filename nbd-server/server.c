@@ -170,10 +170,26 @@ void nbd_server_each_client(struct nbd_server *server,
         }
 }
 
-void nbd_client_rename_export(struct nbd_client *client, const char *name)
+const char *nbd_client_peer(const struct nbd_client *client)
 {
-        assert(client->has_export);
-        snprintf(client->export.name, sizeof(client->export.name), "%s", name);
+        return client->peer;
+}
+
+void nbd_server_rename_exports(struct nbd_server *server, const char *old_name,
+                               const char *new_name)
+{
+        size_t length = strlen(old_name);
+
+        list_for_each (it, &server->clients) {
+                struct nbd_client *client = container_of(it, struct nbd_client, link);
+                char *name = client->export.name, suffix[sizeof(client->export.name)];
+
+                if (!client->has_export || strncmp(name, old_name, length) != 0 ||
+                    (name[length] != '\0' && name[length] != '@'))
+                        continue;
+                memcpy(suffix, name + length, strlen(name + length) + 1);
+                snprintf(name, sizeof(client->export.name), "%s%s", new_name, suffix);
+        }
 }
 
 /* The first client of the export that came no later than @last_id; NULL: none. */

@@ -15,6 +15,7 @@
  * completed.
  */
 #pragma once
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -168,7 +169,7 @@ struct pool_check_callbacks {
         void (*progress)(void *arg, uint64_t done, uint64_t total);
         void *arg;
         /* looked at now and then: true ends it with -ECANCELED. May be NULL. */
-        const bool *cancelled;
+        const atomic_bool *cancelled;
 };
 /* Walk everything and report; writes nothing. Guest I/O may go on. 0 and the number of findings, or
  *

@@ -73,7 +73,9 @@ int co_command_run(struct host *host, json_t *request, const int *fds, size_t n_
         c.reply = json_object();
         if (!c.reply)
                 return error_set(err, -ENOMEM, "out of memory");
+        co_move(c.hp->loop);
         r = commands[i].co_run(&c, err);
+        co_move(host->loop);
         if (r < 0) {
                 json_decref(c.reply);
                 return r;

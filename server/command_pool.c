@@ -44,14 +44,16 @@ static void client_json(const struct nbd_client_info *info, void *arg)
                            "write_bytes", (json_int_t)info->write_bytes));
 }
 
-static json_t *server_json(const struct host *host)
+static json_t *co_server_json(const struct host *host)
 {
         json_t *nbd = json_array(), *clients = json_array();
+        struct loop *from = co_move(host->loop);
 
         for (size_t i = 0; i < host->n_nbd_addresses; i++)
                 json_array_append_new(nbd, json_string(host->nbd_addresses[i]));
         if (host->nbd)
                 nbd_server_each_client(host->nbd, client_json, clients);
+        co_move(from);
         return json_pack("{s:i, s:s, s:o, s:o}", "pid", (int)getpid(), "control",
                          host->control_path, "nbd", nbd, "clients", clients);
 }
@@ -116,7 +118,7 @@ int co_pool_status(struct command *c, struct error *err)
                             json_boolean(info.readonly && (c->host->control_path || info.failed)));
         json_object_set_new(r, "members", members);
         json_object_set_new(r, "server",
-                            c->host->control_path ? server_json(c->host) : json_null());
+                            c->host->control_path ? co_server_json(c->host) : json_null());
         return 0;
 }
 
@@ -143,7 +145,7 @@ int co_pool_add_members(struct command *c, struct error *err)
                         r = error_set(err, -errno, "cannot open member %zu: %s", n,
                                       strerror(errno));
                 else
-                        r = co_disk_open_fd(c->host->loop, fd, path ? path : "?", &options,
+                        r = co_disk_open_fd(c->hp->loop, fd, path ? path : "?", &options,
                                             &members[n], err);
                 if (r == 0)
                         r = co_disk_format(members[n], err);

@@ -36,8 +36,11 @@ static int co_find_only(struct host *host, struct host_pool **ret_pool, char *re
 
         list_for_each (it, &host->pools) {
                 struct host_pool *hp = container_of(it, struct host_pool, link);
-                int r = co_pool_list(hp->pool, count_volume, &only, err);
+                int r;
 
+                co_move(hp->loop);
+                r = co_pool_list(hp->pool, count_volume, &only, err);
+                co_move(host->loop);
                 if (r < 0)
                         return r;
                 if (only.n > 0 && !found)
@@ -63,8 +66,10 @@ static int co_find_bare(struct host *host, const char *name, struct host_pool **
         list_for_each (it, &host->pools) {
                 struct host_pool *hp = container_of(it, struct host_pool, link);
 
+                co_move(hp->loop);
                 if (co_root_get(hp->pool, name, check_complete, NULL, NULL) == 0 && n++ == 0)
                         found = hp;
+                co_move(host->loop);
         }
         if (n == 0)
                 return error_set(err, -ENOENT, "there is no volume '%s'", name);
@@ -97,10 +102,10 @@ static int co_resolve(struct host *host, const char *name, struct host_pool **re
 
 static bool is_barred(const struct host_pool *hp, const char *name)
 {
-        list_for_each (it, &hp->host->bars) {
+        list_for_each (it, &hp->bars) {
                 const struct host_bar *bar = container_of(it, struct host_bar, link);
 
-                if (bar->pool == hp && host_name_is_of(name, bar->volume))
+                if (host_name_is_of(name, bar->volume))
                         return true;
         }
         return false;
@@ -110,23 +115,23 @@ static bool is_barred(const struct host_pool *hp, const char *name)
 static int co_open_unbarred(struct host_pool *hp, const char *target, struct volume **ret_volume,
                             struct error *err)
 {
-        struct host_opening opening = {.pool = hp, .target = target};
+        struct host_opening opening = {.target = target};
         bool barred = is_barred(hp, target);
         struct volume *volume = NULL;
         int r = 0;
 
         if (!barred) {
-                list_append(&hp->host->openings, &opening.link);
+                list_append(&hp->openings, &opening.link);
                 r = co_volume_open(hp->pool, target, &volume, err);
                 barred = is_barred(hp, target);
                 if (r == 0 && barred)
                         co_volume_close(volume);
                 list_remove(&opening.link);
-                co_wake_all(&hp->host->opened);
+                co_wake_all(&hp->opened);
         }
         if (r == 0 && barred)
-                return error_set(err, -EPERM, "'%s/%s' is being changed; try again",
-                                 hp->state->name, target);
+                return error_set(err, -EPERM, "'%s/%s' is being changed; try again", hp->name,
+                                 target);
         if (r == 0)
                 *ret_volume = volume;
         return r;
@@ -140,45 +145,61 @@ static void describe(bool snapshot, uint64_t size_bytes, char *text, size_t size
                  size_format(size_bytes, size_text));
 }
 
+/* On the pool's loop. */
+static int co_open_target(struct host_pool *hp, const char *target, const char *peer,
+                          struct nbd_export *ret_export, struct error *err)
+{
+        struct host_export *e = calloc(1, sizeof(*e));
+        int r;
+
+        if (!e)
+                return error_set(err, -ENOMEM, "out of memory");
+        r = co_open_unbarred(hp, target, &e->volume, err);
+        if (r == 0 && co_volume_use_from(e->volume, hp->host->loop) < 0) {
+                co_volume_close(e->volume);
+                r = error_set(err, -ENOMEM, "out of memory");
+        }
+        if (r < 0) {
+                free(e);
+                return r;
+        }
+        e->pool = hp;
+        e->readonly = volume_is_readonly(e->volume);
+        snprintf(e->peer, sizeof(e->peer), "%s", peer);
+        list_append(&hp->exports, &e->link);
+        *ret_export = (struct nbd_export){.volume = e->volume, .readonly = e->readonly, .priv = e};
+        snprintf(ret_export->name, sizeof(ret_export->name), "%s/%s", hp->name, target);
+        describe(strchr(target, '@') != NULL, volume_size(e->volume), ret_export->description,
+                 sizeof(ret_export->description));
+        return 0;
+}
+
 static int co_export_open(void *arg, const char *name, struct nbd_client *client,
                           struct nbd_export *ret_export, struct error *err)
 {
         struct host *host = arg;
         char target[2 * POOL_NAME_MAX + 2];
-        struct host_export *e;
         struct host_pool *hp = NULL;
         int r;
 
         r = co_resolve(host, name, &hp, target, sizeof(target), err);
         if (r < 0)
                 return r;
-        e = calloc(1, sizeof(*e));
-        if (!e)
-                return error_set(err, -ENOMEM, "out of memory");
-        r = co_open_unbarred(hp, target, &e->volume, err);
-        if (r < 0) {
-                free(e);
-                return r;
-        }
-        e->pool = hp;
-        e->client = client;
-        e->readonly = volume_is_readonly(e->volume);
-        snprintf(e->name, sizeof(e->name), "%s/%s", hp->state->name, target);
-        list_append(&host->exports, &e->link);
-        *ret_export = (struct nbd_export){.volume = e->volume, .readonly = e->readonly, .priv = e};
-        memcpy(ret_export->name, e->name, sizeof(ret_export->name));
-        describe(strchr(target, '@') != NULL, volume_size(e->volume), ret_export->description,
-                 sizeof(ret_export->description));
-        return 0;
+        co_move(hp->loop);
+        r = co_open_target(hp, target, nbd_client_peer(client), ret_export, err);
+        co_move(host->loop);
+        return r;
 }
 
 static void co_export_close(void *arg, struct nbd_export *export)
 {
         struct host_export *e = export->priv;
+        struct loop *from = co_move(e->pool->loop);
 
         list_remove(&e->link);
         co_volume_close(e->volume);
         free(e);
+        co_move(from);
 }
 
 struct listing {
@@ -210,9 +231,12 @@ static int co_export_list(void *arg,
 
         list_for_each (it, &host->pools) {
                 struct host_pool *hp = container_of(it, struct host_pool, link);
-                struct listing l = {.pool = hp->state->name, .each = each, .arg = each_arg};
-                int r = co_pool_list(hp->pool, list_root, &l, err);
+                struct listing l = {.pool = hp->name, .each = each, .arg = each_arg};
+                int r;
 
+                co_move(hp->loop);
+                r = co_pool_list(hp->pool, list_root, &l, err);
+                co_move(host->loop);
                 if (r != 0)
                         return r;
         }

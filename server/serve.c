@@ -6,6 +6,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 
 #include "common/coroutine.h"
 #include "common/log.h"
+#include "common/loop_thread.h"
 #include "server/client.h"
 #include "server/control.h"
 #include "server/listen.h"
@@ -36,7 +38,10 @@ struct server {
         struct sockets sockets;
         struct control *control;
         struct loop_io signal_io;
-        bool watching, stopping;
+        bool watching;
+        atomic_bool stopping;
+        struct loop_thread *thread[SERVE_THREADS_MAX]; /* of all loops but the first */
+        unsigned n_threads, n_placed;
         struct co *co;
         int signal_fd, result;
         struct error *err;
@@ -75,10 +80,18 @@ static int refuse_twice(struct server *s, const struct pool_state *state, struct
         list_for_each (it, &s->host.pools) {
                 const struct host_pool *hp = container_of(it, struct host_pool, link);
 
-                if (memcmp(hp->state->uuid, state->uuid, sizeof(state->uuid)) == 0)
+                if (memcmp(hp->uuid, state->uuid, sizeof(state->uuid)) == 0)
                         return error_set(err, -EEXIST, "pool '%s' is named twice", state->name);
         }
         return 0;
+}
+
+/* The pools go to the loops in turn, beginning with the first. */
+static struct loop *place_pool(struct server *s)
+{
+        unsigned i = s->n_placed % (s->n_threads + 1);
+
+        return i == 0 ? s->host.loop : loop_thread_loop(s->thread[i - 1]);
 }
 
 /* Waits for a server that is being killed or stopped to let go,
@@ -108,10 +121,12 @@ static int co_open_pool(struct server *s, const char *name, struct error *err)
                         state_free(state);
                         return r;
                 }
-                r = co_host_open(&s->host, &state, &options, LOCK_LOOK_MS, &s->stopping, &hp, err);
+                r = co_host_open(&s->host, place_pool(s), &state, &options, LOCK_LOOK_MS,
+                                 &s->stopping, &hp, err);
                 state_free(state);
                 waited_ms += LOCK_LOOK_MS;
         } while (r == -EBUSY && waited_ms < MEMBERS_LOCK_WAIT_MS && !s->stopping);
+        s->n_placed++;
         return r;
 }
 
@@ -144,12 +159,11 @@ static int claim(struct server *s, struct host_pool *hp, bool serving, struct er
         lock = state_lock(err);
         if (lock < 0)
                 return lock;
-        r = state_load(hp->state->name, &state, err);
-        if (r == 0 && memcmp(state->uuid, hp->state->uuid, 16) != 0)
-                r = another_known(hp->state->name, err);
+        r = state_load(hp->name, &state, err);
+        if (r == 0 && memcmp(state->uuid, hp->uuid, 16) != 0)
+                r = another_known(hp->name, err);
         else if (r == -ENOENT)
-                r = state_save(hp->state, err) < 0 ? -EIO
-                                                   : state_load(hp->state->name, &state, err);
+                r = state_save(hp->state, err) < 0 ? -EIO : state_load(hp->name, &state, err);
         if (r == 0 && serving) {
                 r = state_set_server(state, s->host.control_path, getpid(), s->host.nbd_addresses,
                                      s->host.n_nbd_addresses);
@@ -253,7 +267,7 @@ static int co_start(struct server *s, struct error *err)
         int r;
 
         list_for_each (it, &s->host.pools)
-                names[n++] = container_of(it, struct host_pool, link)->state->name;
+                names[n++] = container_of(it, struct host_pool, link)->name;
         r = sockets_open(&s->sockets, names, n, o->nbd, o->n_nbd, o->control, o->group, err);
         if (r < 0)
                 return r;
@@ -311,6 +325,57 @@ static void co_server(void *arg)
                 co_suspend();
 }
 
+static int start_threads(struct server *s, struct error *err)
+{
+        unsigned n_loops = s->options->threads;
+        char name[16];
+
+        if (n_loops == 0) {
+                cpu_set_t cpus;
+
+                n_loops =
+                    sched_getaffinity(0, sizeof(cpus), &cpus) < 0 ? 1 : (unsigned)CPU_COUNT(&cpus);
+        }
+        if (n_loops > SERVE_THREADS_MAX)
+                n_loops = SERVE_THREADS_MAX;
+        while (s->n_threads + 1 < n_loops) {
+                int r;
+
+                snprintf(name, sizeof(name), "tarn-loop-%u", s->n_threads + 1);
+                r = loop_thread_start(name, &s->thread[s->n_threads], err);
+                if (r < 0)
+                        return r;
+                s->n_threads++;
+        }
+        return 0;
+}
+
+static void stop_threads(struct server *s)
+{
+        while (s->n_threads > 0)
+                loop_thread_stop(s->thread[--s->n_threads]);
+}
+
+static int run_loops(struct server *s, struct loop *loop, struct error *err)
+{
+        int r = start_threads(s, err);
+
+        if (r == 0) {
+                host_init(&s->host, loop);
+                s->watching = true;
+                s->signal_io = (struct loop_io){
+                    .op = LOOP_POLL, .fd = s->signal_fd, .flags = POLLIN, .done = got_signal};
+                loop_submit(loop, &s->signal_io);
+                r = co_run(loop, co_server, s);
+                if (r < 0)
+                        error_set(err, r, "cannot start: %s", strerror(-r));
+                else
+                        r = s->result;
+        }
+        stop_threads(s);
+        return r;
+}
+
 int serve_run(const struct serve_options *options, struct error *err)
 {
         struct server s = {.options = options, .err = err, .sockets = SOCKETS_INIT};
@@ -322,16 +387,7 @@ int serve_run(const struct serve_options *options, struct error *err)
                 return s.signal_fd;
         r = loop_new(LOOP_BACKEND_AUTO, &loop, err);
         if (r == 0) {
-                host_init(&s.host, loop);
-                s.watching = true;
-                s.signal_io = (struct loop_io){
-                    .op = LOOP_POLL, .fd = s.signal_fd, .flags = POLLIN, .done = got_signal};
-                loop_submit(loop, &s.signal_io);
-                r = co_run(loop, co_server, &s);
-                if (r < 0)
-                        error_set(err, r, "cannot start: %s", strerror(-r));
-                else
-                        r = s.result;
+                r = run_loops(&s, loop, err);
                 loop_free(loop);
         }
         close(s.signal_fd);

@@ -198,7 +198,7 @@ static int co_local(struct loop *loop, struct session_work *work, struct error *
         int r;
 
         host_init(&host, loop);
-        r = co_host_open(&host, w->state, &options, w->wait_ms, &work->cancelled, &hp, err);
+        r = co_host_open(&host, loop, w->state, &options, w->wait_ms, &work->cancelled, &hp, err);
         if (r < 0)
                 return r;
         w->caller =

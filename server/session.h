@@ -32,7 +32,7 @@ int session_resolve(const char *pool, struct pool_state **ret_state, struct erro
  * has no server (create, import, destroy, image info). */
 struct session_work {
         int (*co_run)(struct loop *loop, struct session_work *work, struct error *err);
-        bool cancelled;
+        atomic_bool cancelled;
 };
 int session_do(struct session_work *work, struct error *err);
 

@@ -171,7 +171,7 @@ static void co_client_free(struct nbd_client *client)
         close(client->fd);
         if (client->has_export)
                 server->exports.co_close(server->exports.arg, &client->export);
-        meta_forget(client);
+        co_meta_forget(client);
         arena_unmap(client);
         server_client_gone(client);
         free(client);

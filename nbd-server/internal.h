@@ -21,15 +21,16 @@
 #define PAYLOAD_MAX        (32u << 20) /* advertised; proto.md calls less than this no attack */
 #define RECEIVE_BUFFER     (256u << 10)
 #define SMALL_PAYLOAD_MAX  (64u << 10) /* up to this received with the headers and copied */
-#define STATUS_EXTENTS_MAX 2048u       /* in one BLOCK_STATUS reply */
+#define STATUS_EXTENTS_MAX 2048u       /* in one BLOCK_STATUS reply, over all its contexts */
+#define CONTEXTS_MAX       64u         /* selected on a connection; a bit each in a request */
 #define CACHED_BYTES_MAX   (16u << 20) /* of unused buffers the server keeps while it is busy */
 #define ERROR_TEXT_MAX     120u
 #define LOG_LINES_MAX      20u   /* about peers, in a second: they decide how many there would be */
 #define REPLY_IOV_MAX      1024u /* UIO_MAXIOV: of one sendmsg */
-#define META_ALLOCATION_ID 1u    /* of base:allocation; opaque to clients */
 
 static_assert(PAYLOAD_MAX <= VOLUME_REQUEST_MAX, "a request goes to the engine whole");
-static_assert(SMALL_PAYLOAD_MAX + sizeof(struct nbd_request_header) <= RECEIVE_BUFFER, "receive.c");
+static_assert(SMALL_PAYLOAD_MAX + sizeof(struct nbd_extended_request) <= RECEIVE_BUFFER,
+              "receive.c");
 
 /* ---- buffers (buffer.c) ---- */
 
@@ -52,7 +53,20 @@ void *buffer_get(struct buffer_pool *pool, unsigned class);
 void buffer_put(struct buffer_pool *pool, void *buffer, unsigned class);
 void buffer_trim(struct buffer_pool *pool);
 
+/* ---- metadata contexts (meta.c) ---- */
+
+enum context_kind {
+        CONTEXT_ALLOCATION, /* base:allocation */
+};
+struct meta_context {
+        enum context_kind kind;
+};
+
 /* ---- requests ---- */
+
+/* Of an error's chunk in the longer form; no other head is as long. */
+#define REPLY_HEAD_MAX                                                                             \
+        (sizeof(struct nbd_extended_chunk) + sizeof(struct nbd_payload_error) + ERROR_TEXT_MAX)
 
 struct nbd_request {
         /* in the client's free, slow or replies list; in none while the engine has it */
@@ -60,26 +74,18 @@ struct nbd_request {
         struct nbd_client *client;
         be64 cookie;
         uint16_t flags, type;
-        uint64_t offset, length; /* 64 bits: extended headers fit */
+        uint64_t offset, length; /* of the effect */
+        uint64_t wire_payload;   /* bytes that follow the header */
+        uint64_t contexts;       /* of a BLOCK_STATUS: bit i for the client's context i */
         struct volume_request io;
         struct iovec iov;
-        uint64_t done_bytes; /* of a WRITE_ZEROES that writes data, slice by slice */
+        uint64_t done_bytes; /* of what is done slice by slice */
         void *buffer;        /* of buffer_class_bytes(class); NULL where it needs none */
         unsigned class;
         /* The reply: head, then payload_bytes of buffer. */
         unsigned head_bytes;
         size_t payload_bytes;
-        union {
-                struct nbd_simple_reply simple;
-                struct nbd_chunk chunk;
-                struct nbd_chunk_data data;
-                struct nbd_chunk_status status;
-                struct {
-                        struct nbd_chunk_error head;
-                        char text[ERROR_TEXT_MAX];
-                } error;
-                uint8_t bytes[1];
-        } head;
+        uint8_t head[REPLY_HEAD_MAX];
 };
 
 /* ---- clients ---- */
@@ -107,13 +113,18 @@ struct nbd_client {
         bool between_options; /* nothing of the next one, or of the client's flags, has come */
         unsigned n_options;
         bool no_zeroes;
-        bool structured;      /* replies, agreed */
-        bool meta_allocation; /* base:allocation selected for the export meta_name */
+        bool structured; /* replies in chunks are agreed */
+        bool extended;   /* with headers of 64-bit lengths; then structured is set, too */
+        /* selected for the export meta_name: up to CONTEXTS_MAX, malloc'ed; NULL: none. Their ids
+         * on the wire are their places, from 1. */
+        struct meta_context *contexts;
+        unsigned n_contexts;
         char *meta_name;
 
         /* the export, from GO or EXPORT_NAME on */
         bool has_export;
         struct nbd_export export;
+        uint64_t size; /* that the client was told: what it may address, whatever is there by now */
 
         /* receiving (receive.c) */
         uint8_t *receive_buffer;           /* RECEIVE_BUFFER bytes, mapped */
@@ -122,6 +133,7 @@ struct nbd_client {
         struct iovec receive_iov;
         bool receiving;
         bool stalled; /* the next request waits for a slot or for bytes */
+        bool hung_up; /* the stream ended without a DISC: what takes long is not finished */
         /* the last write was large: do not take the next one's payload into the buffer */
         bool large_last;
         uint64_t skip_bytes; /* payload of a refused write, still to be taken off the wire */
@@ -198,6 +210,11 @@ void client_stop(struct nbd_client *client);
 void client_check_end(struct nbd_client *client);
 /* It is idle: give back what memory can be done without. */
 void client_trim(struct nbd_client *client);
+/* Nobody waits for the rest of what it asked for. */
+static inline bool client_is_gone(const struct nbd_client *client)
+{
+        return client->state == CLIENT_DEAD || client->hung_up;
+}
 static inline bool client_has_slot(const struct nbd_client *client)
 {
         return client->n_requests < client->server->options.max_requests;
@@ -254,11 +271,13 @@ int co_option_open(struct nbd_client *client, struct option_replies *replies,
 void co_option_close(struct nbd_client *client, struct nbd_export *export);
 enum option_outcome co_option(struct nbd_client *client, const struct option *option,
                               struct option_replies *replies);
+/* What was agreed and selected so far is void (proto.md, NBD_OPT_STARTTLS). */
+void co_options_forget(struct nbd_client *client);
 
 /* meta.c */
 enum option_outcome co_option_meta_context(struct nbd_client *client, const struct option *option,
                                            struct option_replies *replies);
-void meta_forget(struct nbd_client *client);
+void co_meta_forget(struct nbd_client *client);
 
 /* receive.c */
 void receive_start(struct nbd_client *client);
@@ -268,19 +287,37 @@ void receive_resume(struct nbd_client *client);
 /* execute.c */
 /* Check everything about a request but its payload. 0 or an NBD error, with a sentence. */
 uint32_t request_check(const struct nbd_request *request, char text[ERROR_TEXT_MAX]);
+/* What the client may address now: as much as it was told, unless the volume has shrunk since. */
+uint64_t request_limit(const struct nbd_client *client);
 /* Bytes of buffer that the request will take; 0 where it will be refused anyhow. */
 size_t request_buffer_bytes(uint16_t type, uint64_t length);
 /* Hand a checked request with its buffer over to the engine. */
 void request_execute(struct nbd_request *request);
 /* From the client's coroutine: the requests that may have to wait. */
 void co_request_execute_slow(struct nbd_request *request);
+/* The engine failed it. */
+void request_fail(struct nbd_request *request, int result);
+
+/* status.c */
+#define STATUS_BYTES                                                                               \
+        (STATUS_EXTENTS_MAX * sizeof(struct volume_extent) +                                       \
+         CONTEXTS_MAX *                                                                            \
+             (sizeof(struct nbd_extended_chunk) + sizeof(struct nbd_payload_status_ext)))
+/* The payload of a BLOCK_STATUS, all of it: effect length and contexts go to the request. */
+uint32_t status_take_payload(struct nbd_request *request, const uint8_t *payload,
+                             char text[ERROR_TEXT_MAX]);
+void co_block_status(struct nbd_request *request);
 
 /* reply.c */
 void reply_success(struct nbd_request *request);
 void reply_error(struct nbd_request *request, uint32_t error, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void reply_read(struct nbd_request *request);
-void reply_status(struct nbd_request *request, size_t n_descriptors);
+/* The chunks of the reply lie at the start of the request's buffer, ready. */
+void reply_chunks(struct nbd_request *request, size_t length);
+/* Write the head of a chunk at @at, in the form that the client agreed on; its length. */
+size_t reply_put_chunk(const struct nbd_request *request, void *at, uint16_t flags, uint16_t type,
+                       size_t length);
 void reply_send_task(struct loop_task *task);
 void reply_send_done(struct loop_io *io, int result);
 void request_release(struct nbd_request *request);

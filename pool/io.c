@@ -222,10 +222,25 @@ static int co_zero_part(struct volume *v, uint64_t offset, uint64_t length, uint
         return r;
 }
 
+/* Where a hole that need not be changed ends, if one stands for more than a block: most of a large
+ * volume may be one. */
+static uint64_t clear_skip(struct volume *v, uint64_t first, uint8_t type)
+{
+        struct entry e;
+        unsigned level = tree_cover(v->pool, &v->root->body->map, first, &e);
+        bool noop = e.type == ENTRY_ABSENT || e.type == type;
+        return noop && level > 0 ? (first / tree_span(level) + 1) * tree_span(level) : first;
+}
+
 static int co_clear_blocks(struct volume *v, uint64_t first, uint64_t end, uint8_t type)
 {
         int r = 0;
         while (first < end && r == 0) {
+                uint64_t next = clear_skip(v, first, type);
+                if (next > first) {
+                        first = next;
+                        continue;
+                }
                 uint64_t n = min_u64(end - first,
                                      clear_slice_blocks(v->pool, v->root) - first % LEAF_BLOCKS);
                 struct co_range range = {.range = {.first = first, .last = first + n - 1}};
@@ -235,6 +250,8 @@ static int co_clear_blocks(struct volume *v, uint64_t first, uint64_t end, uint8
                 range_unlock(v->root, &range.range);
                 write_end(v->root);
                 first += n;
+                if (first < end)
+                        co_yield_loop(); /* a long one holds up nobody else */
         }
         return r;
 }

@@ -21,6 +21,8 @@ struct pending {
  * fail. */
 #define PENDING_MAX 1024
 
+#define ZERO_MAPPED (UINT64_C(1) << 27)
+
 struct volume {
         struct loop *loop;
         uint64_t size_bytes, made_bytes;
@@ -35,6 +37,7 @@ struct volume {
         struct list done, unused;
         struct pending pendings[PENDING_MAX];
         int fail[VOLUME_ZERO + 1], fail_status;
+        uint64_t shrink_to; /* when a request comes; 0: not */
         struct fake_counts counts;
         uint64_t bytes_in_flight;
         unsigned writes_in_flight;
@@ -87,6 +90,13 @@ void fake_resize(struct volume *volume, uint64_t size_bytes)
 {
         assert(size_bytes <= volume->made_bytes);
         __atomic_store_n(&volume->size_bytes, size_bytes, __ATOMIC_SEQ_CST);
+}
+
+void fake_shrink_at_submit(struct volume *volume, uint64_t size_bytes)
+{
+        pthread_mutex_lock(&volume->mutex);
+        volume->shrink_to = size_bytes;
+        pthread_mutex_unlock(&volume->mutex);
 }
 
 uint64_t volume_size(const struct volume *volume)
@@ -203,12 +213,21 @@ static void set_blocks(struct volume *volume, const struct volume_request *r)
         }
 }
 
+/* Large ranges become memory that is not there, which reads as zeroes. */
+static void zero(struct volume *volume, uint64_t offset, uint64_t length)
+{
+        if (length >= ZERO_MAPPED && offset % POOL_BLOCK == 0 && length % POOL_BLOCK == 0)
+                madvise(volume->data + offset, length, MADV_DONTNEED);
+        else
+                memset(volume->data + offset, 0, length);
+}
+
 static void execute(struct volume *volume, const struct volume_request *r)
 {
         if (transfers(r))
                 copy(volume, r);
         else if (r->op != VOLUME_FLUSH)
-                memset(volume->data + r->offset, 0, r->length);
+                zero(volume, r->offset, r->length);
         if (r->op != VOLUME_READ && r->op != VOLUME_FLUSH)
                 set_blocks(volume, r);
 }
@@ -234,9 +253,11 @@ static void count(struct volume *volume, const struct volume_request *r)
 
 void volume_submit(struct volume *volume, struct volume_request *r)
 {
-        uint64_t size = volume_size(volume);
-
         pthread_mutex_lock(&volume->mutex);
+        if (volume->shrink_to > 0)
+                fake_resize(volume, volume->shrink_to);
+        volume->shrink_to = 0;
+        uint64_t size = volume_size(volume);
         assert(!list_empty(&volume->unused));
         struct pending *pending = container_of(volume->unused.next, struct pending, link);
         list_remove(&pending->link);

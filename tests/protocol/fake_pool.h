@@ -14,6 +14,9 @@ void fake_volume_free(struct volume *volume); /* nothing in flight */
 /* not beyond the size it was made with */
 void fake_resize(struct volume *volume, uint64_t size_bytes);
 
+/* When the next request comes; once. */
+void fake_shrink_at_submit(struct volume *volume, uint64_t size_bytes);
+
 /* Requests of @op fail with @error from now on; 0: no more. */
 void fake_fail(struct volume *volume, enum volume_op op, int error);
 void fake_fail_status(struct volume *volume, int error);

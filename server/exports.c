@@ -8,6 +8,8 @@
 #include "common/size.h"
 #include "server/command.h"
 
+#define NAMES_MAX 64u /* that a client's certificate gives it; the NBD server has a lower limit */
+
 static int check_complete(const struct root_info *info, void *arg)
 {
         return import_is_under_way(info) ? -ENOENT : 0;
@@ -140,18 +142,33 @@ static void describe(bool snapshot, uint64_t size_bytes, char *text, size_t size
                  size_format(size_bytes, size_text));
 }
 
-static int co_export_open(void *arg, const char *name, struct nbd_client *client,
-                          struct nbd_export *ret_export, struct error *err)
+static enum access_right right_of(const struct host *host, const struct nbd_client *client,
+                                  const char *export)
 {
-        struct host *host = arg;
-        char target[2 * POOL_NAME_MAX + 2];
+        const char *names[NAMES_MAX];
+        size_t n = 0;
+
+        while (n < NAMES_MAX && (names[n] = nbd_client_identity(client, (unsigned)n)))
+                n++;
+        return access_decide(host->access, names, n, export);
+}
+
+static int co_open_right(struct host *host, const char *name, struct nbd_client *client,
+                         struct nbd_export *ret_export, struct error *err)
+{
+        char target[2 * POOL_NAME_MAX + 2], canonical[sizeof(ret_export->name)];
         struct host_export *e;
         struct host_pool *hp = NULL;
+        enum access_right right;
         int r;
 
         r = co_resolve(host, name, &hp, target, sizeof(target), err);
         if (r < 0)
                 return r;
+        snprintf(canonical, sizeof(canonical), "%s/%s", hp->state->name, target);
+        right = right_of(host, client, canonical);
+        if (right == ACCESS_NONE)
+                return error_set(err, -ENOENT, "'%s' is not for this client", name);
         e = calloc(1, sizeof(*e));
         if (!e)
                 return error_set(err, -ENOMEM, "out of memory");
@@ -162,14 +179,27 @@ static int co_export_open(void *arg, const char *name, struct nbd_client *client
         }
         e->pool = hp;
         e->client = client;
-        e->readonly = volume_is_readonly(e->volume);
-        snprintf(e->name, sizeof(e->name), "%s/%s", hp->state->name, target);
+        e->readonly = right == ACCESS_READ || volume_is_readonly(e->volume);
+        memcpy(e->name, canonical, sizeof(e->name));
         list_append(&host->exports, &e->link);
         *ret_export = (struct nbd_export){.volume = e->volume, .readonly = e->readonly, .priv = e};
         memcpy(ret_export->name, e->name, sizeof(ret_export->name));
         describe(strchr(target, '@') != NULL, volume_size(e->volume), ret_export->description,
                  sizeof(ret_export->description));
         return 0;
+}
+
+/* Who may not open everything gets the same answer for what there is not and for what is not for
+ * him. */
+static int co_export_open(void *arg, const char *name, struct nbd_client *client,
+                          struct nbd_export *ret_export, struct error *err)
+{
+        struct host *host = arg;
+        int r = co_open_right(host, name, client, ret_export, err);
+
+        if (r == -ENOENT && host->access)
+                error_set(err, r, "there is no export '%s' for this client", name);
+        return r;
 }
 
 static void co_export_close(void *arg, struct nbd_export *export)
@@ -182,6 +212,8 @@ static void co_export_close(void *arg, struct nbd_export *export)
 }
 
 struct listing {
+        struct host *host;
+        struct nbd_client *client;
         const char *pool;
         int (*each)(const char *name, const char *description, void *arg);
         void *arg;
@@ -198,11 +230,13 @@ static int list_root(const struct root_info *info, void *arg)
                 snprintf(name, sizeof(name), "%s/%s@%s", l->pool, info->volume, info->snapshot);
         else
                 snprintf(name, sizeof(name), "%s/%s", l->pool, info->volume);
+        if (right_of(l->host, l->client, name) == ACCESS_NONE)
+                return 0;
         describe(info->kind == ROOT_SNAPSHOT, info->size_bytes, description, sizeof(description));
         return l->each(name, description, l->arg);
 }
 
-static int co_export_list(void *arg,
+static int co_export_list(void *arg, struct nbd_client *client,
                           int (*each)(const char *name, const char *description, void *each_arg),
                           void *each_arg, struct error *err)
 {
@@ -210,7 +244,11 @@ static int co_export_list(void *arg,
 
         list_for_each (it, &host->pools) {
                 struct host_pool *hp = container_of(it, struct host_pool, link);
-                struct listing l = {.pool = hp->state->name, .each = each, .arg = each_arg};
+                struct listing l = {.host = host,
+                                    .client = client,
+                                    .pool = hp->state->name,
+                                    .each = each,
+                                    .arg = each_arg};
                 int r = co_pool_list(hp->pool, list_root, &l, err);
 
                 if (r != 0)

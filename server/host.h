@@ -10,6 +10,7 @@
 #pragma once
 #include "common/coroutine.h"
 #include "nbd-server/nbd_server.h"
+#include "server/access.h"
 #include "server/state.h"
 
 struct host_pool {
@@ -51,9 +52,10 @@ struct host {
         struct list exports;
         struct list bars;
         struct list openings;
-        struct co_queue opened;   /* woken when an opening has ended, well or not */
-        struct nbd_server *nbd;   /* NULL in a one-shot command */
-        const char *control_path; /* NULL in a one-shot command */
+        struct co_queue opened;     /* woken when an opening has ended, well or not */
+        struct nbd_server *nbd;     /* NULL in a one-shot command */
+        struct access_list *access; /* NULL: whoever gets to the NBD server opens anything */
+        const char *control_path;   /* NULL in a one-shot command */
         char **nbd_addresses;
         size_t n_nbd_addresses;
 };

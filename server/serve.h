@@ -4,6 +4,8 @@
  * Its sockets appear only once it can serve, with mode 0600 (0660 of the group where one is given),
  * and replace those that a killed server left behind.
  *
+ * SIGHUP, where there are certificates, keys or an access list: they are read anew.
+ *
  * Threads    blocking: returns when the server has ended. The caller's thread runs its loop;
  *            SIGTERM and SIGINT are blocked in it from here on.
  * Errors     0 or -errno with a sentence.
@@ -22,6 +24,10 @@ struct serve_options {
         size_t n_nbd;
         const char *control; /* NULL: POOL.control in the socket folder, after the first pool */
         const char *group;   /* NULL: none */
+        enum nbd_tls_mode tls_mode;
+        struct nbd_tls_options tls;                     /* where tls_mode is not off */
+        const char *tls_access;                         /* a file as access.h has it; NULL: none */
+        unsigned max_connections, handshake_timeout_ms; /* zero: the NBD server's defaults */
         /* Called once everybody can connect. */
         void (*ready)(const struct host *host);
 };

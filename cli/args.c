@@ -7,7 +7,7 @@
 
 #include "cli/cli.h"
 
-enum { TABLE_MAX = 32 };
+enum { TABLE_MAX = 64 };
 
 static const struct {
         const char *name;
@@ -30,8 +30,15 @@ static const struct {
     {"vhost-user", required_argument, CLI_LATER},
     {"threads", required_argument, CLI_THREADS},
     {"takeover", no_argument, CLI_LATER},
-    {"tls-certificates", required_argument, CLI_LATER},
-    {"tls-psk", required_argument, CLI_LATER},
+    {"tls", required_argument, CLI_TLS},
+    {"tls-cert", required_argument, CLI_TLS_CERT},
+    {"tls-key", required_argument, CLI_TLS_KEY},
+    {"tls-ca", required_argument, CLI_TLS_CA},
+    {"tls-verify-peer", no_argument, CLI_TLS_VERIFY},
+    {"tls-psk", required_argument, CLI_TLS_PSK},
+    {"tls-access", required_argument, CLI_TLS_ACCESS},
+    {"max-connections", required_argument, CLI_MAX_CONNECTIONS},
+    {"handshake-timeout", required_argument, CLI_HANDSHAKE_TIMEOUT},
 };
 #define N_KNOWN (sizeof(known) / sizeof(known[0]))
 
@@ -108,6 +115,30 @@ static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_opt
                 break;
         case CLI_THREADS:
                 args->threads = value;
+                break;
+        case CLI_TLS:
+                args->tls = value;
+                break;
+        case CLI_TLS_CERT:
+                args->tls_cert = value;
+                break;
+        case CLI_TLS_KEY:
+                args->tls_key = value;
+                break;
+        case CLI_TLS_CA:
+                args->tls_ca = value;
+                break;
+        case CLI_TLS_PSK:
+                args->tls_psk = value;
+                break;
+        case CLI_TLS_ACCESS:
+                args->tls_access = value;
+                break;
+        case CLI_MAX_CONNECTIONS:
+                args->max_connections = value;
+                break;
+        case CLI_HANDSHAKE_TIMEOUT:
+                args->handshake_timeout = value;
                 break;
         case CLI_LATER:
                 args->later = name;

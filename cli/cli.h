@@ -42,13 +42,27 @@ enum cli_option {
         CLI_NBD = 1 << 10,
         CLI_CONTROL = 1 << 11,
         CLI_GROUP = 1 << 12,
-        CLI_THREADS = 1 << 14,
         CLI_LATER = 1 << 13, /* the options of 'serve' that are not built yet */
+        CLI_TLS = 1 << 14,
+        CLI_TLS_CERT = 1 << 15,
+        CLI_TLS_KEY = 1 << 16,
+        CLI_TLS_CA = 1 << 17,
+        CLI_TLS_VERIFY = 1 << 18,
+        CLI_TLS_PSK = 1 << 19,
+        CLI_TLS_ACCESS = 1 << 20,
+        CLI_MAX_CONNECTIONS = 1 << 21,
+        CLI_HANDSHAKE_TIMEOUT = 1 << 22,
+        CLI_THREADS = 1 << 23,
 };
+#define CLI_TLS_ALL                                                                                \
+        (CLI_TLS | CLI_TLS_CERT | CLI_TLS_KEY | CLI_TLS_CA | CLI_TLS_VERIFY | CLI_TLS_PSK |        \
+         CLI_TLS_ACCESS)
 
 struct cli_args {
         unsigned given; /* of enum cli_option */
         const char *layout, *file_size, *size, *format, *control, *group, *threads;
+        const char *tls, *tls_cert, *tls_key, *tls_ca, *tls_psk, *tls_access;
+        const char *max_connections, *handshake_timeout;
         const char *later; /* the name of an option that is not built yet */
         const char *nbd[CLI_NBD_MAX];
         size_t n_nbd;

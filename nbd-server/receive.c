@@ -7,7 +7,7 @@
  * (rule 3 of README.md): receive_resume() goes on. */
 #include <assert.h>
 #include <errno.h>
-#include "nbd-server/internal.h"
+#include "nbd-server/tls.h"
 
 static void receive_arm(struct nbd_client *client)
 {
@@ -35,7 +35,10 @@ static void receive_arm(struct nbd_client *client)
         }
         assert(iov->iov_len > 0);
         client->receiving = true;
-        loop_submit(client->server->loop, &client->receive_io);
+        if (client->tls)
+                tls_receive(client);
+        else
+                loop_submit(client->server->loop, &client->receive_io);
 }
 
 /* ---- headers ---- */

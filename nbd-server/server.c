@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "common/log.h"
-#include "nbd-server/internal.h"
+#include "nbd-server/tls.h"
 
 #define ACCEPT_RETRY_MS 100u /* out of descriptors or memory: look again after this */
 
@@ -170,6 +170,11 @@ void nbd_server_each_client(struct nbd_server *server,
         }
 }
 
+const char *nbd_client_identity(const struct nbd_client *client, unsigned i)
+{
+        return tls_identity(client, i);
+}
+
 const char *nbd_client_peer(const struct nbd_client *client)
 {
         return client->peer;
@@ -248,6 +253,8 @@ int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
         if (options)
                 server->options = *options;
         set_defaults(&server->options);
+        nbd_tls_ref(server->options.tls);
+        assert(server->options.tls || server->options.tls_mode == NBD_TLS_OFF);
         server->exports = *exports;
         list_init(&server->listeners);
         list_init(&server->clients);
@@ -257,6 +264,13 @@ int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
         memory_start(server);
         *ret_server = server;
         return 0;
+}
+
+void nbd_server_set_tls(struct nbd_server *server, struct nbd_tls *tls)
+{
+        assert(tls && server->options.tls_mode != NBD_TLS_OFF);
+        nbd_tls_unref(server->options.tls);
+        server->options.tls = nbd_tls_ref(tls);
 }
 
 static void cut_all(struct loop_timer *timer)
@@ -303,5 +317,6 @@ void nbd_server_free(struct nbd_server *server)
         if (!server)
                 return;
         assert(list_empty(&server->clients) && list_empty(&server->listeners));
+        nbd_tls_unref(server->options.tls);
         free(server);
 }

@@ -8,6 +8,8 @@
 #include "common/size.h"
 #include "server/command.h"
 
+#define NAMES_MAX 64u /* that a client's certificate gives it; the NBD server has a lower limit */
+
 static int check_complete(const struct root_info *info, void *arg)
 {
         return import_is_under_way(info) ? -ENOENT : 0;
@@ -145,8 +147,19 @@ static void describe(bool snapshot, uint64_t size_bytes, char *text, size_t size
                  size_format(size_bytes, size_text));
 }
 
+static enum access_right right_of(const struct access_list *access, const struct nbd_client *client,
+                                  const char *export)
+{
+        const char *names[NAMES_MAX];
+        size_t n = 0;
+
+        while (n < NAMES_MAX && (names[n] = nbd_client_identity(client, (unsigned)n)))
+                n++;
+        return access_decide(access, names, n, export);
+}
+
 /* On the pool's loop. */
-static int co_open_target(struct host_pool *hp, const char *target, const char *peer,
+static int co_open_target(struct host_pool *hp, const char *target, bool readonly, const char *peer,
                           struct nbd_export *ret_export, struct error *err)
 {
         struct host_export *e = calloc(1, sizeof(*e));
@@ -164,7 +177,7 @@ static int co_open_target(struct host_pool *hp, const char *target, const char *
                 return r;
         }
         e->pool = hp;
-        e->readonly = volume_is_readonly(e->volume);
+        e->readonly = readonly || volume_is_readonly(e->volume);
         snprintf(e->peer, sizeof(e->peer), "%s", peer);
         list_append(&hp->exports, &e->link);
         *ret_export = (struct nbd_export){.volume = e->volume, .readonly = e->readonly, .priv = e};
@@ -174,20 +187,38 @@ static int co_open_target(struct host_pool *hp, const char *target, const char *
         return 0;
 }
 
-static int co_export_open(void *arg, const char *name, struct nbd_client *client,
-                          struct nbd_export *ret_export, struct error *err)
+static int co_open_right(struct host *host, const char *name, struct nbd_client *client,
+                         struct nbd_export *ret_export, struct error *err)
 {
-        struct host *host = arg;
-        char target[2 * POOL_NAME_MAX + 2];
+        char target[2 * POOL_NAME_MAX + 2], canonical[sizeof(ret_export->name)];
         struct host_pool *hp = NULL;
+        enum access_right right;
         int r;
 
         r = co_resolve(host, name, &hp, target, sizeof(target), err);
         if (r < 0)
                 return r;
+        snprintf(canonical, sizeof(canonical), "%s/%s", hp->name, target);
+        right = right_of(host->access, client, canonical);
+        if (right == ACCESS_NONE)
+                return error_set(err, -ENOENT, "'%s' is not for this client", name);
         co_move(hp->loop);
-        r = co_open_target(hp, target, nbd_client_peer(client), ret_export, err);
+        r = co_open_target(hp, target, right == ACCESS_READ, nbd_client_peer(client), ret_export,
+                           err);
         co_move(host->loop);
+        return r;
+}
+
+/* Who may not open everything gets the same answer for what there is not and for what is not for
+ * him. */
+static int co_export_open(void *arg, const char *name, struct nbd_client *client,
+                          struct nbd_export *ret_export, struct error *err)
+{
+        struct host *host = arg;
+        int r = co_open_right(host, name, client, ret_export, err);
+
+        if (r == -ENOENT && host->access)
+                error_set(err, r, "there is no export '%s' for this client", name);
         return r;
 }
 
@@ -203,6 +234,8 @@ static void co_export_close(void *arg, struct nbd_export *export)
 }
 
 struct listing {
+        struct access_list *access; /* held: what is in force may be read anew meanwhile */
+        struct nbd_client *client;
         const char *pool;
         int (*each)(const char *name, const char *description, void *arg);
         void *arg;
@@ -219,28 +252,32 @@ static int list_root(const struct root_info *info, void *arg)
                 snprintf(name, sizeof(name), "%s/%s@%s", l->pool, info->volume, info->snapshot);
         else
                 snprintf(name, sizeof(name), "%s/%s", l->pool, info->volume);
+        if (right_of(l->access, l->client, name) == ACCESS_NONE)
+                return 0;
         describe(info->kind == ROOT_SNAPSHOT, info->size_bytes, description, sizeof(description));
         return l->each(name, description, l->arg);
 }
 
-static int co_export_list(void *arg,
+static int co_export_list(void *arg, struct nbd_client *client,
                           int (*each)(const char *name, const char *description, void *each_arg),
                           void *each_arg, struct error *err)
 {
         struct host *host = arg;
 
-        list_for_each (it, &host->pools) {
-                struct host_pool *hp = container_of(it, struct host_pool, link);
-                struct listing l = {.pool = hp->name, .each = each, .arg = each_arg};
-                int r;
+        struct listing l = {
+            .access = access_ref(host->access), .client = client, .each = each, .arg = each_arg};
+        int r = 0;
 
+        for (struct list *it = host->pools.next; r == 0 && it != &host->pools; it = it->next) {
+                struct host_pool *hp = container_of(it, struct host_pool, link);
+
+                l.pool = hp->name;
                 co_move(hp->loop);
                 r = co_pool_list(hp->pool, list_root, &l, err);
                 co_move(host->loop);
-                if (r != 0)
-                        return r;
         }
-        return 0;
+        access_unref(l.access);
+        return r;
 }
 
 struct nbd_exports host_exports(struct host *host)

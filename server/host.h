@@ -12,6 +12,7 @@
 #pragma once
 #include "common/coroutine.h"
 #include "nbd-server/nbd_server.h"
+#include "server/access.h"
 #include "server/state.h"
 
 #define FULL_NAME_MAX (3 * (POOL_NAME_MAX + 1) + 1) /* POOL/VOLUME@SNAPSHOT */
@@ -58,8 +59,9 @@ struct host_opening {
 struct host {
         struct loop *loop;
         struct list pools;
-        struct nbd_server *nbd;   /* NULL in a one-shot command */
-        const char *control_path; /* NULL in a one-shot command */
+        struct nbd_server *nbd;     /* NULL in a one-shot command */
+        struct access_list *access; /* NULL: whoever gets to the NBD server opens anything */
+        const char *control_path;   /* NULL in a one-shot command */
         char **nbd_addresses;
         size_t n_nbd_addresses;
 };

@@ -133,6 +133,7 @@ struct node {
 struct cache {
         struct node **bucket;
         size_t n_buckets, n_nodes, n_max, n_dirty;
+        uint64_t hits, misses;
         struct list lru;
         struct list finished;          /* deadlist.c's: dirty pages that will not change again */
         struct list spare;             /* nodes kept for reuse */
@@ -193,6 +194,7 @@ struct root {
         struct root_body *body;
         struct list dirty_link;
         unsigned n_handles;
+        struct usage *usage; /* NULL: not opened since the pool was */
         /* I/O on a live root */
         struct list ranges;
         unsigned n_exclusive;
@@ -210,7 +212,29 @@ struct root {
 struct volume {
         struct pool *pool;
         struct root *root;
+        struct list link; /* in its root's usage */
+        struct meter meter;
+        struct list throttled; /* requests, first come first */
+        struct list turn;      /* while there are any: in usage.turns */
+        bool cancelled;
         char name[2 * POOL_NAME_MAX + 2];
+        char user[160];
+};
+
+/* What handles of a root do and may do (usage.c). */
+struct usage {
+        struct list link; /* in pool->usages */
+        struct root *root;
+        struct list handles;
+        struct meter_queue queue;
+        struct throttle throttle;
+        uint64_t n_waiting;
+        struct list turns; /* handles with requests that wait for the limits, next one first */
+        struct loop_timer timer; /* armed while there are any */
+        uint64_t throttled, throttled_ns;
+        struct throttle_limits limits;
+        bool discards;
+        struct meter_line closed[METER_KINDS]; /* of handles that were closed */
 };
 
 /* ---- the log (intent.c) ---- */
@@ -327,6 +351,8 @@ struct pool {
         uint64_t cut_pages; /* bucket pages that the next cut will take for dirty roots */
         uint64_t next_root_id;
         uint64_t n_volumes, n_snapshots;
+        struct list usages;
+        uint64_t opened_ns;
         struct co_mutex catalog_lock; /* one catalog operation at a time */
         struct list volumes;          /* open handles are counted in roots; this counts volumes */
         unsigned n_handles;
@@ -792,6 +818,23 @@ uint64_t clear_slice_blocks(const struct pool *pool, const struct root *root);
 int co_metadata_admit(struct pool *pool, uint64_t blocks, bool worker);
 /* Whether waiting may still bring space: something is on its way back, or being made. */
 bool space_may_come(const struct pool *pool, bool from_worker);
+
+/* After the volume's limits: checked again, and under way. */
+void request_start(struct volume_request *req);
+void request_end(struct volume_request *req, int result); /* from the loop */
+
+/* ---- usage.c: who has a root open, what they do, and how much of it they may ---- */
+
+/* The handle is one of its root's from now on. -ENOMEM */
+int usage_enter(struct volume *volume);
+void usage_leave(struct volume *volume);
+void usage_free(struct usage *usage); /* NULL is fine; no handle is left */
+/* [sync] What the root's properties say is in force. */
+void usage_set(struct pool *pool, struct root *root);
+/* The volume goes on as another root: so does what was counted. No handle is open. */
+void usage_move(struct root *from, struct root *to);
+/* Whether the limits let the request go now; otherwise it will be started, or ended, later. */
+bool usage_admit(struct volume_request *req);
 
 /* Coroutines of the engine are counted, so that close can wait for them. */
 int engine_spawn(struct pool *pool, co_entry *entry, void *arg);

@@ -178,6 +178,7 @@ void body_free(struct root_body *body)
 
 static void root_free(struct root *root)
 {
+        usage_free(root->usage);
         body_free(root->body);
         free(root->ancestors);
         free(root);

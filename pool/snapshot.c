@@ -162,6 +162,8 @@ static int co_restore(struct pool *pool, const char *name, const char *keep_as, 
                 return error_set(err, -EBUSY, "volume '%s' is in use", head->name);
         }
         r = operate(pool, &op, false, err);
+        if (r == 0)
+                usage_move(head, root_by_id(pool, op.new_id));
         epoch_raise(pool);
         root_unhold(pool, head);
         if (r == 0)

@@ -358,6 +358,8 @@ int co_volume_set(struct pool *pool, const char *name, const char *key, const ch
                                   ROOT_PROPERTIES);
                 else
                         op_log(pool, &op, false);
+                if (r == 0)
+                        usage_set(pool, root);
         }
         return co_operate_end(pool, r, err);
 }
@@ -389,14 +391,16 @@ int co_volume_open(struct pool *pool, const char *name, struct volume **ret_volu
         root->n_handles++;
         pool->n_handles++;
         int r = co_root_load(pool, root, err);
+        v->pool = pool;
+        v->root = root;
+        if (r == 0 && (r = usage_enter(v)) < 0)
+                error_set(err, r, "out of memory");
         if (r < 0) {
                 root->n_handles--;
                 pool->n_handles--;
                 free(v);
                 return r;
         }
-        v->pool = pool;
-        v->root = root;
         if (root->state == ROOT_LIVE && root->body->high_bytes)
                 worker_kick(pool);
         *ret_volume = v;
@@ -409,6 +413,7 @@ void co_volume_close(struct volume *v)
                 return;
         struct pool *pool = v->pool;
         struct root *root = v->root;
+        usage_leave(v);
         free(v);
         root->n_handles--;
         pool->n_handles--;

@@ -45,7 +45,7 @@ void usage_set(struct pool *pool, struct root *root)
         if (!u)
                 return;
         const char *discard = property_get(root, "discard");
-        u->discards = !discard || strcmp(discard, "off") != 0;
+        __atomic_store_n(&u->discards, !discard || strcmp(discard, "off") != 0, __ATOMIC_RELAXED);
         u->limits = (struct throttle_limits){0};
         if (root->state == ROOT_LIVE)
                 u->limits = (struct throttle_limits){
@@ -113,7 +113,8 @@ void usage_move(struct root *from, struct root *to)
 
 bool volume_discards(const struct volume *v)
 {
-        return v->root->usage->discards;
+        /* asked on other loops too, where a connection lives */
+        return __atomic_load_n(&v->root->usage->discards, __ATOMIC_RELAXED);
 }
 
 void volume_set_user(struct volume *v, const char *user)

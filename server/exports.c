@@ -140,6 +140,22 @@ static void describe(bool snapshot, uint64_t size_bytes, char *text, size_t size
                  size_format(size_bytes, size_text));
 }
 
+struct naming {
+        struct nbd_client *client;
+        struct volume *volume;
+};
+
+static void name_user(const struct nbd_client_info *info, void *arg)
+{
+        struct naming *n = arg;
+        char user[sizeof(info->peer) + 8];
+
+        if (info->client != n->client)
+                return;
+        snprintf(user, sizeof(user), "nbd %s", info->peer);
+        volume_set_user(n->volume, user);
+}
+
 static int co_export_open(void *arg, const char *name, struct nbd_client *client,
                           struct nbd_export *ret_export, struct error *err)
 {
@@ -163,6 +179,8 @@ static int co_export_open(void *arg, const char *name, struct nbd_client *client
         e->pool = hp;
         e->client = client;
         e->readonly = volume_is_readonly(e->volume);
+        nbd_server_each_client(host->nbd, name_user,
+                               &(struct naming){.client = client, .volume = e->volume});
         snprintf(e->name, sizeof(e->name), "%s/%s", hp->state->name, target);
         list_append(&host->exports, &e->link);
         *ret_export = (struct nbd_export){.volume = e->volume, .readonly = e->readonly, .priv = e};

@@ -176,7 +176,22 @@ const struct cli_verb other_verbs[] = {
      CLI_NBD | CLI_CONTROL | CLI_GROUP | CLI_THREADS | CLI_LATER | CLI_TLS_ALL |
          CLI_MAX_CONNECTIONS | CLI_HANDSHAKE_TIMEOUT,
      1, -1, run_serve},
-    {NULL, "stat", "[POOL[/VOLUME]]", "I/O statistics", "", 0, 0, -1, NULL},
+    {NULL, "stat", "[POOL[/VOLUME]] [--interval S] [--count N] [--exports] [--members] [--json]",
+     "show what volumes do, as iostat shows disks",
+     "Of one volume, of a pool that is served, or of all that are. The first report is since the\n"
+     "pool was opened, each later one since the report before.\n\n"
+     "  --interval S   a report every S seconds, until it is stopped\n"
+     "  --count N      end after N reports (without --interval: one a second)\n"
+     "  --exports      also each connection\n"
+     "  --members      also each member\n"
+     "  --json         one object a line for each report\n\n"
+     "  r/s w/s        reads and writes a second; rMB/s and wMB/s what they moved, in MiB\n"
+     "  f/s d/s        flushes a second; discards and zeroes a second\n"
+     "  r_await        what a read took on average, in milliseconds, waiting for the volume's\n"
+     "                 limits included; w_await a write; p99 what 99 of 100 of them took at most\n"
+     "  aqu-sz %util   how many requests were under way on average; the share of the time in\n"
+     "                 which there was one\n",
+     CLI_INTERVAL | CLI_COUNT | CLI_EXPORTS | CLI_MEMBERS | CLI_JSON, 0, 1, cli_run_stat},
     {NULL, "vm", "run|start|stop|list|show|... ", "virtual machines from a file", "", 0, 0, -1,
      NULL},
     {0},

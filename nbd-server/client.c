@@ -104,6 +104,8 @@ void client_cut(struct nbd_client *client, const char *why)
         client->state = CLIENT_DEAD;
         client->ended_by = why;
         memory_withdraw(client);
+        if (client->has_export)
+                volume_cancel(client->export.volume);
         shutdown(client->fd, SHUT_RDWR);
         if (client->negotiation_io)
                 loop_cancel(loop, client->negotiation_io);

@@ -164,7 +164,9 @@ static uint16_t transmission_flags(const struct nbd_client *client, const struct
         if (export->readonly)
                 flags |= NBD_FLAG_READ_ONLY;
         else
-                flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+                flags |= NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+        if (!export->readonly && volume_discards(export->volume))
+                flags |= NBD_FLAG_SEND_TRIM;
         if (client->structured)
                 flags |= NBD_FLAG_SEND_DF;
         if (client->extended && client->n_contexts > 0)

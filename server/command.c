@@ -28,6 +28,7 @@ static const struct {
     {"snapshot-restore", co_snapshot_restore_one, false, true},
     {"snapshot-delete", co_snapshot_delete_one, false, true},
     {"snapshot-diff", co_snapshot_diff, true},
+    {"stats", co_stats, true},
     {"image-import", co_image_import, false, true},
     {"image-export", co_image_export, true},
 };

@@ -79,3 +79,4 @@ co_command co_volume_create_one, co_volume_list_all, co_volume_show, co_volume_r
 co_command co_snapshot_create_all, co_snapshot_list_all, co_snapshot_restore_one,
     co_snapshot_delete_one, co_snapshot_diff;
 co_command co_image_import, co_image_export;
+co_command co_stats;

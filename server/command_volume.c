@@ -190,8 +190,9 @@ int co_volume_set_all(struct command *c, struct error *err)
         }
         json_object_foreach (properties, key, value) {
                 const char *text = json_string_value(value);
+                bool none = text[0] == '\0' || strcmp(text, "none") == 0;
 
-                r = co_volume_set(c->hp->pool, volume, key, text[0] ? text : NULL, err);
+                r = co_volume_set(c->hp->pool, volume, key, none ? NULL : text, err);
                 if (r < 0)
                         return r;
         }

@@ -163,6 +163,7 @@ static int co_open_target(struct host_pool *hp, const char *target, bool readonl
                           struct nbd_export *ret_export, struct error *err)
 {
         struct host_export *e = calloc(1, sizeof(*e));
+        char user[sizeof(e->peer) + 8];
         int r;
 
         if (!e)
@@ -179,6 +180,8 @@ static int co_open_target(struct host_pool *hp, const char *target, bool readonl
         e->pool = hp;
         e->readonly = readonly || volume_is_readonly(e->volume);
         snprintf(e->peer, sizeof(e->peer), "%s", peer);
+        snprintf(user, sizeof(user), "nbd %s", peer);
+        volume_set_user(e->volume, user);
         list_append(&hp->exports, &e->link);
         *ret_export = (struct nbd_export){.volume = e->volume, .readonly = e->readonly, .priv = e};
         snprintf(ret_export->name, sizeof(ret_export->name), "%s/%s", hp->name, target);

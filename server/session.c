@@ -235,6 +235,10 @@ int session_run(const struct session *session, json_t **ret_reply, struct error 
                         close(fd);
                         break;
                 }
+                if (r == -ENOENT && session->served_only) {
+                        r = error_set(err, -ENOTCONN, "pool '%s' is not being served", state->name);
+                        error_hint(err, "'tarn serve %s' serves it", state->name);
+                }
                 if (r != -ENOENT)
                         break;
                 r = session_do(&w.work, err);

@@ -21,6 +21,7 @@ struct session {
         size_t n_fds;
         void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
         void *arg;
+        bool served_only; /* by the pool's server, or not at all: -ENOTCONN */
         unsigned wait_ms; /* for a pool that another process holds; 0: 30 s */
 };
 int session_run(const struct session *session, json_t **ret_reply, struct error *err);

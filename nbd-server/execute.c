@@ -175,14 +175,21 @@ size_t request_buffer_bytes(uint16_t type, uint64_t length)
         }
 }
 
+/* Of no bytes: "the server SHOULD NOT disconnect". A trim is a hint, which the volume's owner may
+ * have turned off. */
+static bool does_nothing(const struct nbd_request *request)
+{
+        return (request->length == 0 && request->type != NBD_CMD_FLUSH) ||
+               (request->type == NBD_CMD_TRIM && !volume_discards(request->client->export.volume));
+}
+
 void request_execute(struct nbd_request *request)
 {
         const struct command *command = find_command(request->type);
 
         assert(command);
-        if (request->length == 0 && request->type != NBD_CMD_FLUSH)
-                reply_success(
-                    request); /* "the server SHOULD NOT disconnect": nothing to do is done */
+        if (does_nothing(request))
+                reply_success(request);
         else
                 command->start(request);
 }

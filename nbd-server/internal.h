@@ -116,6 +116,8 @@ struct nbd_client {
         /* negotiation (negotiate.c, options.c, meta.c) */
         struct loop_io *negotiation_io; /* in flight; for the deadline to cancel */
         bool between_options; /* nothing of the next one, or of the client's flags, has come */
+        bool tls_required;    /* and no option but STARTTLS is served before it */
+        struct tls *tls;      /* NULL: a plain connection */
         unsigned n_options;
         bool no_zeroes;
         bool structured; /* replies in chunks are agreed */
@@ -211,6 +213,8 @@ void client_new(struct nbd_server *server, int fd);
 void client_cut(struct nbd_client *client, const char *why);
 /* The server stops: end what idles, let others finish. */
 void client_stop(struct nbd_client *client);
+/* Has anything come that was not looked at yet? */
+bool client_input_waits(const struct nbd_client *client);
 /* Called whenever something of the client ended; wakes its coroutine where that was the last. */
 void client_check_end(struct nbd_client *client);
 /* It is idle: give back what memory can be done without. */
@@ -255,8 +259,9 @@ void replies_error(struct option_replies *replies, uint32_t option, uint32_t typ
 
 enum option_outcome {
         OPTION_CONTINUE,
-        OPTION_TRANSMIT, /* after the replies: transmission */
-        OPTION_CLOSE,    /* after the replies: close */
+        OPTION_TRANSMIT,  /* after the replies: transmission */
+        OPTION_CLOSE,     /* after the replies: close */
+        OPTION_START_TLS, /* after the reply: TLS */
 };
 struct option {
         uint32_t number;

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include "common/error.h"
 #include "common/loop.h"
+#include "nbd-server/nbd_tls.h"
 #include "pool/pool.h"
 
 struct nbd_server;
@@ -35,7 +36,7 @@ struct nbd_exports {
                        struct nbd_export *ret_export, struct error *err);
         void (*co_close)(void *arg, struct nbd_export *export);
         /* Every export for NBD_OPT_LIST; a non-zero answer of each() ends the walk. */
-        int (*co_list)(void *arg,
+        int (*co_list)(void *arg, struct nbd_client *client,
                        int (*each)(const char *name, const char *description, void *each_arg),
                        void *each_arg, struct error *err);
         /* A snapshot of the export's volume by its own name (SNAP of VOL@SNAP), for what changed since.
@@ -61,6 +62,8 @@ struct nbd_server_options {
         unsigned max_requests;         /* in flight a connection [128] */
         uint64_t max_bytes;            /* in flight a connection [64 MiB] */
         uint64_t max_total_bytes;      /* in flight on all of them [512 MiB] */
+        enum nbd_tls_mode tls_mode;    /* [off] */
+        struct nbd_tls *tls;           /* the server takes its own reference */
 };
 
 int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
@@ -70,6 +73,9 @@ int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
 /* Accept on a listening stream socket; the server owns the descriptor from now on,
  * also on failure. */
 int nbd_server_listen(struct nbd_server *server, int fd, struct error *err);
+
+/* Credentials for connections that come from now on. */
+void nbd_server_set_tls(struct nbd_server *server, struct nbd_tls *tls);
 
 /* Stop accepting, let each connection finish what it has in flight, answer what comes with
  * ESHUTDOWN, close; connections that have not ended after @timeout_ms are cut off. Nothing of the
@@ -88,8 +94,13 @@ struct nbd_client_info {
 };
 void nbd_server_each_client(struct nbd_server *server,
                             void (*each)(const struct nbd_client_info *info, void *arg), void *arg);
-/* The export that co_open() opened for @client has another name from now on. */
-void nbd_client_rename_export(struct nbd_client *client, const char *name);
+/* What the client has proved to be by TLS, in turn, NULL behind the last: "psk:NAME" of a key;
+ * "dn:", "cn:", "dns:", "email:", "uri:" of a certificate. None without TLS, or without either. */
+const char *nbd_client_identity(const struct nbd_client *client, unsigned i);
+const char *nbd_client_peer(const struct nbd_client *client); /* "unix pid 4711" */
+/* The export @old_name, and those named @old_name@..., have other names from now on. */
+void nbd_server_rename_exports(struct nbd_server *server, const char *old_name,
+                               const char *new_name);
 /* Cut off every client of the export whose canonical name is @export_name, and wait until they are
  * gone. */
 void co_nbd_server_disconnect(struct nbd_server *server, const char *export_name);

@@ -173,7 +173,9 @@ static uint16_t transmission_flags(const struct nbd_client *client, const struct
         if (export->readonly)
                 flags |= NBD_FLAG_READ_ONLY;
         else
-                flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+                flags |= NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+        if (!export->readonly && volume_discards(export->volume))
+                flags |= NBD_FLAG_SEND_TRIM;
         if (client->structured)
                 flags |= NBD_FLAG_SEND_DF;
         if (client->extended && client->n_contexts > 0)
@@ -263,7 +265,7 @@ static enum option_outcome co_option_list(struct nbd_client *client, const struc
         const struct nbd_exports *exports = &client->server->exports;
         struct list_walk walk = {replies, false};
         struct error err = ERROR_INIT;
-        int r = exports->co_list(exports->arg, list_each, &walk, &err);
+        int r = exports->co_list(exports->arg, client, list_each, &walk, &err);
 
         if (walk.too_big)
                 replies_error(replies, option->number, NBD_REP_ERR_TOO_BIG,
@@ -388,6 +390,18 @@ static enum option_outcome co_option_extended_headers(struct nbd_client *client,
         return acknowledge(replies, option, OPTION_CONTINUE);
 }
 
+/* What was agreed in plain text may have been another's words (CVE-2021-3716). */
+static enum option_outcome co_option_starttls(struct nbd_client *client,
+                                              const struct option *option,
+                                              struct option_replies *replies)
+{
+        if (client->tls)
+                return invalid(replies, option, "TLS is spoken already");
+        client->structured = client->extended = false;
+        co_meta_forget(client);
+        return acknowledge(replies, option, OPTION_START_TLS);
+}
+
 /* ---- dispatch ---- */
 
 struct option_kind {
@@ -400,6 +414,7 @@ static const struct option_kind kinds[] = {
     [NBD_OPT_EXPORT_NAME] = {co_option_export_name, false},
     [NBD_OPT_ABORT] = {co_option_abort, false},
     [NBD_OPT_LIST] = {co_option_list, true},
+    [NBD_OPT_STARTTLS] = {co_option_starttls, true},
     [NBD_OPT_INFO] = {co_option_info, false},
     [NBD_OPT_GO] = {co_option_info, false},
     [NBD_OPT_STRUCTURED_REPLY] = {co_option_structured_reply, true},
@@ -419,13 +434,31 @@ static enum option_outcome while_stopping(const struct option *option,
         return OPTION_CLOSE;
 }
 
+/* proto.md, "FORCEDTLS mode". */
+static enum option_outcome refuse_plain(const struct option *option, struct option_replies *replies)
+{
+        if (option->number == NBD_OPT_EXPORT_NAME)
+                return OPTION_CLOSE;
+        replies_error(replies, option->number, NBD_REP_ERR_TLS_REQD, "this server requires TLS");
+        return OPTION_CONTINUE;
+}
+
+static bool is_known(const struct nbd_client *client, uint32_t option)
+{
+        if (option == NBD_OPT_STARTTLS)
+                return client->server->options.tls_mode != NBD_TLS_OFF;
+        return option < sizeof(kinds) / sizeof(kinds[0]) && kinds[option].co_handle;
+}
+
 enum option_outcome co_option(struct nbd_client *client, const struct option *option,
                               struct option_replies *replies)
 {
         if (client->server->stopping)
                 return while_stopping(option, replies);
-        if (option->number >= sizeof(kinds) / sizeof(kinds[0]) ||
-            !kinds[option->number].co_handle) {
+        if (client->tls_required && !client->tls && option->number != NBD_OPT_STARTTLS &&
+            option->number != NBD_OPT_ABORT)
+                return refuse_plain(option, replies);
+        if (!is_known(client, option->number)) {
                 replies_error(replies, option->number, NBD_REP_ERR_UNSUP,
                               "option %u is not supported", option->number);
                 return OPTION_CONTINUE;

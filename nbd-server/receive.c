@@ -7,7 +7,8 @@
  * (rule 3 of README.md): receive_resume() goes on. */
 #include <assert.h>
 #include <errno.h>
-#include "nbd-server/internal.h"
+#include <poll.h>
+#include "nbd-server/tls.h"
 
 static void receive_arm(struct nbd_client *client)
 {
@@ -35,7 +36,10 @@ static void receive_arm(struct nbd_client *client)
         }
         assert(iov->iov_len > 0);
         client->receiving = true;
-        loop_submit(client->server->loop, &client->receive_io);
+        if (client->tls)
+                tls_receive(client);
+        else
+                loop_submit(client->server->loop, &client->receive_io);
 }
 
 /* ---- headers ---- */
@@ -262,6 +266,14 @@ static void payload_received(struct nbd_client *client, size_t length)
         }
 }
 
+/* Closed, or shut both ways: unlike one who only sends no more, he waits for no answer. */
+static bool peer_is_gone(const struct nbd_client *client)
+{
+        struct pollfd p = {.fd = client->fd};
+
+        return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR));
+}
+
 /* The stream ended. A request whose payload will never be complete was none. */
 static void end_of_stream(struct nbd_client *client, int result)
 {
@@ -269,8 +281,11 @@ static void end_of_stream(struct nbd_client *client, int result)
                 client_cut(client, "its socket failed");
         else if (result < 0)
                 client_cut(client, NULL);
-        else if (client->state == CLIENT_RUNNING)
+        else if (client->state == CLIENT_RUNNING) {
                 client->state = CLIENT_FINISHING;
+                if (peer_is_gone(client))
+                        volume_cancel(client->export.volume);
+        }
         client->hung_up = true;
 }
 

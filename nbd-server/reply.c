@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include "nbd-server/internal.h"
+#include "nbd-server/tls.h"
 
 static void reply_queue(struct nbd_request *request)
 {
@@ -192,7 +192,10 @@ static void send_start(struct nbd_client *client)
         client->send_io.iov = client->send_iov;
         client->send_io.n_iov = n;
         client->sending = true;
-        loop_submit(client->server->loop, &client->send_io);
+        if (client->tls)
+                tls_send(client);
+        else
+                loop_submit(client->server->loop, &client->send_io);
 }
 
 void reply_send_task(struct loop_task *task)

@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "common/log.h"
-#include "nbd-server/internal.h"
+#include "nbd-server/tls.h"
 
 #define ACCEPT_RETRY_MS 100u /* out of descriptors or memory: look again after this */
 
@@ -170,10 +170,31 @@ void nbd_server_each_client(struct nbd_server *server,
         }
 }
 
-void nbd_client_rename_export(struct nbd_client *client, const char *name)
+const char *nbd_client_identity(const struct nbd_client *client, unsigned i)
 {
-        assert(client->has_export);
-        snprintf(client->export.name, sizeof(client->export.name), "%s", name);
+        return tls_identity(client, i);
+}
+
+const char *nbd_client_peer(const struct nbd_client *client)
+{
+        return client->peer;
+}
+
+void nbd_server_rename_exports(struct nbd_server *server, const char *old_name,
+                               const char *new_name)
+{
+        size_t length = strlen(old_name);
+
+        list_for_each (it, &server->clients) {
+                struct nbd_client *client = container_of(it, struct nbd_client, link);
+                char *name = client->export.name, suffix[sizeof(client->export.name)];
+
+                if (!client->has_export || strncmp(name, old_name, length) != 0 ||
+                    (name[length] != '\0' && name[length] != '@'))
+                        continue;
+                memcpy(suffix, name + length, strlen(name + length) + 1);
+                snprintf(name, sizeof(client->export.name), "%s%s", new_name, suffix);
+        }
 }
 
 /* The first client of the export that came no later than @last_id; NULL: none. */
@@ -232,6 +253,8 @@ int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
         if (options)
                 server->options = *options;
         set_defaults(&server->options);
+        nbd_tls_ref(server->options.tls);
+        assert(server->options.tls || server->options.tls_mode == NBD_TLS_OFF);
         server->exports = *exports;
         list_init(&server->listeners);
         list_init(&server->clients);
@@ -241,6 +264,13 @@ int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
         memory_start(server);
         *ret_server = server;
         return 0;
+}
+
+void nbd_server_set_tls(struct nbd_server *server, struct nbd_tls *tls)
+{
+        assert(tls && server->options.tls_mode != NBD_TLS_OFF);
+        nbd_tls_unref(server->options.tls);
+        server->options.tls = nbd_tls_ref(tls);
 }
 
 static void cut_all(struct loop_timer *timer)
@@ -287,5 +317,6 @@ void nbd_server_free(struct nbd_server *server)
         if (!server)
                 return;
         assert(list_empty(&server->clients) && list_empty(&server->listeners));
+        nbd_tls_unref(server->options.tls);
         free(server);
 }

@@ -212,7 +212,7 @@ static int co_step(struct changed *c)
         return r;
 }
 
-int co_volume_changed(struct volume *v, struct volume *since, uint64_t offset, uint64_t length,
+static int co_changed(struct volume *v, struct volume *since, uint64_t offset, uint64_t length,
                       struct volume_extent *extents, size_t n_max, size_t *ret_n)
 {
         uint64_t size = volume_size(v);
@@ -239,4 +239,13 @@ int co_volume_changed(struct volume *v, struct volume *since, uint64_t offset, u
                 return r == -EUCLEAN ? -EIO : r;
         *ret_n = c.n;
         return 0;
+}
+
+int co_volume_changed(struct volume *v, struct volume *since, uint64_t offset, uint64_t length,
+                      struct volume_extent *extents, size_t n_max, size_t *ret_n)
+{
+        struct loop *from = co_move(v->pool->loop);
+        int r = co_changed(v, since, offset, length, extents, n_max, ret_n);
+        co_move(from);
+        return r;
 }

@@ -74,8 +74,8 @@ static int co_walk_leaf(struct walk *w)
         return 0;
 }
 
-static int co_walk(struct volume *v, entry_flags *flags, uint64_t offset, uint64_t length,
-                   struct volume_extent *extents, size_t n_max, size_t *ret_n)
+static int co_walk_here(struct volume *v, entry_flags *flags, uint64_t offset, uint64_t length,
+                        struct volume_extent *extents, size_t n_max, size_t *ret_n)
 {
         uint64_t size = volume_size(v);
         struct walk w = {.volume = v,
@@ -95,6 +95,15 @@ static int co_walk(struct volume *v, entry_flags *flags, uint64_t offset, uint64
                 return r == -EUCLEAN ? -EIO : r;
         *ret_n = w.n;
         return 0;
+}
+
+static int co_walk(struct volume *v, entry_flags *flags, uint64_t offset, uint64_t length,
+                   struct volume_extent *extents, size_t n_max, size_t *ret_n)
+{
+        struct loop *from = co_move(v->pool->loop);
+        int r = co_walk_here(v, flags, offset, length, extents, n_max, ret_n);
+        co_move(from);
+        return r;
 }
 
 /* ---- data and holes ---- */

@@ -26,6 +26,7 @@ struct pending {
 struct volume {
         struct loop *loop;
         uint64_t size_bytes, made_bytes;
+        bool keeps; /* discard=off */
         uint8_t *data;
         uint8_t *blocks; /* enum block_state each */
         struct loop_task task;
@@ -102,6 +103,22 @@ void fake_shrink_at_submit(struct volume *volume, uint64_t size_bytes)
 uint64_t volume_size(const struct volume *volume)
 {
         return __atomic_load_n(&volume->size_bytes, __ATOMIC_SEQ_CST);
+}
+
+bool volume_discards(const struct volume *volume)
+{
+        return !__atomic_load_n(&volume->keeps, __ATOMIC_SEQ_CST);
+}
+
+void fake_keep(struct volume *volume, bool keep)
+{
+        __atomic_store_n(&volume->keeps, keep, __ATOMIC_SEQ_CST);
+}
+
+/* Nothing waits for limits here. */
+void volume_cancel(struct volume *volume)
+{
+        (void)volume;
 }
 
 uint8_t *fake_data(struct volume *volume)

@@ -61,7 +61,7 @@ static void co_export_close(void *arg, struct nbd_export *export)
         f->n_open--;
 }
 
-static int co_export_list(void *arg,
+static int co_export_list(void *arg, struct nbd_client *client,
                           int (*each)(const char *name, const char *description, void *each_arg),
                           void *each_arg, struct error *err)
 {

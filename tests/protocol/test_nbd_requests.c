@@ -482,6 +482,35 @@ static void requests_without_payload_may_be_longer_than_32_mib(void **state)
         wire_close(w);
 }
 
+static uint16_t flags_of_vol(void **state)
+{
+        struct wire *w = wire_connect(fixture_path(*state));
+        uint16_t flags;
+
+        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+        wire_go(w, "vol", NULL, &flags);
+        wire_close(w);
+        return flags;
+}
+
+static void trim_is_not_offered_and_changes_nothing_where_discard_is_off(void **state)
+{
+        struct wire *w = open_vol(state);
+        uint8_t data[8192];
+
+        assert_true(flags_of_vol(state) & NBD_FLAG_SEND_TRIM);
+        fake_keep(fixture_volume(*state), true);
+        assert_false(flags_of_vol(state) & NBD_FLAG_SEND_TRIM);
+        assert_true(flags_of_vol(state) & NBD_FLAG_SEND_WRITE_ZEROES);
+        memset(data, 1, sizeof(data));
+        assert_int_equal(write_wait(w, 0, 0, data, sizeof(data)), 0);
+        assert_int_equal(command(w, NBD_CMD_TRIM, NBD_CMD_FLAG_FUA, 0, 8192), 0);
+        assert_int_equal(one_status(w, 0, 8192), 0);
+        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, 0, 0, 8192), 0);
+        assert_int_equal(one_status(w, 0, 8192), NBD_STATE_ZERO);
+        wire_close(w);
+}
+
 static void trim_makes_holes(void **state)
 {
         struct wire *w = open_vol(state);
@@ -740,6 +769,7 @@ int main(void)
             TEST(fast_zero_is_fast_or_changes_nothing),
             TEST(requests_without_payload_may_be_longer_than_32_mib),
             TEST(trim_makes_holes),
+            TEST(trim_is_not_offered_and_changes_nothing_where_discard_is_off),
             TEST(block_status_covers_the_range_once),
             TEST(block_status_gives_a_bounded_number_of_extents),
             TEST(block_status_needs_a_context),

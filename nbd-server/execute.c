@@ -242,8 +242,8 @@ static void read_done(struct volume_request *io, int result)
                 request_fail(request, result);
                 return;
         }
-        request->client->reads++;
-        request->client->read_bytes += request->length;
+        counter_add(&request->client->reads, 1);
+        counter_add(&request->client->read_bytes, request->length);
         reply_read(request);
 }
 
@@ -261,8 +261,8 @@ static void write_done(struct volume_request *io, int result)
                 request_fail(request, result);
                 return;
         }
-        request->client->writes++;
-        request->client->write_bytes += request->length;
+        counter_add(&request->client->writes, 1);
+        counter_add(&request->client->write_bytes, request->length);
         reply_success(request);
 }
 
@@ -279,7 +279,7 @@ static void flush_done(struct volume_request *io, int result)
                 request_fail(request, result);
                 return;
         }
-        request->client->flushes++;
+        counter_add(&request->client->flushes, 1);
         reply_success(request);
 }
 
@@ -296,8 +296,8 @@ static void next_slice(struct nbd_request *request);
 static void slices_end(struct nbd_request *request)
 {
         if (request->type == NBD_CMD_WRITE_ZEROES) {
-                request->client->writes++;
-                request->client->write_bytes += request->length;
+                counter_add(&request->client->writes, 1);
+                counter_add(&request->client->write_bytes, request->length);
         }
         reply_success(request);
 }

@@ -5,7 +5,9 @@
  * (BLOCK_STATUS, CACHE) and for the end. README.md has the numbered rules that comments cite.
  *
  * Units      bytes.
- * Threads    all on the server's loop.
+ * Threads    a client negotiates, and ends, on the server's loop, and is served on its worker's
+ *            (worker.c). What a client has belongs to the loop where it is, but for what struct
+ *            nbd_client says otherwise.
  * Errors     -errno inside; numbers of the protocol (uint32_t, errno.c) towards the peer.
  * Ownership  a server owns its clients, a client its requests; a request's buffer is the server's.
  */
@@ -104,8 +106,16 @@ enum client_state {
 };
 
 struct nbd_client {
+        /* the server's loop: these, has_export and export.name */
         struct list link; /* server->clients */
+        bool placed;      /* on its worker's loop, or on the way there or back */
+        bool told_to_stop, told_to_end;
+        struct loop_task stop_task, end_task; /* posted to the worker's loop */
+        const char *end_why;
+
         struct nbd_server *server;
+        struct nbd_worker *worker; /* the server's first while it negotiates */
+        struct list worker_link;   /* worker->clients */
         uint64_t id;
         int fd;
         enum client_state state;
@@ -153,7 +163,7 @@ struct nbd_client {
         unsigned n_slots_used;    /* those behind were never taken: not in free, not touched */
         unsigned n_requests;      /* taken and not yet released */
         uint64_t bytes_in_flight; /* their buffers */
-        struct list starved; /* in server->starved while it waits for others to give memory back */
+        struct list starved; /* in worker->starved while it waits for others to give memory back */
 
         /* sending (reply.c) */
         struct loop_task send_task;
@@ -170,7 +180,33 @@ struct nbd_client {
         uint64_t moved_bytes, tick_moved_bytes;
         unsigned stuck_ticks;
 
+        /* changed on the worker's loop by counter_add(), read on any */
         uint64_t reads, writes, flushes, read_bytes, write_bytes;
+};
+
+static inline void counter_add(uint64_t *counter, uint64_t n)
+{
+        __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+static inline uint64_t counter_get(const uint64_t *counter)
+{
+        return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+/* A loop on which clients are served. */
+struct nbd_worker {
+        struct nbd_server *server;
+        struct loop *loop;
+        unsigned n_placed;   /* clients. The server's loop */
+        struct list clients; /* that are being served here */
+        /* memory.c */
+        struct buffer_pool buffers;
+        uint64_t bytes_in_flight; /* of all its clients */
+        uint64_t max_bytes;       /* its share of max_total_bytes */
+        struct list starved;      /* clients that wait for bytes, in turn */
+        struct loop_task starved_task;
+        struct loop_timer tick;
+        bool ticking;
 };
 
 struct nbd_server {
@@ -179,21 +215,15 @@ struct nbd_server {
         struct nbd_exports exports;
         struct list listeners;
         struct list clients;
+        struct nbd_worker *workers; /* the first is on the server's own loop */
+        unsigned n_workers;
         unsigned n_clients, n_negotiating;
         uint64_t last_id;
         uint64_t log_second; /* of loop_now_ns(); with the two below, server_may_log()'s */
         unsigned n_logged, n_unlogged;
-        bool stopping;
+        atomic_bool stopping;
         struct loop_timer timer; /* accept again; while stopping: cut off */
-        /* memory.c */
-        struct buffer_pool buffers;
-        uint64_t bytes_in_flight; /* of all clients */
-        struct list starved;      /* clients that wait for bytes, in turn */
-        struct loop_task starved_task;
-        struct loop_timer tick;
-        bool ticking;
-
-        struct co_queue gone; /* woken whenever a client or a listener goes */
+        struct co_queue gone;    /* woken whenever a client or a listener goes */
 };
 
 /* server.c */
@@ -209,7 +239,7 @@ bool server_may_log(struct nbd_server *server);
 /* Takes over @fd. On failure it is closed, and the reason logged. */
 void client_new(struct nbd_server *server, int fd);
 /* No more from this socket: whatever is in flight ends soon. @why NULL: nothing to report. Frees
- * nothing at once, and may be called from anywhere. */
+ * nothing at once, and may be called from anywhere on the client's loop. */
 void client_cut(struct nbd_client *client, const char *why);
 /* The server stops: end what idles, let others finish. */
 void client_stop(struct nbd_client *client);
@@ -230,9 +260,23 @@ static inline bool client_has_slot(const struct nbd_client *client)
 }
 struct nbd_request *client_take_slot(struct nbd_client *client);
 
+/* worker.c */
+int workers_new(struct nbd_server *server, struct error *err);
+void workers_free(struct nbd_server *server);
+/* All clients have ended. */
+void co_workers_stop(struct nbd_server *server);
+/* The client has negotiated: take it, with the calling coroutine, to the worker that will serve it.
+ * -ENOMEM */
+int co_worker_take(struct nbd_client *client);
+/* And back to the server's loop. */
+void co_worker_return(struct nbd_client *client);
+/* client_cut() and client_stop(), from the server's loop, wherever the client is. */
+void worker_cut(struct nbd_client *client, const char *why);
+void worker_stop_client(struct nbd_client *client);
+
 /* memory.c */
-void memory_start(struct nbd_server *server);
-void co_memory_stop(struct nbd_server *server); /* no client is left */
+void memory_start(struct nbd_worker *worker);
+void co_memory_stop(struct nbd_worker *worker); /* no client is left */
 /* May a request with a buffer of @length begin? Where others must give back first, the client waits
  * in turn and receive_resume() is called. */
 bool memory_admits(struct nbd_client *client, size_t length);

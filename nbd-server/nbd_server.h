@@ -1,7 +1,8 @@
 /* nbd_server.h - volumes over NBD, fixed newstyle negotiation.
  *
  * Units      bytes; times are milliseconds where the name says _ms.
- * Threads    a server and its connections live on one loop, that of the pools it exports.
+ * Threads    a server lives on one loop: all functions and callbacks here are of that. Connections
+ *            are served there or on others, as its options say.
  * Errors     0 or -errno with a sentence. What a peer sends is never an error of the server: it is
  *            answered, or the connection is dropped and the reason logged.
  * Ownership  the embedding program says what names mean (struct nbd_exports) and owns the pools.
@@ -62,8 +63,13 @@ struct nbd_server_options {
         unsigned max_requests;         /* in flight a connection [128] */
         uint64_t max_bytes;            /* in flight a connection [64 MiB] */
         uint64_t max_total_bytes;      /* in flight on all of them [512 MiB] */
-        enum nbd_tls_mode tls_mode;    /* [off] */
-        struct nbd_tls *tls;           /* the server takes its own reference */
+        /* Loops, beside the server's own, on which connections may be served: the array is for
+         * nbd_server_new() only, the loops in use until co_nbd_server_stop() has returned. Each loop
+         * has its share of max_total_bytes. */
+        struct loop *const *loops;
+        unsigned n_loops;
+        enum nbd_tls_mode tls_mode; /* [off] */
+        struct nbd_tls *tls;        /* the server takes its own reference */
 };
 
 int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,

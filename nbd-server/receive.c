@@ -39,7 +39,7 @@ static void receive_arm(struct nbd_client *client)
         if (client->tls)
                 tls_receive(client);
         else
-                loop_submit(client->server->loop, &client->receive_io);
+                loop_submit(client->worker->loop, &client->receive_io);
 }
 
 /* ---- headers ---- */

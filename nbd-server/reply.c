@@ -18,7 +18,7 @@ static void reply_queue(struct nbd_request *request)
         }
         list_append(&client->replies, &request->link);
         if (!client->sending)
-                loop_post(client->server->loop, &client->send_task);
+                loop_post(client->worker->loop, &client->send_task);
 }
 
 /* ---- forms ---- */
@@ -195,7 +195,7 @@ static void send_start(struct nbd_client *client)
         if (client->tls)
                 tls_send(client);
         else
-                loop_submit(client->server->loop, &client->send_io);
+                loop_submit(client->worker->loop, &client->send_io);
 }
 
 void reply_send_task(struct loop_task *task)

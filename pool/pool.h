@@ -303,9 +303,10 @@ int co_volume_open(struct pool *pool, const char *name, struct volume **ret_volu
                    struct error *err);
 /* NULL is fine; nothing may be in flight. [any loop] */
 void co_volume_close(struct volume *volume);
-uint64_t volume_size(const struct volume *volume);    /* now: changes with resize. [any loop] */
-bool volume_is_readonly(const struct volume *volume); /* [any loop] */
-const char *volume_name(const struct volume *volume); /* "VOL" or "VOL@SNAP", as it is now */
+struct loop *volume_loop(const struct volume *volume); /* its pool's. [any loop] */
+uint64_t volume_size(const struct volume *volume);     /* now: changes with resize. [any loop] */
+bool volume_is_readonly(const struct volume *volume);  /* [any loop] */
+const char *volume_name(const struct volume *volume);  /* "VOL" or "VOL@SNAP", as it is now */
 /* From now on requests on this handle are submitted and answered on @loop, where a pool's own is
  * what a handle begins with. They cross over in batches, one wake-up for many; co_volume_*
  * functions on the handle work from any loop in any case. Nothing may be in flight. [any loop]

@@ -439,6 +439,11 @@ void co_volume_close(struct volume *v)
         co_move(from);
 }
 
+struct loop *volume_loop(const struct volume *v)
+{
+        return v->pool->loop;
+}
+
 uint64_t volume_size(const struct volume *v)
 {
         return __atomic_load_n(&v->root->body->size_bytes, __ATOMIC_RELAXED);

@@ -169,10 +169,6 @@ static int co_open_target(struct host_pool *hp, const char *target, bool readonl
         if (!e)
                 return error_set(err, -ENOMEM, "out of memory");
         r = co_open_unbarred(hp, target, &e->volume, err);
-        if (r == 0 && co_volume_use_from(e->volume, hp->host->loop) < 0) {
-                co_volume_close(e->volume);
-                r = error_set(err, -ENOMEM, "out of memory");
-        }
         if (r < 0) {
                 free(e);
                 return r;

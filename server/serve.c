@@ -356,11 +356,18 @@ static unsigned nbd_connections_max(const struct server *s)
 
 static int start_nbd(struct server *s, struct error *err)
 {
+        struct loop *loops[SERVE_THREADS_MAX];
+
+        for (unsigned i = 0; i < s->n_threads; i++)
+                loops[i] = loop_thread_loop(s->thread[i]);
+
         const struct nbd_server_options options = {
             .max_connections = nbd_connections_max(s),
             .handshake_timeout_ms = s->options->handshake_timeout_ms,
             .tls_mode = s->options->tls_mode,
             .tls = s->tls,
+            .loops = loops,
+            .n_loops = s->n_threads,
         };
         const struct nbd_exports exports = host_exports(&s->host);
         int r = nbd_server_new(s->host.loop, &options, &exports, &s->host.nbd, err);

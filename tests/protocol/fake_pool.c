@@ -115,6 +115,17 @@ void fake_keep(struct volume *volume, bool keep)
         __atomic_store_n(&volume->keeps, keep, __ATOMIC_SEQ_CST);
 }
 
+struct loop *volume_loop(const struct volume *volume)
+{
+        return volume->loop;
+}
+
+int co_volume_use_from(struct volume *volume, struct loop *loop)
+{
+        assert(loop == volume->loop);
+        return 0;
+}
+
 /* Nothing waits for limits here. */
 void volume_cancel(struct volume *volume)
 {

@@ -55,11 +55,12 @@ struct nbd_exports {
         void *arg;
 };
 
-/* Zero means the default in brackets. */
+/* Zero means the default in brackets, where there is one. */
 struct nbd_server_options {
         unsigned max_connections;      /* [1024] */
         unsigned max_handshakes;       /* connections still negotiating [64] */
         unsigned handshake_timeout_ms; /* for the whole negotiation [10,000] */
+        unsigned idle_timeout_ms;      /* of a connection with nothing in flight; 0: none */
         unsigned max_requests;         /* in flight a connection [128] */
         uint64_t max_bytes;            /* in flight a connection [64 MiB] */
         uint64_t max_total_bytes;      /* in flight on all of them [512 MiB] */

@@ -194,12 +194,6 @@ static void co_choose(struct nbd_client *client, const char *name, const struct 
                 co_meta_forget(client);
 }
 
-void co_options_forget(struct nbd_client *client)
-{
-        client->structured = client->extended = false;
-        co_meta_forget(client);
-}
-
 /* ---- the options ---- */
 
 static enum option_outcome co_option_export_name(struct nbd_client *client,

@@ -233,7 +233,8 @@ struct usage {
         struct loop_timer timer; /* armed while there are any */
         uint64_t throttled, throttled_ns;
         struct throttle_limits limits;
-        bool discards;
+        bool discards, waits_when_full;
+        uint64_t n_full; /* requests that wait for space */
         struct meter_line closed[METER_KINDS]; /* of handles that were closed */
 };
 
@@ -367,6 +368,14 @@ struct pool {
         bool touched_dirty;     /* discards were done and no checkpoint knows yet */
         uint64_t n_checkpoints; /* ended, for better or worse */
         struct loop_timer checkpoint_timer;
+        /* for space (full.c): a write found none, and there has been no more since */
+        bool full;
+        uint64_t full_data_room, full_metadata_room; /* blocks, when the last one failed */
+        struct list full_waiting;                    /* requests */
+        struct loop_timer full_timer;                /* armed while there are any */
+        void (*observer)(const struct pool_event *event, void *arg);
+        void *observer_arg;
+
         struct list stalled; /* spans that wait for room */
         struct loop_task stalled_task;
 
@@ -835,6 +844,27 @@ void usage_set(struct pool *pool, struct root *root);
 void usage_move(struct root *from, struct root *to);
 /* Whether the limits let the request go now; otherwise it will be started, or ended, later. */
 bool usage_admit(struct volume_request *req);
+
+/* "VOL" or "VOL@SNAP", "(deleted)" in the place of a name that there is no more. */
+#define ROOT_LABEL_MAX (2 * POOL_NAME_MAX + 12)
+void root_label(struct pool *pool, const struct root *root, char text[ROOT_LABEL_MAX]);
+
+/* ---- full.c: no space ---- */
+
+/* A request has failed with -ENOSPC and holds nothing any more. True: it waits, and will be started
+ * again; false: it is to be answered. */
+bool full_wait(struct volume_request *req);
+void full_look(struct pool *pool);    /* some room may have come */
+void full_written(struct pool *pool); /* one that waited has found space */
+/* Those that are no longer to wait end: of handles that were cancelled, of volumes that were set
+ * otherwise, all where the pool has stopped. */
+void full_give_up(struct pool *pool);
+
+static inline void pool_tell(struct pool *pool, const struct pool_event *event)
+{
+        if (pool->observer)
+                pool->observer(event, pool->observer_arg);
+}
 
 /* Coroutines of the engine are counted, so that close can wait for them. */
 int engine_spawn(struct pool *pool, co_entry *entry, void *arg);

@@ -234,7 +234,7 @@ struct usage {
         uint64_t throttled, throttled_ns;
         struct throttle_limits limits;
         bool discards, waits_when_full;
-        uint64_t n_full; /* requests that wait for space */
+        uint64_t n_full;                       /* requests that wait for space */
         struct meter_line closed[METER_KINDS]; /* of handles that were closed */
 };
 
@@ -370,9 +370,10 @@ struct pool {
         struct loop_timer checkpoint_timer;
         /* for space (full.c): a write found none, and there has been no more since */
         bool full;
-        uint64_t full_data_room, full_metadata_room; /* blocks, when the last one failed */
-        struct list full_waiting;                    /* requests */
-        struct loop_timer full_timer;                /* armed while there are any */
+        /* blocks, when the last one failed; of metadata UINT64_MAX where that was not it */
+        uint64_t full_data_room, full_metadata_room;
+        struct list full_waiting;     /* requests */
+        struct loop_timer full_timer; /* armed while there are any */
         void (*observer)(const struct pool_event *event, void *arg);
         void *observer_arg;
 

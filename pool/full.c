@@ -6,7 +6,8 @@
 #include <errno.h>
 #include "pool/engine.h"
 
-#define RETRY_NS UINT64_C(1000000000)
+#define RETRY_NS       UINT64_C(1000000000)
+#define METADATA_SHORT 64 /* blocks, beside the reserve: more than one request takes */
 
 static uint64_t data_room(const struct pool *pool)
 {
@@ -14,6 +15,13 @@ static uint64_t data_room(const struct pool *pool)
         for (size_t i = 0; i < pool->n_disks; i++)
                 room += (uint64_t)pool->disk[i]->free_units << pool->slab_shift;
         return room;
+}
+
+/* Metadata comes and goes with each checkpoint: it counts only where it was what lacked. */
+static uint64_t metadata_room(const struct pool *pool)
+{
+        int64_t wanted = (int64_t)metadata_reserve(pool) + METADATA_SHORT;
+        return metadata_available(pool) < wanted ? pool->metadata_free : UINT64_MAX;
 }
 
 static void full_ends(struct pool *pool)
@@ -55,7 +63,7 @@ bool full_wait(struct volume_request *req)
 {
         struct pool *pool = req->volume->pool;
         pool->full_data_room = data_room(pool);
-        pool->full_metadata_room = pool->metadata_free;
+        pool->full_metadata_room = metadata_room(pool);
         if (!pool->full) {
                 pool->full = true;
                 pool_tell(pool, &(struct pool_event){.kind = POOL_EVENT_FULL,

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "server/events.h"
+
 static const struct {
         const char *name;
         co_command *co_run;
@@ -79,6 +81,7 @@ int co_command_run(struct host *host, json_t *request, const int *fds, size_t n_
                 json_decref(c.reply);
                 return r;
         }
+        events_emit_command(&c, name);
         *ret_reply = c.reply;
         return 0;
 }

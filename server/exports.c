@@ -7,6 +7,7 @@
 
 #include "common/size.h"
 #include "server/command.h"
+#include "server/events.h"
 
 static int check_complete(const struct root_info *info, void *arg)
 {
@@ -140,20 +141,19 @@ static void describe(bool snapshot, uint64_t size_bytes, char *text, size_t size
                  size_format(size_bytes, size_text));
 }
 
-struct naming {
-        struct nbd_client *client;
-        struct volume *volume;
-};
-
 static void name_user(const struct nbd_client_info *info, void *arg)
 {
-        struct naming *n = arg;
-        char user[sizeof(info->peer) + 8];
+        struct host_export *e = arg;
 
-        if (info->client != n->client)
-                return;
-        snprintf(user, sizeof(user), "nbd %s", info->peer);
-        volume_set_user(n->volume, user);
+        if (info->client == e->client)
+                snprintf(e->user, sizeof(e->user), "nbd %s", info->peer);
+}
+
+static void tell(const struct host_export *e, const char *event)
+{
+        events_emit(e->pool, event,
+                    json_pack("{s:s, s:s, s:b}", "volume", volume_name(e->volume), "user", e->user,
+                              "readonly", e->readonly));
 }
 
 static int co_export_open(void *arg, const char *name, struct nbd_client *client,
@@ -179,10 +179,11 @@ static int co_export_open(void *arg, const char *name, struct nbd_client *client
         e->pool = hp;
         e->client = client;
         e->readonly = volume_is_readonly(e->volume);
-        nbd_server_each_client(host->nbd, name_user,
-                               &(struct naming){.client = client, .volume = e->volume});
         snprintf(e->name, sizeof(e->name), "%s/%s", hp->state->name, target);
+        nbd_server_each_client(host->nbd, name_user, e);
+        volume_set_user(e->volume, e->user);
         list_append(&host->exports, &e->link);
+        tell(e, "client-connected");
         *ret_export = (struct nbd_export){.volume = e->volume, .readonly = e->readonly, .priv = e};
         memcpy(ret_export->name, e->name, sizeof(ret_export->name));
         describe(strchr(target, '@') != NULL, volume_size(e->volume), ret_export->description,
@@ -195,6 +196,7 @@ static void co_export_close(void *arg, struct nbd_export *export)
         struct host_export *e = export->priv;
 
         list_remove(&e->link);
+        tell(e, "client-disconnected");
         co_volume_close(e->volume);
         free(e);
 }

@@ -9,6 +9,7 @@
 
 #include "common/coroutine.h"
 #include "common/log.h"
+#include "server/events.h"
 #include "server/members.h"
 
 void host_init(struct host *host, struct loop *loop)
@@ -18,6 +19,7 @@ void host_init(struct host *host, struct loop *loop)
         list_init(&host->exports);
         list_init(&host->bars);
         list_init(&host->openings);
+        list_init(&host->subscribers);
         co_queue_init(&host->opened);
 }
 
@@ -132,6 +134,7 @@ int co_host_open(struct host *host, struct pool_state **state, const struct pool
         hp->state = *state;
         *state = NULL;
         list_append(&host->pools, &hp->link);
+        events_observe(hp);
         host_pool_save(hp);
         *ret_pool = hp;
         return 0;

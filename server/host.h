@@ -28,6 +28,7 @@ struct host_export {
         bool readonly;
         struct nbd_client *client;
         char name[256]; /* as the NBD server knows it */
+        char user[160]; /* "nbd unix pid 4711" */
 };
 
 /* While one stands, nobody can open the volume:
@@ -51,6 +52,7 @@ struct host {
         struct list exports;
         struct list bars;
         struct list openings;
+        struct list subscribers;  /* events.h */
         struct co_queue opened;   /* woken when an opening has ended, well or not */
         struct nbd_server *nbd;   /* NULL in a one-shot command */
         const char *control_path; /* NULL in a one-shot command */

@@ -45,7 +45,7 @@ start_qsd() {
 	server=$!
 }
 
-export VHOST_SOCKET=$work/socket
+export VHOST_SOCKET=$work/socket VHOST_PEER=$peer
 "start_$peer"
 export SERVER_PID=$server
 wait_for_socket

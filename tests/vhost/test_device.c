@@ -13,6 +13,13 @@
 
 static uint8_t data[DATA_BYTES], back[DATA_BYTES];
 
+static bool peer_is(const char *name)
+{
+        const char *peer = getenv("VHOST_PEER");
+
+        return peer && strcmp(peer, name) == 0;
+}
+
 /* The kinds of ring. */
 static const struct disk_options kinds[] = {
     {.without = 0},
@@ -106,6 +113,10 @@ static void a_request_may_be_laid_out_in_any_buffers(void **state)
                         struct disk_shape shape = shapes[i];
                         round_trip(d, 0, shape, 8192);
                         round_trip(d, 0, shape, 512);
+                        /* qemu-storage-daemon counts a buffer in two regions as two, and then
+                         * finds more descriptors than an indirect table has. */
+                        if (shape.across_border && peer_is("qsd"))
+                                continue;
                         shape.indirect = disk_has(d, VF_INDIRECT);
                         round_trip(d, 0, shape, 8192);
                         round_trip(d, 0, shape, DATA_BYTES);

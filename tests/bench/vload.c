@@ -447,18 +447,18 @@ static int plan_range(struct vload *l, struct error *err)
 static void make_slot(struct lane *lane, struct slot *s)
 {
         struct vload *l = lane->load;
-        struct memory *m = l->disk->memory;
+        struct guest *m = l->disk->memory;
 
         s->lane = lane;
-        s->data = memory_take(m, 0, l->options.block_bytes, BLOCK);
-        s->header = memory_take(m, 0, sizeof(*s->header_here), 16);
-        s->range = memory_take(m, 0, sizeof(*s->range_here), 16);
-        s->table = memory_take(m, 0, (SEGMENTS_MAX + 2) * sizeof(struct vring_desc), 16);
-        s->status = memory_take(m, 0, 1, 64);
-        s->header_here = memory_at(m, s->header);
-        s->range_here = memory_at(m, s->range);
-        s->data_here = memory_at(m, s->data);
-        s->status_here = memory_at(m, s->status);
+        s->data = guest_take(m, 0, l->options.block_bytes, BLOCK);
+        s->header = guest_take(m, 0, sizeof(*s->header_here), 16);
+        s->range = guest_take(m, 0, sizeof(*s->range_here), 16);
+        s->table = guest_take(m, 0, (SEGMENTS_MAX + 2) * sizeof(struct vring_desc), 16);
+        s->status = guest_take(m, 0, 1, 64);
+        s->header_here = guest_at(m, s->header);
+        s->range_here = guest_at(m, s->range);
+        s->data_here = guest_at(m, s->data);
+        s->status_here = guest_at(m, s->status);
         /* Contents that nobody checks: anything that does not compress. */
         for (uint32_t i = 0; i + 8 <= l->options.block_bytes; i += 8) {
                 uint64_t word = plan_random(&l->plan);

@@ -34,7 +34,7 @@ uint64_t disk_mark(const struct disk *d)
 
 void disk_release(struct disk *d, uint64_t mark)
 {
-        memory_reset(d->memory, 0, mark);
+        guest_reset(d->memory, 0, mark);
 }
 
 int disk_read_config(struct disk *d, struct error *err)
@@ -143,7 +143,7 @@ int disk_open(const struct disk_options *options, struct disk **ret_disk, struct
         if (d->options.memory_bytes == 0)
                 d->options.memory_bytes = MEMORY_BYTES;
         assert(d->options.n_queues <= DISK_QUEUES_MAX);
-        int r = memory_new(d->options.memory_bytes, &d->memory, err);
+        int r = guest_new(d->options.memory_bytes, &d->memory, err);
         if (r == 0)
                 r = set_up(d, err);
         if (r == 0)
@@ -167,7 +167,7 @@ void disk_close(struct disk *d)
                 ring_free(&d->rings[i]);
         if (d->inflight_fd >= 0)
                 close(d->inflight_fd);
-        memory_free(d->memory);
+        guest_free(d->memory);
         free(d);
 }
 
@@ -234,16 +234,15 @@ static void place(struct disk *d, const struct disk_op *op, struct disk_flight *
         uint64_t room = before + op->n_bytes + after;
 
         if (s->across_border)
-                f->data = memory_border(d->memory) - op->n_bytes / 2;
+                f->data = guest_border(d->memory) - op->n_bytes / 2;
         else
-                f->data =
-                    memory_take(d->memory, 0, room + s->misalign + BLOCK, BLOCK) + s->misalign;
-        f->header = s->join_header ? f->data : memory_take(d->memory, 0, HEADER_BYTES, 16);
+                f->data = guest_take(d->memory, 0, room + s->misalign + BLOCK, BLOCK) + s->misalign;
+        f->header = s->join_header ? f->data : guest_take(d->memory, 0, HEADER_BYTES, 16);
         f->data += before;
-        f->status = s->join_status ? f->data + op->n_bytes : memory_take(d->memory, 0, 1, 1);
+        f->status = s->join_status ? f->data + op->n_bytes : guest_take(d->memory, 0, 1, 1);
         f->table = 0;
         if (s->indirect)
-                f->table = memory_take(d->memory, 0, TABLE_BYTES, 16);
+                f->table = guest_take(d->memory, 0, TABLE_BYTES, 16);
 }
 
 int disk_add(struct disk *d, unsigned queue, struct disk_op *op, struct disk_flight *flight,
@@ -258,12 +257,12 @@ int disk_add(struct disk *d, unsigned queue, struct disk_op *op, struct disk_fli
         flight->op = op;
         flight->n_buffers = 0;
         place(d, op, flight);
-        memory_write(d->memory, flight->header, &header, sizeof(header));
-        memory_write(d->memory, flight->status, &none, 1);
+        guest_write(d->memory, flight->header, &header, sizeof(header));
+        guest_write(d->memory, flight->status, &none, 1);
         if (is_read(op))
-                memory_fill(d->memory, flight->data, 0xee, op->n_bytes);
+                guest_fill(d->memory, flight->data, 0xee, op->n_bytes);
         else if (op->n_bytes > 0)
-                memory_write(d->memory, flight->data, op->data, op->n_bytes);
+                guest_write(d->memory, flight->data, op->data, op->n_bytes);
         if (s->join_header)
                 put(flight, flight->header, HEADER_BYTES + op->n_bytes, false);
         else
@@ -285,10 +284,10 @@ void disk_finish(struct disk *d, struct disk_flight *flight, uint32_t n_written)
 {
         struct disk_op *op = flight->op;
 
-        memory_read(d->memory, flight->status, &op->status, 1);
+        guest_read(d->memory, flight->status, &op->status, 1);
         op->n_written = n_written;
         if (is_read(op) && op->data)
-                memory_read(d->memory, flight->data, op->data, op->n_bytes);
+                guest_read(d->memory, flight->data, op->data, op->n_bytes);
 }
 
 int disk_do(struct disk *d, unsigned queue, struct disk_op *op, struct error *err)

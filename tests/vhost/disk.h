@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include "common/error.h"
 #include "tests/vhost/front.h"
-#include "tests/vhost/memory.h"
+#include "tests/vhost/guest.h"
 #include "tests/vhost/ring.h"
 
 #define DISK_QUEUES_MAX   16u
@@ -46,7 +46,7 @@ struct disk_options {
 struct disk {
         struct disk_options options;
         struct front *front;
-        struct memory *memory;
+        struct guest *memory;
         struct ring rings[DISK_QUEUES_MAX];
         unsigned n_rings;
         struct virtio_blk_config config; /* as read at the start */

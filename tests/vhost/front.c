@@ -270,21 +270,21 @@ int front_negotiate(struct front *f, uint64_t features, uint64_t protocol, struc
         return r;
 }
 
-int front_add_region(struct front *f, const struct memory_region *region, struct error *err)
+int front_add_region(struct front *f, const struct guest_region *region, struct error *err)
 {
         struct vu_single_region single = {.region = region->address};
 
         return front_tell(f, VU_ADD_MEM_REG, &single, sizeof(single), &region->fd, 1, err);
 }
 
-int front_remove_region(struct front *f, const struct memory_region *region, struct error *err)
+int front_remove_region(struct front *f, const struct guest_region *region, struct error *err)
 {
         struct vu_single_region single = {.region = region->address};
 
         return front_tell(f, VU_REM_MEM_REG, &single, sizeof(single), NULL, 0, err);
 }
 
-int front_set_memory(struct front *f, const struct memory *m, bool by_slots, struct error *err)
+int front_set_memory(struct front *f, const struct guest *m, bool by_slots, struct error *err)
 {
         struct vu_table table = {.n_regions = m->n_regions};
         int fds[VU_TABLE_REGIONS], r = 0;

@@ -11,25 +11,25 @@
 
 struct vring_desc *ring_table(struct ring *r)
 {
-        return memory_at(r->memory, r->descriptors);
+        return guest_at(r->memory, r->descriptors);
 }
 
 struct vring_avail *ring_available(struct ring *r)
 {
-        return memory_at(r->memory, r->driver);
+        return guest_at(r->memory, r->driver);
 }
 
 struct vring_used *ring_used(struct ring *r)
 {
-        return memory_at(r->memory, r->device);
+        return guest_at(r->memory, r->device);
 }
 
 struct vring_packed_desc *ring_packed(struct ring *r)
 {
-        return memory_at(r->memory, r->descriptors);
+        return guest_at(r->memory, r->descriptors);
 }
 
-int ring_new(struct memory *m, unsigned region, uint16_t size, bool packed, bool event_index,
+int ring_new(struct guest *m, unsigned region, uint16_t size, bool packed, bool event_index,
              struct ring *ret_ring, struct error *err)
 {
         struct ring *r = ret_ring;
@@ -49,9 +49,9 @@ int ring_new(struct memory *m, unsigned region, uint16_t size, bool packed, bool
         r->descriptors_bytes = size * (uint32_t)sizeof(struct vring_desc);
         r->driver_bytes = packed ? 4 : 6 + 2 * (uint32_t)size;
         r->device_bytes = packed ? 4 : 6 + 8 * (uint32_t)size;
-        r->descriptors = memory_take(m, region, r->descriptors_bytes, 16);
-        r->driver = memory_take(m, region, r->driver_bytes, packed ? 4 : 2);
-        r->device = memory_take(m, region, r->device_bytes, 4);
+        r->descriptors = guest_take(m, region, r->descriptors_bytes, 16);
+        r->driver = guest_take(m, region, r->driver_bytes, packed ? 4 : 2);
+        r->device = guest_take(m, region, r->device_bytes, 4);
         ring_reset(r);
         return 0;
 }
@@ -71,9 +71,9 @@ void ring_free(struct ring *r)
 
 void ring_reset(struct ring *r)
 {
-        memory_fill(r->memory, r->descriptors, 0, r->descriptors_bytes);
-        memory_fill(r->memory, r->driver, 0, r->driver_bytes);
-        memory_fill(r->memory, r->device, 0, r->device_bytes);
+        guest_fill(r->memory, r->descriptors, 0, r->descriptors_bytes);
+        guest_fill(r->memory, r->driver, 0, r->driver_bytes);
+        guest_fill(r->memory, r->device, 0, r->device_bytes);
         memset(r->entries, 0, r->size * sizeof(*r->entries));
         for (uint16_t i = 0; i < r->size; i++)
                 r->free_list[i] = (uint16_t)(r->size - 1 - i);
@@ -113,9 +113,9 @@ int ring_set_address(struct ring *r, struct front *f, unsigned index, bool log, 
 {
         struct vu_vring_addr address = {.index = index,
                                         .flags = log ? VU_VRING_LOG : 0,
-                                        .descriptor = memory_user(r->memory, r->descriptors),
-                                        .used = memory_user(r->memory, r->device),
-                                        .available = memory_user(r->memory, r->driver),
+                                        .descriptor = guest_user(r->memory, r->descriptors),
+                                        .used = guest_user(r->memory, r->device),
+                                        .available = guest_user(r->memory, r->driver),
                                         .log = r->device};
 
         return front_tell(f, VU_SET_VRING_ADDR, &address, sizeof(address), NULL, 0, err);
@@ -172,7 +172,7 @@ uint64_t ring_write_table(struct ring *r, uint64_t table, const struct ring_buff
                         d.flags |= VRING_DESC_F_NEXT;
                         d.next = (uint16_t)(i + 1);
                 }
-                memory_write(r->memory, table + i * sizeof(d), &d, sizeof(d));
+                guest_write(r->memory, table + i * sizeof(d), &d, sizeof(d));
         }
         return n * sizeof(struct vring_desc);
 }

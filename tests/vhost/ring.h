@@ -16,7 +16,7 @@
 #include <stdint.h>
 #include "common/error.h"
 #include "tests/vhost/front.h"
-#include "tests/vhost/memory.h"
+#include "tests/vhost/guest.h"
 
 struct ring_buffer {
         uint64_t guest;
@@ -31,7 +31,7 @@ struct ring_entry {
 };
 
 struct ring {
-        struct memory *memory;
+        struct guest *memory;
         bool packed, event_index;
         uint16_t size;
 
@@ -56,7 +56,7 @@ struct ring {
 };
 
 /* Lay the areas out in region @region. @size: at most 32768; for split rings a power of two. */
-int ring_new(struct memory *m, unsigned region, uint16_t size, bool packed, bool event_index,
+int ring_new(struct guest *m, unsigned region, uint16_t size, bool packed, bool event_index,
              struct ring *ret_ring, struct error *err);
 void ring_free(struct ring *r);
 /* Nothing is in flight any more and the areas are as new: after the device was reset. */

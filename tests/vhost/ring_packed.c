@@ -6,12 +6,12 @@
 
 static struct vring_packed_desc_event *driver_event(struct ring *r)
 {
-        return memory_at(r->memory, r->driver);
+        return guest_at(r->memory, r->driver);
 }
 
 static struct vring_packed_desc_event *device_event(struct ring *r)
 {
-        return memory_at(r->memory, r->device);
+        return guest_at(r->memory, r->device);
 }
 
 /* 2.8.1: what makes a descriptor available in this turn of the ring. */

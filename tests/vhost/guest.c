@@ -1,5 +1,5 @@
-/* memory.c - see memory.h. */
-#include "tests/vhost/memory.h"
+/* guest.c - see guest.h. */
+#include "tests/vhost/guest.h"
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -11,13 +11,13 @@
 #define FIRST_USER  UINT64_C(0x100000000000)
 #define REGION_SKEW (UINT64_C(1) << 20) /* the file's bytes before the region's first */
 
-int memory_add(struct memory *m, uint64_t guest, uint64_t n_bytes, struct error *err)
+int guest_add(struct guest *m, uint64_t guest, uint64_t n_bytes, struct error *err)
 {
-        struct memory_region *r = &m->regions[m->n_regions];
+        struct guest_region *r = &m->regions[m->n_regions];
         int result;
 
-        assert(m->n_regions < MEMORY_REGIONS_MAX);
-        *r = (struct memory_region){.address = {guest, n_bytes, m->next_user, REGION_SKEW}};
+        assert(m->n_regions < GUEST_REGIONS_MAX);
+        *r = (struct guest_region){.address = {guest, n_bytes, m->next_user, REGION_SKEW}};
         r->fd = memfd_create("guest memory", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         if (r->fd < 0 || ftruncate(r->fd, (off_t)(n_bytes + REGION_SKEW)) < 0)
                 goto fail;
@@ -33,46 +33,46 @@ fail:
         return result;
 }
 
-void memory_drop(struct memory *m)
+void guest_drop(struct guest *m)
 {
         assert(m->n_regions > 0);
-        struct memory_region *r = &m->regions[--m->n_regions];
+        struct guest_region *r = &m->regions[--m->n_regions];
         munmap(r->here, r->address.size);
         close(r->fd);
 }
 
-int memory_new(uint64_t n_bytes, struct memory **ret_memory, struct error *err)
+int guest_new(uint64_t n_bytes, struct guest **ret_guest, struct error *err)
 {
-        struct memory *m = calloc(1, sizeof(*m));
+        struct guest *m = calloc(1, sizeof(*m));
 
         if (!m)
                 return error_set(err, -ENOMEM, "out of memory for guest memory");
         m->next_user = FIRST_USER;
-        int r = memory_add(m, 0, n_bytes / 2, err);
+        int r = guest_add(m, 0, n_bytes / 2, err);
         if (r >= 0)
-                r = memory_add(m, HIGH_GUEST, n_bytes / 4, err);
+                r = guest_add(m, HIGH_GUEST, n_bytes / 4, err);
         if (r >= 0)
-                r = memory_add(m, HIGH_GUEST + n_bytes / 4, n_bytes / 4, err);
+                r = guest_add(m, HIGH_GUEST + n_bytes / 4, n_bytes / 4, err);
         if (r < 0) {
-                memory_free(m);
+                guest_free(m);
                 return r;
         }
-        *ret_memory = m;
+        *ret_guest = m;
         return 0;
 }
 
-void memory_free(struct memory *m)
+void guest_free(struct guest *m)
 {
         if (!m)
                 return;
         while (m->n_regions > 0)
-                memory_drop(m);
+                guest_drop(m);
         free(m);
 }
 
-uint64_t memory_take(struct memory *m, unsigned index, uint64_t n_bytes, uint64_t align)
+uint64_t guest_take(struct guest *m, unsigned index, uint64_t n_bytes, uint64_t align)
 {
-        struct memory_region *r = &m->regions[index];
+        struct guest_region *r = &m->regions[index];
         uint64_t at = (r->taken + align - 1) / align * align;
 
         assert(index < m->n_regions);
@@ -82,18 +82,18 @@ uint64_t memory_take(struct memory *m, unsigned index, uint64_t n_bytes, uint64_
         return r->address.guest + at;
 }
 
-void memory_reset(struct memory *m, unsigned index, uint64_t taken)
+void guest_reset(struct guest *m, unsigned index, uint64_t taken)
 {
         assert(index < m->n_regions && taken <= m->regions[index].taken);
         m->regions[index].taken = taken;
 }
 
-uint64_t memory_border(const struct memory *m)
+uint64_t guest_border(const struct guest *m)
 {
         return m->regions[2].address.guest;
 }
 
-static const struct memory_region *region_of(const struct memory *m, uint64_t guest)
+static const struct guest_region *region_of(const struct guest *m, uint64_t guest)
 {
         for (unsigned i = 0; i < m->n_regions; i++)
                 if (guest >= m->regions[i].address.guest &&
@@ -102,25 +102,25 @@ static const struct memory_region *region_of(const struct memory *m, uint64_t gu
         return NULL;
 }
 
-void *memory_at(const struct memory *m, uint64_t guest)
+void *guest_at(const struct guest *m, uint64_t guest)
 {
-        const struct memory_region *r = region_of(m, guest);
+        const struct guest_region *r = region_of(m, guest);
 
         return r ? r->here + (guest - r->address.guest) : NULL;
 }
 
-uint64_t memory_user(const struct memory *m, uint64_t guest)
+uint64_t guest_user(const struct guest *m, uint64_t guest)
 {
-        const struct memory_region *r = region_of(m, guest);
+        const struct guest_region *r = region_of(m, guest);
 
         assert(r);
         return r->address.user + (guest - r->address.guest);
 }
 
 /* How much of @n_bytes lies in one mapping. */
-static size_t in_one(const struct memory *m, uint64_t guest, size_t n_bytes, uint8_t **ret_here)
+static size_t in_one(const struct guest *m, uint64_t guest, size_t n_bytes, uint8_t **ret_here)
 {
-        const struct memory_region *r = region_of(m, guest);
+        const struct guest_region *r = region_of(m, guest);
 
         assert(r);
         uint64_t at = guest - r->address.guest;
@@ -128,7 +128,7 @@ static size_t in_one(const struct memory *m, uint64_t guest, size_t n_bytes, uin
         return n_bytes < r->address.size - at ? n_bytes : r->address.size - at;
 }
 
-void memory_write(struct memory *m, uint64_t guest, const void *data, size_t n_bytes)
+void guest_write(struct guest *m, uint64_t guest, const void *data, size_t n_bytes)
 {
         const uint8_t *from = data;
         uint8_t *here;
@@ -142,7 +142,7 @@ void memory_write(struct memory *m, uint64_t guest, const void *data, size_t n_b
         }
 }
 
-void memory_read(const struct memory *m, uint64_t guest, void *data, size_t n_bytes)
+void guest_read(const struct guest *m, uint64_t guest, void *data, size_t n_bytes)
 {
         uint8_t *to = data, *here;
 
@@ -155,7 +155,7 @@ void memory_read(const struct memory *m, uint64_t guest, void *data, size_t n_by
         }
 }
 
-void memory_fill(struct memory *m, uint64_t guest, uint8_t byte, size_t n_bytes)
+void guest_fill(struct guest *m, uint64_t guest, uint8_t byte, size_t n_bytes)
 {
         uint8_t *here;
 

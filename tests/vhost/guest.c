@@ -11,26 +11,66 @@
 #define FIRST_USER  UINT64_C(0x100000000000)
 #define REGION_SKEW (UINT64_C(1) << 20) /* the file's bytes before the region's first */
 
-int guest_add(struct guest *m, uint64_t guest, uint64_t n_bytes, struct error *err)
+/* A file, and its mapping. */
+static int make_file(struct guest_region *r, struct error *err)
 {
-        struct guest_region *r = &m->regions[m->n_regions];
         int result;
 
-        assert(m->n_regions < GUEST_REGIONS_MAX);
-        *r = (struct guest_region){.address = {guest, n_bytes, m->next_user, REGION_SKEW}};
         r->fd = memfd_create("guest memory", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-        if (r->fd < 0 || ftruncate(r->fd, (off_t)(n_bytes + REGION_SKEW)) < 0)
+        if (r->fd < 0 || ftruncate(r->fd, (off_t)(r->address.size + REGION_SKEW)) < 0)
                 goto fail;
-        r->here = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, r->fd, REGION_SKEW);
+        r->here =
+            mmap(NULL, r->address.size, PROT_READ | PROT_WRITE, MAP_SHARED, r->fd, REGION_SKEW);
         if (r->here == MAP_FAILED)
                 goto fail;
-        m->next_user += n_bytes + REGION_SKEW; /* no region's user addresses touch another's */
-        return (int)m->n_regions++;
+        return 0;
 fail:
         result = error_set(err, -errno, "cannot make guest memory: %s", strerror(errno));
         if (r->fd >= 0)
                 close(r->fd);
         return result;
+}
+
+int guest_add(struct guest *m, uint64_t guest, uint64_t n_bytes, struct error *err)
+{
+        struct guest_region *r = &m->regions[m->n_regions];
+
+        assert(m->n_regions < GUEST_REGIONS_MAX);
+        *r = (struct guest_region){.address = {guest, n_bytes, m->next_user, REGION_SKEW}};
+        int result = make_file(r, err);
+        if (result < 0)
+                return result;
+        m->next_user += n_bytes + REGION_SKEW; /* no region's user addresses touch another's */
+        return (int)m->n_regions++;
+}
+
+int guest_replace(struct guest *m, unsigned index, struct error *err)
+{
+        struct guest_region *r = &m->regions[index], other = *r;
+
+        assert(index < m->n_regions);
+        int result = make_file(&other, err);
+        if (result < 0)
+                return result;
+        memcpy(other.here, r->here, r->address.size);
+        munmap(r->here, r->address.size);
+        close(r->fd);
+        *r = other;
+        return 0;
+}
+
+int guest_shrink(struct guest *m, uint64_t guest, struct error *err)
+{
+        for (unsigned i = 0; i < m->n_regions; i++) {
+                struct guest_region *r = &m->regions[i];
+                if (guest < r->address.guest || guest - r->address.guest >= r->address.size)
+                        continue;
+                if (ftruncate(r->fd, (off_t)(guest - r->address.guest + REGION_SKEW)) < 0)
+                        return error_set(err, -errno, "cannot shrink guest memory: %s",
+                                         strerror(errno));
+                return 0;
+        }
+        return error_set(err, -EINVAL, "no region has that address");
 }
 
 void guest_drop(struct guest *m)

@@ -36,6 +36,10 @@ void guest_free(struct guest *m); /* NULL is fine */
 
 /* One region more, not yet shown to a back end; its index. */
 int guest_add(struct guest *m, uint64_t guest, uint64_t n_bytes, struct error *err);
+/* Another file in the place of region @index, with the same content at the same addresses. */
+int guest_replace(struct guest *m, unsigned index, struct error *err);
+/* Take all of the file away from under the region, from guest address @guest on. */
+int guest_shrink(struct guest *m, uint64_t guest, struct error *err);
 /* Forget the last region. */
 void guest_drop(struct guest *m);
 

@@ -165,14 +165,21 @@ uint64_t ring_write_table(struct ring *r, uint64_t table, const struct ring_buff
                           unsigned n)
 {
         for (unsigned i = 0; i < n; i++) {
+                uint16_t flags = buffers[i].writable ? VRING_DESC_F_WRITE : 0;
                 struct vring_desc d = {.addr = buffers[i].guest, .len = buffers[i].n_bytes};
-                d.flags = buffers[i].writable ? VRING_DESC_F_WRITE : 0;
-                /* 2.8.7: a packed ring's table has its order alone, NEXT means nothing there. */
-                if (!r->packed && i + 1 < n) {
+                /* 2.8.7: a packed ring's table has its order alone, NEXT means nothing there. Its
+                 * descriptors have their flags in another place. */
+                struct vring_packed_desc p = {
+                    .addr = buffers[i].guest, .len = buffers[i].n_bytes, .flags = flags};
+
+                d.flags = flags;
+                if (i + 1 < n) {
                         d.flags |= VRING_DESC_F_NEXT;
                         d.next = (uint16_t)(i + 1);
                 }
-                guest_write(r->memory, table + i * sizeof(d), &d, sizeof(d));
+                static_assert(sizeof(d) == sizeof(p), "2.7.5, 2.8.13");
+                guest_write(r->memory, table + i * sizeof(d), r->packed ? (void *)&p : (void *)&d,
+                            sizeof(d));
         }
         return n * sizeof(struct vring_desc);
 }

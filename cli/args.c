@@ -27,7 +27,9 @@ static const struct {
     {"nbd", required_argument, CLI_NBD},
     {"control", required_argument, CLI_CONTROL},
     {"group", required_argument, CLI_GROUP},
-    {"vhost-user", required_argument, CLI_LATER},
+    {"vhost-user", required_argument, CLI_VHOST_USER},
+    {"queues", required_argument, CLI_QUEUES},
+    {"readonly", no_argument, CLI_READONLY},
     {"threads", required_argument, CLI_LATER},
     {"takeover", no_argument, CLI_LATER},
     {"tls-certificates", required_argument, CLI_LATER},
@@ -105,6 +107,12 @@ static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_opt
                 break;
         case CLI_GROUP:
                 args->group = value;
+                break;
+        case CLI_VHOST_USER:
+                args->vhost_user = value;
+                break;
+        case CLI_QUEUES:
+                args->queues = value;
                 break;
         case CLI_LATER:
                 args->later = name;

@@ -43,11 +43,14 @@ enum cli_option {
         CLI_CONTROL = 1 << 11,
         CLI_GROUP = 1 << 12,
         CLI_LATER = 1 << 13, /* the options of 'serve' that are not built yet */
+        CLI_VHOST_USER = 1 << 14,
+        CLI_QUEUES = 1 << 15,
+        CLI_READONLY = 1 << 16,
 };
 
 struct cli_args {
         unsigned given; /* of enum cli_option */
-        const char *layout, *file_size, *size, *format, *control, *group;
+        const char *layout, *file_size, *size, *format, *control, *group, *vhost_user, *queues;
         const char *later; /* the name of an option that is not built yet */
         const char *nbd[CLI_NBD_MAX];
         size_t n_nbd;

@@ -106,9 +106,8 @@ static bool is_barred(const struct host_pool *hp, const char *name)
         return false;
 }
 
-/* Open @target unless it is barred, before or while it is being opened. */
-static int co_open_unbarred(struct host_pool *hp, const char *target, struct volume **ret_volume,
-                            struct error *err)
+int co_host_open_volume(struct host_pool *hp, const char *target, struct volume **ret_volume,
+                        struct error *err)
 {
         struct host_opening opening = {.pool = hp, .target = target};
         bool barred = is_barred(hp, target);
@@ -155,7 +154,7 @@ static int co_export_open(void *arg, const char *name, struct nbd_client *client
         e = calloc(1, sizeof(*e));
         if (!e)
                 return error_set(err, -ENOMEM, "out of memory");
-        r = co_open_unbarred(hp, target, &e->volume, err);
+        r = co_host_open_volume(hp, target, &e->volume, err);
         if (r < 0) {
                 free(e);
                 return r;

@@ -9,6 +9,7 @@
 
 #include "common/coroutine.h"
 #include "common/log.h"
+#include "server/attach.h"
 #include "server/members.h"
 
 void host_init(struct host *host, struct loop *loop)
@@ -18,6 +19,8 @@ void host_init(struct host *host, struct loop *loop)
         list_init(&host->exports);
         list_init(&host->bars);
         list_init(&host->openings);
+        list_init(&host->attachments);
+        host->vhost_group = (gid_t)-1;
         co_queue_init(&host->opened);
 }
 
@@ -72,6 +75,8 @@ void host_pool_save(struct host_pool *hp)
                 pool_get_member_info(hp->pool, i, &m);
                 r = state_set_member(now, m.path, m.uuid);
         }
+        for (size_t i = 0; r == 0 && i < known->n_attachments; i++)
+                r = state_set_attachment(now, &known->attachments[i]);
         if (r == 0 && known->server_control)
                 r = state_set_server(now, known->server_control, known->server_pid,
                                      known->server_nbd, known->n_server_nbd);
@@ -232,7 +237,7 @@ unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t
                 if (hp->host->nbd)
                         nbd_server_each_client(hp->host->nbd, add_user, &s);
         }
-        return s.n;
+        return s.n + attach_users(hp, volume, text, size);
 }
 
 static void co_disconnect(struct host_pool *hp, const char *volume)
@@ -254,6 +259,7 @@ static void co_disconnect(struct host_pool *hp, const char *volume)
                         break;
                 }
         }
+        co_attach_disconnect(hp, volume);
 }
 
 bool host_name_is_of(const char *name, const char *volume)

@@ -11,6 +11,7 @@
 #include "common/coroutine.h"
 #include "nbd-server/nbd_server.h"
 #include "server/state.h"
+#include "vmm-glue/vhost-user/vhost_user.h"
 
 struct host_pool {
         struct list link;
@@ -56,6 +57,11 @@ struct host {
         const char *control_path; /* NULL in a one-shot command */
         char **nbd_addresses;
         size_t n_nbd_addresses;
+        /* attach.h */
+        struct vhost_server *vhost; /* NULL in a one-shot command */
+        struct list attachments;
+        char *vhost_folder; /* a socket in it for each volume; NULL: none */
+        gid_t vhost_group;  /* of sockets made here; (gid_t)-1: none */
 };
 
 void host_init(struct host *host, struct loop *loop);
@@ -77,6 +83,12 @@ int host_find(struct host *host, const char *pool_name, struct host_pool **ret_p
 /* Write down where the members are now. A failure is logged: the members can be searched for. */
 void host_pool_save(struct host_pool *hp);
 
+/* Open VOL or VOL@SNAP for a client.
+ *
+ * -EPERM  it is barred, before or while it is being opened */
+int co_host_open_volume(struct host_pool *hp, const char *target, struct volume **ret_volume,
+                        struct error *err);
+
 /* What the NBD server asks. */
 struct nbd_exports host_exports(struct host *host);
 
@@ -84,12 +96,12 @@ struct nbd_exports host_exports(struct host *host);
  * may be another's soon. */
 void host_exports_rename(struct host_pool *hp);
 
-/* Who uses @volume for writing. As many names as fit, separated by ", ", into text; returns how
+/* Who uses @volume for writing, or has it open over vhost-user. As many names as fit, separated by ", ", into text; returns how
  * many there are. */
 unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t size);
 
 /* Make sure that nobody writes to @volume, and that nobody begins to, until host_unbar(). With
- * @force NBD clients are cut off.
+ * @force NBD clients and front ends are cut off.
  *
  * -EBUSY  it is in use: the sentence names the users */
 int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, const char *verb,

@@ -11,12 +11,12 @@ static const struct property {
         const char *key;
         const char *values[4]; /* the values it takes; none: a size or a number */
         const char *initial;
-        const char *in_force; /* the only value that this version acts upon */
+        const char *in_force; /* the only value that this version acts upon; NULL: all are */
 } properties[] = {
     {"iops", {NULL}, "0", "0"},
     {"bandwidth", {NULL}, "0", "0"},
     {"on-full", {"wait", "enospc"}, "enospc", "enospc"},
-    {"discard", {"on", "off"}, "on", "on"},
+    {"discard", {"on", "off"}, "on", NULL},
     {"compression", {"off", "zstd"}, "off", "off"},
 };
 #define N_PROPERTIES (sizeof(properties) / sizeof(properties[0]))
@@ -55,7 +55,7 @@ int property_check(const char *key, const char *value, char *ret_note, size_t si
                 if (value[0] == '\0')
                         return 0;
                 r = check_value(p, value, err);
-                if (r == 0 && strcmp(value, p->in_force) != 0)
+                if (r == 0 && p->in_force && strcmp(value, p->in_force) != 0)
                         snprintf(ret_note, size,
                                  "'%s=%s' is remembered with the volume; this version of tarn does "
                                  "not act on it yet",

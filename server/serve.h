@@ -22,6 +22,7 @@ struct serve_options {
         size_t n_nbd;
         const char *control; /* NULL: POOL.control in the socket folder, after the first pool */
         const char *group;   /* NULL: none */
+        const char *vhost_folder; /* a socket in it for each volume; NULL: none */
         /* Called once everybody can connect. */
         void (*ready)(const struct host *host);
 };

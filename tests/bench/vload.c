@@ -366,7 +366,7 @@ static int reconnect(struct vload *l)
         return r < 0 || l->settling || !l->options.lossy ? r : settle(l);
 }
 
-/* Show, then take what has come. */
+/* Show, then take what has come. 1: there is nothing more to show. */
 static int turn(struct vload *l)
 {
         bool is_lost = false;
@@ -375,7 +375,7 @@ static int turn(struct vload *l)
         for (unsigned i = 0; i < l->options.queues; i++)
                 fill(&l->lanes[i]);
         if (l->in_flight == 0)
-                return 0;
+                return 1;
         while ((n = take(l)) == 0) {
                 int r = wait_any(l, &is_lost);
                 if (r == 0 && is_lost)
@@ -393,9 +393,10 @@ static int drive(struct vload *l)
         l->start_ns = measure_clock_ns();
         l->end_ns = l->start_ns + l->options.warmup_ns + l->options.run_ns;
         tell_time(l);
+        /* All may be taken at once: the end is when there is nothing to show. */
         do
                 r = turn(l);
-        while (r == 0 && l->in_flight > 0);
+        while (r == 0);
         if (r < 0)
                 return r;
         if (l->measuring)

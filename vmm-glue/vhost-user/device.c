@@ -196,10 +196,12 @@ void co_vhost_device_disconnect(struct vhost_device *device)
 {
         uint64_t last_id = device->server->last_id; /* who comes back is not waited for */
 
+        device->n_disconnecting++;
         list_for_each (it, &device->clients)
                 vhost_client_cut(container_of(it, struct vhost_client, link), NULL);
         while (any_until(device, last_id))
                 co_wait(&device->gone);
+        device->n_disconnecting--;
 }
 
 void co_vhost_device_free(struct vhost_device *device)
@@ -211,6 +213,8 @@ void co_vhost_device_free(struct vhost_device *device)
         while (device->accepting)
                 co_wait(&device->gone);
         co_vhost_device_disconnect(device);
+        while (device->n_disconnecting > 0)
+                co_yield_loop();
         assert(list_empty(&device->clients) && device->bytes_in_flight == 0);
         close(device->fd);
         list_remove(&device->link);

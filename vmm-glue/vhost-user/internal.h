@@ -281,6 +281,7 @@ struct vhost_device {
         struct loop_timer retry;
         struct list clients;
         unsigned n_clients;
+        unsigned n_disconnecting; /* coroutines that wait for clients to go */
         uint64_t bytes_in_flight;
         struct co_queue gone; /* woken when a client went, or accepting ended */
 };

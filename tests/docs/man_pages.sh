@@ -10,9 +10,9 @@ options() {
     grep -oE -- '--[a-z][a-z-]*' | sort -u || true
 }
 
-# Without marks, and without what programs of others are called with.
+# Without marks, and without examples, in which programs of others have options too.
 plain() { # PAGE
-    awk '/^# / { examples = /^# (EXAMPLES|SEE ALSO)/ } !examples' "$1" | sed 's/\\\([*_\\]\)/\1/g; s/[*_]//g'
+    awk '/^```/ { example = !example; next } !example' "$1" | sed 's/\\\([*_\\]\)/\1/g; s/[*_]//g'
 }
 
 # The synopsis, one command a line.
@@ -22,8 +22,8 @@ synopsis() { # PAGE
         sed 's/ *$//'
 }
 
-section() { # PAGE VERB
-    plain "$1" | awk -v verb="$2" '/^##? / { here = ($0 == "## " verb); next } here'
+section() { # PAGE HEADING
+    plain "$1" | awk -v heading="$2" '/^##? / { here = ($0 == heading); next } here'
 }
 
 same_options() { # WHAT THE-PAGE'S THE-HELP'S
@@ -31,19 +31,20 @@ same_options() { # WHAT THE-PAGE'S THE-HELP'S
     here=$(diff <(printf '%s\n' "$2") <(printf '%s\n' "$3")) || die "$1: < the page's options, > the help's: $here"
 }
 
-# A page's section on a command, or the whole page of a command without a noun.
+# A page's section on a command, or the options of a command without a noun.
 check_command() { # PAGE TEXT WORD...
     local page=$1 text=$2 usage
     shift 2
     ok tarn "$@" --help
     [ -n "$text" ] || die "${page##*/} lacks '$*'"
     usage=$(sed -n '1s/^Usage: //p' <<<"$out")
+    usages+=("$usage")
     synopsis "$page" | grep -qxF -- "$usage" || die "the synopsis of ${page##*/} lacks '$usage'"
     same_options "$*" "$(options <<<"$text")" "$(sed 1d <<<"$out" | options)"
     all_options+=$'\n'$(options <<<"$out")
 }
 
-all_options=$'--help\n--version'
+all_options=$'--help\n--version' usages=()
 ok tarn --help
 commands=$(sed -n '/not built yet/d; s/^  \([a-z]\+\( [a-z]\+\)\?\)  .*/\1/p' <<<"$out" | grep -v '^tarn')
 [ "$(wc -l <<<"$commands")" -ge 25 ] || die "tarn --help lists too little: $commands"
@@ -51,9 +52,9 @@ while read -r noun verb; do
     page=$pages/tarn-$noun.1.scd
     [ -e "$page" ] || die "there is no page for '$noun'"
     if [ -n "$verb" ]; then
-        check_command "$page" "$(section "$page" "$verb")" "$noun" "$verb"
+        check_command "$page" "$(section "$page" "## $verb")" "$noun" "$verb"
     else
-        check_command "$page" "$(plain "$page")" "$noun"
+        check_command "$page" "$(section "$page" "# OPTIONS")" "$noun"
     fi
 done <<<"$commands"
 
@@ -65,7 +66,10 @@ for page in "$pages"/*.scd; do
     while read -r verb; do
         grep -qx "$noun $verb" <<<"$commands" || die "$name describes '$noun $verb', which is not built"
     done < <(sed -n 's/^## //p' "$page")
-    for option in $(plain "$page" | options); do
+    [ "$noun" = tarn ] || while read -r usage; do
+        printf '%s\n' "${usages[@]}" | grep -qxF -- "$usage" || die "the synopsis of $name has '$usage'"
+    done < <(synopsis "$page" | grep .)
+    for option in $(plain "$page" | awk '/^# / { here = !/^# SYNOPSIS/ } here' | options); do
         grep -qxF -- "$option" <<<"$all_options" || die "$name names an option that is not there: $option"
     done
     for other in $(grep -oE '\*tarn-[a-z]+\*\([1-8]\)' "$page" | sed 's/[*]//g; s/(\(.\))/.\1/'); do

@@ -579,8 +579,8 @@ const struct cli_verb pool_verbs[] = {
      "Exit status: 0 clean, 1 findings, 3 it could not be checked.\n",
      CLI_DATA | CLI_JSON, 1, 1, run_check},
     {"pool", "import", "MEMBER...", "make a pool known by the labels on its members",
-     "Members that are not named are searched for beside those that are, and under\n"
-     "/dev/disk/by-id. Also after members have moved.\n",
+     "Members that are not named are searched for beside those that are, and among the disks\n"
+     "of this machine. Also after members have moved.\n",
      0, 1, -1, run_import},
     {"pool", "forget", "NAME", "forget where a pool is; its members stay as they are", "", 0, 1, 1,
      run_forget},

@@ -16,8 +16,9 @@ $UNITDIR/tarn@.service
 $UNITDIR/tarn@.socket"
 pages=$(cd "$(dirname "$0")/../../docs/man" && printf "$PREFIX/share/man/man1/%s\n" *.1.scd | sed 's/\.scd$//')
 command -v scdoc >/dev/null || pages=
+recipes=$(cd "$(dirname "$0")/../../docs/recipes" && printf "$PREFIX/share/doc/tarn/recipes/%s\n" *.md)
 have=$(cd root && find . ! -type d -printf '/%P\n' | sort)
-same "$have" "$(printf '%s\n' "$expected" "$pages" | sed '/^$/d' | sort)" "what is installed"
+same "$have" "$(printf '%s\n' "$expected" "$pages" "$recipes" | sed '/^$/d' | sort)" "what is installed"
 
 bin=$root/bin/tarn
 ok "$bin" --version

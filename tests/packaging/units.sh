@@ -23,4 +23,13 @@ systemd-analyze security --offline=yes --threshold=45 --no-pager ./tarn@tank.ser
 
 # The options that the unit gives are those of the command: none but the pool, and what a file adds.
 grep -qx "ExecStart=/.*/tarn serve %i \$TARN_SERVE_OPTIONS" "$UNITS/tarn@.service" || die "it starts something else"
+
+# What 'systemctl reload' sends leaves a server that has nothing to read as it is.
+export NOTIFY_SOCKET=$work/notify
+ok tarn pool create tank d0 --file-size 64M
+serve_now tank
+kill -HUP "$server"
+ok tarn volume create tank/web 1M
+kill -0 "$server" || die "a reload ends the server"
+serve_end
 echo "units: passed"

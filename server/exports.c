@@ -7,6 +7,7 @@
 
 #include "common/size.h"
 #include "server/command.h"
+#include "server/events.h"
 
 #define NAMES_MAX 64u /* that a client's certificate gives it; the NBD server has a lower limit */
 
@@ -158,12 +159,18 @@ static enum access_right right_of(const struct access_list *access, const struct
         return access_decide(access, names, n, export);
 }
 
+static void tell(const struct host_export *e, const char *event)
+{
+        events_emit(e->pool, event,
+                    json_pack("{s:s, s:s, s:b}", "volume", volume_name(e->volume), "user", e->user,
+                              "readonly", e->readonly));
+}
+
 /* On the pool's loop. */
 static int co_open_target(struct host_pool *hp, const char *target, bool readonly, const char *peer,
                           struct nbd_export *ret_export, struct error *err)
 {
         struct host_export *e = calloc(1, sizeof(*e));
-        char user[sizeof(e->peer) + 8];
         int r;
 
         if (!e)
@@ -176,9 +183,10 @@ static int co_open_target(struct host_pool *hp, const char *target, bool readonl
         e->pool = hp;
         e->readonly = readonly || volume_is_readonly(e->volume);
         snprintf(e->peer, sizeof(e->peer), "%s", peer);
-        snprintf(user, sizeof(user), "nbd %s", peer);
-        volume_set_user(e->volume, user);
+        snprintf(e->user, sizeof(e->user), "nbd %s", peer);
+        volume_set_user(e->volume, e->user);
         list_append(&hp->exports, &e->link);
+        tell(e, "client-connected");
         *ret_export = (struct nbd_export){.volume = e->volume, .readonly = e->readonly, .priv = e};
         snprintf(ret_export->name, sizeof(ret_export->name), "%s/%s", hp->name, target);
         describe(strchr(target, '@') != NULL, volume_size(e->volume), ret_export->description,
@@ -227,6 +235,7 @@ static void co_export_close(void *arg, struct nbd_export *export)
         struct loop *from = co_move(e->pool->loop);
 
         list_remove(&e->link);
+        tell(e, "client-disconnected");
         co_volume_close(e->volume);
         free(e);
         co_move(from);

@@ -39,6 +39,9 @@ void fixture_run_co(struct fixture *fixture, void (*co_f)(void *arg), void *arg)
 struct loop *fixture_loop(struct fixture *fixture);
 struct nbd_server *fixture_server(struct fixture *fixture);
 unsigned fixture_n_clients(struct fixture *fixture);
-unsigned fixture_n_open(struct fixture *fixture); /* exports opened and not closed */
+unsigned fixture_n_open(struct fixture *fixture);  /* exports opened and not closed */
+unsigned fixture_n_asked(struct fixture *fixture); /* times that one was to be opened */
+/* The @i-th identity of the client that opened an export last; "" behind the last. */
+const char *fixture_identity(const struct fixture *fixture, unsigned i);
 /* List this many exports more. */
 void fixture_list_extra(struct fixture *fixture, unsigned n);

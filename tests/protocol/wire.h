@@ -11,13 +11,23 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include "nbd-server/protocol.h"
 
 #define HANG_S 30
 
+/* What stands between the bytes and the socket, where something does: as recv(2) and send(2), with
+ * errno. */
+struct wire_layer {
+        ssize_t (*receive)(void *arg, void *data, size_t length);
+        ssize_t (*send)(void *arg, const void *data, size_t length);
+        void *arg;
+};
+
 struct wire {
         int fd;
         bool structured;
+        const struct wire_layer *layer; /* NULL: nothing; the layer's maker owns it */
 };
 
 struct wire *wire_connect(const char *path);

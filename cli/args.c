@@ -27,8 +27,12 @@ static const struct {
     {"nbd", required_argument, CLI_NBD},
     {"control", required_argument, CLI_CONTROL},
     {"group", required_argument, CLI_GROUP},
+    {"interval", required_argument, CLI_INTERVAL},
+    {"count", required_argument, CLI_COUNT},
+    {"exports", no_argument, CLI_EXPORTS},
+    {"members", no_argument, CLI_MEMBERS},
     {"vhost-user", required_argument, CLI_LATER},
-    {"threads", required_argument, CLI_LATER},
+    {"threads", required_argument, CLI_THREADS},
     {"takeover", no_argument, CLI_LATER},
     {"tls", required_argument, CLI_TLS},
     {"tls-cert", required_argument, CLI_TLS_CERT},
@@ -113,6 +117,9 @@ static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_opt
         case CLI_GROUP:
                 args->group = value;
                 break;
+        case CLI_THREADS:
+                args->threads = value;
+                break;
         case CLI_TLS:
                 args->tls = value;
                 break;
@@ -136,6 +143,12 @@ static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_opt
                 break;
         case CLI_HANDSHAKE_TIMEOUT:
                 args->handshake_timeout = value;
+                break;
+        case CLI_INTERVAL:
+                args->interval = value;
+                break;
+        case CLI_COUNT:
+                args->count = value;
                 break;
         case CLI_LATER:
                 args->later = name;

@@ -15,7 +15,7 @@ static void announce(const struct host *host)
         list_for_each (it, &host->pools) {
                 const struct host_pool *hp = container_of(it, struct host_pool, link);
 
-                printf("serving pool '%s'\n", hp->state->name);
+                printf("serving pool '%s'\n", hp->name);
         }
         for (size_t i = 0; i < host->n_nbd_addresses; i++)
                 printf("  NBD      %s\n", host->nbd_addresses[i]);
@@ -101,6 +101,9 @@ static int take_limits(const struct cli_args *args, struct serve_options *option
         if (r == 0 && args->handshake_timeout)
                 r = take_number(args->handshake_timeout, "time in seconds", HANDSHAKE_S_MAX,
                                 &seconds, err);
+        if (r == 0 && args->threads)
+                r = take_number(args->threads, "number of threads", SERVE_THREADS_MAX,
+                                &options->threads, err);
         options->handshake_timeout_ms = 1000 * seconds;
         return r;
 }
@@ -132,8 +135,9 @@ static int run_serve(const struct cli_verb *verb, const struct cli_args *args)
 
 const struct cli_verb other_verbs[] = {
     {NULL, "serve",
-     "POOL... [--nbd unix:PATH|tcp:ADDRESS:PORT|vsock:PORT]... [--control PATH] [--group G] "
-     "[--tls MODE] [--tls-...]",
+     "POOL... [--nbd unix:PATH|tcp:ADDRESS:PORT|vsock:PORT]... [--control PATH] [--threads N] "
+     "[--group G] [--tls MODE] [--tls-...]",
+
      "serve the volumes of pools over NBD, until SIGTERM",
      "Runs in the foreground and says what it serves once it does. Exports are named\n"
      "POOL/VOLUME and POOL/VOLUME@SNAPSHOT (read-only); VOLUME alone where only one pool has\n"
@@ -143,6 +147,7 @@ const struct cli_verb other_verbs[] = {
      "  --nbd tcp:ADDRESS:PORT   listen on TCP; tcp:[::1]:10809 for IPv6\n"
      "  --nbd vsock:[CID:]PORT   listen for virtual machines, or in one\n"
      "  --control PATH           the control socket (default: POOL.control in the socket folder)\n"
+     "  --threads N              event loops (default: one a processor)\n"
      "  --group G                sockets are for this group too (0660 in place of 0600)\n"
      "  --max-connections N      of NBD at a time (default 1024)\n"
      "  --handshake-timeout S    seconds a client may take to choose its export (default 10)\n\n"
@@ -168,10 +173,25 @@ const struct cli_verb other_verbs[] = {
      "Example:\n"
      "  tarn serve tank &\n"
      "  qemu-img info 'nbd+unix:///tank/web?socket=/run/tarn/tank.nbd'\n",
-     CLI_NBD | CLI_CONTROL | CLI_GROUP | CLI_LATER | CLI_TLS_ALL | CLI_MAX_CONNECTIONS |
-         CLI_HANDSHAKE_TIMEOUT,
+     CLI_NBD | CLI_CONTROL | CLI_GROUP | CLI_THREADS | CLI_LATER | CLI_TLS_ALL |
+         CLI_MAX_CONNECTIONS | CLI_HANDSHAKE_TIMEOUT,
      1, -1, run_serve},
-    {NULL, "stat", "[POOL[/VOLUME]]", "I/O statistics", "", 0, 0, -1, NULL},
+    {NULL, "stat", "[POOL[/VOLUME]] [--interval S] [--count N] [--exports] [--members] [--json]",
+     "show what volumes do, as iostat shows disks",
+     "Of one volume, of a pool that is served, or of all that are. The first report is since the\n"
+     "pool was opened, each later one since the report before.\n\n"
+     "  --interval S   a report every S seconds, until it is stopped\n"
+     "  --count N      end after N reports (without --interval: one a second)\n"
+     "  --exports      also each connection\n"
+     "  --members      also each member\n"
+     "  --json         one object a line for each report\n\n"
+     "  r/s w/s        reads and writes a second; rMB/s and wMB/s what they moved, in MiB\n"
+     "  f/s d/s        flushes a second; discards and zeroes a second\n"
+     "  r_await        what a read took on average, in milliseconds, waiting for the volume's\n"
+     "                 limits included; w_await a write; p99 what 99 of 100 of them took at most\n"
+     "  aqu-sz %util   how many requests were under way on average; the share of the time in\n"
+     "                 which there was one\n",
+     CLI_INTERVAL | CLI_COUNT | CLI_EXPORTS | CLI_MEMBERS | CLI_JSON, 0, 1, cli_run_stat},
     {NULL, "vm", "run|start|stop|list|show|... ", "virtual machines from a file", "", 0, 0, -1,
      NULL},
     {0},

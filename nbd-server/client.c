@@ -95,7 +95,7 @@ void client_trim(struct nbd_client *client)
 
 void client_cut(struct nbd_client *client, const char *why)
 {
-        struct loop *loop = client->server->loop;
+        struct loop *loop = client->worker->loop;
 
         if (client->state == CLIENT_DEAD)
                 return;
@@ -104,6 +104,8 @@ void client_cut(struct nbd_client *client, const char *why)
         client->state = CLIENT_DEAD;
         client->ended_by = why;
         memory_withdraw(client);
+        if (client->receive_buffer)
+                volume_cancel(client->export.volume);
         shutdown(client->fd, SHUT_RDWR);
         if (client->negotiation_io)
                 loop_cancel(loop, client->negotiation_io);
@@ -181,11 +183,12 @@ static void co_client_free(struct nbd_client *client)
                           client->peer);
         if (client->tls && client->state != CLIENT_DEAD)
                 tls_bye(client);
+        client->state = CLIENT_DEAD; /* for who would stop it or cut it off meanwhile */
         tls_free(client);
         close(client->fd);
         if (client->has_export)
                 server->exports.co_close(server->exports.arg, &client->export);
-        meta_forget(client);
+        co_meta_forget(client);
         arena_unmap(client);
         server_client_gone(client);
         free(client);
@@ -202,8 +205,6 @@ static int client_transmit(struct nbd_client *client)
                 return r;
         }
         client->state = CLIENT_RUNNING;
-        log_debug("nbd: client %llu (%s) opened %s", (unsigned long long)client->id, client->peer,
-                  client->export.name);
         receive_start(client);
         memory_touch(client);
         return 0;
@@ -237,10 +238,16 @@ static void co_client(void *arg)
 
         loop_timer_cancel(server->loop, &client->deadline);
         server_client_negotiated(server);
-        if (r == 0)
-                r = client_transmit(client);
-        if (r == 0)
-                co_serve(client);
+        if (r == 0) {
+                log_debug("nbd: client %llu (%s) opened %s", (unsigned long long)client->id,
+                          client->peer, client->export.name);
+                r = co_worker_take(client);
+        }
+        if (r == 0) {
+                if (client_transmit(client) == 0)
+                        co_serve(client);
+                co_worker_return(client);
+        }
         co_client_free(client);
 }
 
@@ -309,6 +316,7 @@ void client_new(struct nbd_server *server, int fd)
                 return;
         }
         client->server = server;
+        client->worker = &server->workers[0];
         client->id = ++server->last_id;
         client->fd = fd;
         client->state = CLIENT_NEGOTIATING;
@@ -317,6 +325,7 @@ void client_new(struct nbd_server *server, int fd)
         list_init(&client->slow);
         list_init(&client->replies);
         list_init(&client->starved);
+        list_init(&client->worker_link);
         co_queue_init(&client->wake);
         list_init(&client->deadline.link);
         client->deadline.fire = deadline_fire;

@@ -7,11 +7,13 @@
 static const char allocation[] = "base:allocation";
 static const char wildcard[] = "base:";
 
-void meta_forget(struct nbd_client *client)
+void co_meta_forget(struct nbd_client *client)
 {
         free(client->meta_name);
+        free(client->contexts);
         client->meta_name = NULL;
-        client->meta_allocation = false;
+        client->contexts = NULL;
+        client->n_contexts = 0;
 }
 
 struct cursor {
@@ -103,7 +105,7 @@ enum option_outcome co_option_meta_context(struct nbd_client *client, const stru
         char *copy;
 
         if (!list)
-                meta_forget(client); /* whatever becomes of this one */
+                co_meta_forget(client); /* whatever becomes of this one */
         if (!client->structured)
                 return invalid(replies, option, "metadata contexts need structured replies");
         if (!take_string(&cursor, &name, &length))
@@ -118,10 +120,11 @@ enum option_outcome co_option_meta_context(struct nbd_client *client, const stru
         }
         co_option_close(client, &export);
         if (match)
-                reply_context(replies, option->number, list ? 0 : META_ALLOCATION_ID);
+                reply_context(replies, option->number, list ? 0 : 1);
         replies_option(replies, option->number, NBD_REP_ACK, 0);
         if (match && !list) {
-                client->meta_allocation = true;
+                client->contexts = calloc(CONTEXTS_MAX, sizeof(*client->contexts));
+                client->n_contexts = client->contexts != NULL;
                 client->meta_name = copy;
         } else {
                 free(copy);

@@ -1,7 +1,8 @@
 /* nbd_server.h - volumes over NBD, fixed newstyle negotiation.
  *
  * Units      bytes; times are milliseconds where the name says _ms.
- * Threads    a server and its connections live on one loop, that of the pools it exports.
+ * Threads    a server lives on one loop: all functions and callbacks here are of that. Connections
+ *            are served there or on others, as its options say.
  * Errors     0 or -errno with a sentence. What a peer sends is never an error of the server: it is
  *            answered, or the connection is dropped and the reason logged.
  * Ownership  the embedding program says what names mean (struct nbd_exports) and owns the pools.
@@ -50,8 +51,13 @@ struct nbd_server_options {
         unsigned max_requests;         /* in flight a connection [128] */
         uint64_t max_bytes;            /* in flight a connection [64 MiB] */
         uint64_t max_total_bytes;      /* in flight on all of them [512 MiB] */
-        enum nbd_tls_mode tls_mode;    /* [off] */
-        struct nbd_tls *tls;           /* the server takes its own reference */
+        /* Loops, beside the server's own, on which connections may be served: the array is for
+         * nbd_server_new() only, the loops in use until co_nbd_server_stop() has returned. Each loop
+         * has its share of max_total_bytes. */
+        struct loop *const *loops;
+        unsigned n_loops;
+        enum nbd_tls_mode tls_mode; /* [off] */
+        struct nbd_tls *tls;        /* the server takes its own reference */
 };
 
 int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
@@ -85,8 +91,10 @@ void nbd_server_each_client(struct nbd_server *server,
 /* What the client has proved to be by TLS, in turn, NULL behind the last: "psk:NAME" of a key;
  * "dn:", "cn:", "dns:", "email:", "uri:" of a certificate. None without TLS, or without either. */
 const char *nbd_client_identity(const struct nbd_client *client, unsigned i);
-/* The export that co_open() opened for @client has another name from now on. */
-void nbd_client_rename_export(struct nbd_client *client, const char *name);
+const char *nbd_client_peer(const struct nbd_client *client); /* "unix pid 4711" */
+/* The export @old_name, and those named @old_name@..., have other names from now on. */
+void nbd_server_rename_exports(struct nbd_server *server, const char *old_name,
+                               const char *new_name);
 /* Cut off every client of the export whose canonical name is @export_name, and wait until they are
  * gone. */
 void co_nbd_server_disconnect(struct nbd_server *server, const char *export_name);

@@ -164,19 +164,31 @@ static uint16_t transmission_flags(const struct nbd_client *client, const struct
         if (export->readonly)
                 flags |= NBD_FLAG_READ_ONLY;
         else
-                flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+                flags |= NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+        if (!export->readonly && volume_discards(export->volume))
+                flags |= NBD_FLAG_SEND_TRIM;
         if (client->structured)
                 flags |= NBD_FLAG_SEND_DF;
+        if (client->extended && client->n_contexts > 0)
+                flags |= NBD_FLAG_BLOCK_STATUS_PAYLOAD;
         return (uint16_t)flags;
 }
 
-static void choose(struct nbd_client *client, const char *name, const struct nbd_export *export)
+/* Contexts hold for the export that they were selected for, by the name the client gave. */
+static void co_choose(struct nbd_client *client, const char *name, const struct nbd_export *export,
+                      uint64_t size)
 {
         client->export = *export;
+        client->size = size;
         client->has_export = true;
-        /* Contexts hold for the export that they were selected for, by the name the client gave. */
         if (client->meta_name && strcmp(client->meta_name, name) != 0)
-                meta_forget(client);
+                co_meta_forget(client);
+}
+
+void co_options_forget(struct nbd_client *client)
+{
+        client->structured = client->extended = false;
+        co_meta_forget(client);
 }
 
 /* ---- the options ---- */
@@ -188,14 +200,16 @@ static enum option_outcome co_option_export_name(struct nbd_client *client,
         struct nbd_export export;
         char *name;
 
-        /* There is no reply for a failure: the connection is closed. */
-        if (copy_name(option->data, option->length, &name) < 0)
+        /* There is no reply for a failure: the connection is closed. With extended headers it MUST
+         * NOT be asked for. */
+        if (client->extended || copy_name(option->data, option->length, &name) < 0)
                 return OPTION_CLOSE;
         int r = co_open(client, name, &export, NULL);
         if (r == 0) {
-                choose(client, name, &export);
+                uint64_t size = volume_size(export.volume);
+                co_choose(client, name, &export, size);
                 struct nbd_export_name_reply reply = {
-                    .size = be64_make(volume_size(export.volume)),
+                    .size = be64_make(size),
                     .flags = be16_make(transmission_flags(client, &export)),
                 };
                 replies_add(replies, &reply,
@@ -267,11 +281,11 @@ static void reply_info_text(struct option_replies *replies, uint32_t option, uin
 
 /* @wanted has a bit for each type of information asked for. */
 static void reply_info(struct nbd_client *client, struct option_replies *replies, uint32_t option,
-                       const struct nbd_export *export, unsigned wanted)
+                       const struct nbd_export *export, uint64_t size, unsigned wanted)
 {
         struct nbd_info_export info = {
             .type = be16_make(NBD_INFO_EXPORT),
-            .size = be64_make(volume_size(export->volume)),
+            .size = be64_make(size),
             .flags = be16_make(transmission_flags(client, export)),
         };
         struct nbd_info_block_size sizes = {
@@ -332,15 +346,16 @@ static enum option_outcome co_option_info(struct nbd_client *client, const struc
                 return OPTION_CONTINUE;
         enum option_outcome outcome = OPTION_CONTINUE;
         if (co_option_open(client, replies, option, name, &export) == 0) {
-                reply_info(client, replies, option->number, &export,
+                uint64_t size = volume_size(export.volume);
+                if (option->number == NBD_OPT_GO)
+                        co_choose(client, name, &export, size);
+                reply_info(client, replies, option->number, &export, size,
                            wanted_info(option->data + fixed, be16_get(n_requests)));
                 replies_option(replies, option->number, NBD_REP_ACK, 0);
-                if (option->number == NBD_OPT_GO) {
-                        choose(client, name, &export);
+                if (option->number == NBD_OPT_GO)
                         outcome = OPTION_TRANSMIT;
-                } else {
+                else
                         co_close(client, &export);
-                }
         }
         free(name);
         return outcome;
@@ -350,7 +365,20 @@ static enum option_outcome co_option_structured_reply(struct nbd_client *client,
                                                       const struct option *option,
                                                       struct option_replies *replies)
 {
+        if (client->extended) { /* they take precedence */
+                replies_error(replies, option->number, NBD_REP_ERR_EXT_HEADER_REQD,
+                              "extended headers are agreed on already");
+                return OPTION_CONTINUE;
+        }
         client->structured = true;
+        return acknowledge(replies, option, OPTION_CONTINUE);
+}
+
+static enum option_outcome co_option_extended_headers(struct nbd_client *client,
+                                                      const struct option *option,
+                                                      struct option_replies *replies)
+{
+        client->structured = client->extended = true;
         return acknowledge(replies, option, OPTION_CONTINUE);
 }
 
@@ -361,8 +389,8 @@ static enum option_outcome co_option_starttls(struct nbd_client *client,
 {
         if (client->tls)
                 return invalid(replies, option, "TLS is spoken already");
-        client->structured = false;
-        meta_forget(client);
+        client->structured = client->extended = false;
+        co_meta_forget(client);
         return acknowledge(replies, option, OPTION_START_TLS);
 }
 
@@ -384,6 +412,7 @@ static const struct option_kind kinds[] = {
     [NBD_OPT_STRUCTURED_REPLY] = {co_option_structured_reply, true},
     [NBD_OPT_LIST_META_CONTEXT] = {co_option_meta_context, false},
     [NBD_OPT_SET_META_CONTEXT] = {co_option_meta_context, false},
+    [NBD_OPT_EXTENDED_HEADERS] = {co_option_extended_headers, true},
 };
 
 static enum option_outcome while_stopping(const struct option *option,

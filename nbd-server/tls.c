@@ -438,7 +438,7 @@ static int co_step(struct tls *tls, int (*run)(struct tls *tls))
 {
         struct step step = {.task.run = step_run, .tls = tls, .co = co_self(), .run = run};
 
-        loop_post(tls->client->server->loop, &step.task);
+        loop_post(tls->client->worker->loop, &step.task);
         while (!step.done)
                 co_suspend();
         return step.result;
@@ -599,7 +599,7 @@ static void ask_socket(struct tls *tls)
                 return;
         }
         tls->receiving = true;
-        loop_submit(tls->client->server->loop, &tls->receive_io);
+        loop_submit(tls->client->worker->loop, &tls->receive_io);
 }
 
 static void receive_some(struct tls *tls)
@@ -643,7 +643,7 @@ void tls_receive(struct nbd_client *client)
         struct tls *tls = client->tls;
 
         if (buffered(tls))
-                loop_post(client->server->loop, &tls->receive_task);
+                loop_post(client->worker->loop, &tls->receive_task);
         else
                 ask_socket(tls);
 }
@@ -661,7 +661,7 @@ static void send_more(struct tls *tls)
 {
         tls->send_iov = (struct iovec){tls->out + tls->out_start, tls->out_end - tls->out_start};
         tls->sending = true;
-        loop_submit(tls->client->server->loop, &tls->send_io);
+        loop_submit(tls->client->worker->loop, &tls->send_io);
 }
 
 static void sent(struct loop_io *io, int result)
@@ -696,7 +696,7 @@ void tls_send(struct nbd_client *client)
         ssize_t n = encrypt(tls, client->send_io.iov, client->send_io.n_iov);
 
         if (n < 0) {
-                loop_post(client->server->loop, &tls->refused_task);
+                loop_post(client->worker->loop, &tls->refused_task);
                 return;
         }
         tls->send_plain = (size_t)n;
@@ -710,9 +710,9 @@ void tls_cancel(struct nbd_client *client)
         struct tls *tls = client->tls;
 
         if (tls->receiving)
-                loop_cancel(client->server->loop, &tls->receive_io);
+                loop_cancel(client->worker->loop, &tls->receive_io);
         if (tls->sending)
-                loop_cancel(client->server->loop, &tls->send_io);
+                loop_cancel(client->worker->loop, &tls->send_io);
 }
 
 bool tls_input_waits(const struct nbd_client *client)

@@ -133,6 +133,7 @@ struct node {
 struct cache {
         struct node **bucket;
         size_t n_buckets, n_nodes, n_max, n_dirty;
+        uint64_t hits, misses;
         struct list lru;
         struct list finished;          /* deadlist.c's: dirty pages that will not change again */
         struct list spare;             /* nodes kept for reuse */
@@ -193,6 +194,7 @@ struct root {
         struct root_body *body;
         struct list dirty_link;
         unsigned n_handles;
+        struct usage *usage; /* NULL: not opened since the pool was */
         /* I/O on a live root */
         struct list ranges;
         unsigned n_exclusive;
@@ -210,7 +212,15 @@ struct root {
 struct volume {
         struct pool *pool;
         struct root *root;
+        struct crossing *crossing; /* NULL: used from the pool's loop */
+        struct list link;          /* in its root's usage */
+        struct meter meter;
+        struct list throttled; /* requests, first come first */
+        struct list turn;      /* while there are any: in usage.turns */
+        bool cancelled;
+        struct loop_task cancel; /* posted by volume_cancel() */
         char name[2 * POOL_NAME_MAX + 2];
+        char user[160];
 };
 
 /* ---- the log (intent.c) ---- */
@@ -327,9 +337,11 @@ struct pool {
         uint64_t cut_pages; /* bucket pages that the next cut will take for dirty roots */
         uint64_t next_root_id;
         uint64_t n_volumes, n_snapshots;
+        struct list usages;
+        uint64_t opened_ns;
         struct co_mutex catalog_lock; /* one catalog operation at a time */
-        struct list volumes;          /* open handles are counted in roots; this counts volumes */
         unsigned n_handles;
+        struct list crossings; /* of loops that handles are used from */
 
         /* checkpoints */
         bool checkpoint_running, checkpoint_wanted;

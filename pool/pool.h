@@ -2,7 +2,8 @@
  *
  * Units      offsets, lengths and sizes are bytes unless a name says _blocks (POOL_BLOCK, 4096
  *            bytes).
- * Threads    a pool and all that belongs to it live on the loop that opened it.
+ * Threads    a pool and all that belongs to it live on the loop that opened it. [any loop] marks
+ *            what a handle of a volume can do elsewhere: see co_volume_use_from().
  * Errors     0 or -errno. On failure *err (may be NULL) holds a sentence for the operator; on
  *            success it is untouched. A failed call leaves the pool as it was.
  * Ownership  ret_* is set only on success; release with the named close.
@@ -14,6 +15,7 @@
  * completed.
  */
 #pragma once
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,6 +23,7 @@
 #include "common/error.h"
 #include "common/loop.h"
 #include "pool/member.h"
+#include "pool/throttle.h"
 
 #define POOL_BLOCK         4096u
 #define POOL_NAME_MAX      63u      /* characters, without NUL */
@@ -130,7 +133,7 @@ struct pool_member_info {
         uint64_t metadata_bytes;   /* in slabs of metadata, log and table on it, and labels */
         uint64_t used_bytes;       /* allocated blocks, every leg counted */
         uint64_t unassigned_bytes; /* in no slab yet */
-        const struct member_counters *counters;
+        const struct meter *meter; /* since the pool was opened */
 };
 
 struct pool_info {
@@ -158,6 +161,39 @@ void pool_get_info(struct pool *pool, struct pool_info *ret_info);
 void pool_get_member_info(struct pool *pool, size_t index, struct pool_member_info *ret_info);
 struct loop *pool_loop(struct pool *pool);
 
+/* ---- statistics: all since the pool was opened ---- */
+
+struct pool_stats {
+        uint64_t time_ns, opened_ns; /* of the loop's clock */
+        uint64_t checkpoints;
+        uint64_t cache_hits, cache_misses; /* map nodes found in memory; read from members */
+        uint64_t cache_bytes, cache_dirty_bytes, cache_max_bytes;
+};
+void pool_get_stats(struct pool *pool, struct pool_stats *ret_stats);
+
+/* Of a volume or snapshot that was opened at least once; of all handles, also those closed. */
+struct volume_stats {
+        const char *name; /* VOL or VOL@SNAP, as it is now */
+        unsigned n_handles;
+        struct meter_stats meter;
+        struct throttle_limits limits;
+        uint64_t throttled, throttled_ns; /* requests that waited for the limits, and how long */
+        uint64_t n_waiting;               /* that do now */
+};
+/* What is passed lives during the call, which must not suspend. */
+void pool_each_volume_stats(struct pool *pool,
+                            void (*each)(const struct volume_stats *stats, void *arg), void *arg);
+
+/* Of a handle that is open and was given a user by volume_set_user(). */
+struct handle_stats {
+        const char *name, *user;
+        bool readonly;
+        struct meter_stats meter;
+};
+void pool_each_handle_stats(struct pool *pool,
+                            void (*each)(const struct handle_stats *stats, void *arg), void *arg);
+void pool_get_member_stats(struct pool *pool, size_t index, struct meter_stats *ret_stats);
+
 /* ---- check ---- */
 
 struct pool_check_callbacks {
@@ -167,7 +203,7 @@ struct pool_check_callbacks {
         void (*progress)(void *arg, uint64_t done, uint64_t total);
         void *arg;
         /* looked at now and then: true ends it with -ECANCELED. May be NULL. */
-        const bool *cancelled;
+        const atomic_bool *cancelled;
 };
 /* Walk everything and report; writes nothing. Guest I/O may go on. 0 and the number of findings, or
  *
@@ -236,8 +272,16 @@ int co_snapshot_restore(struct pool *pool, const char *name, const char *keep_as
 int co_snapshot_clone(struct pool *pool, const char *snapshot, const char *new_volume,
                       struct error *err);
 
-/* Properties: tagged texts a volume carries; keys and meaning are the caller's ("on-full", "iops").
- * A NULL value removes. At most 16, keys up to 31 and values up to 63 characters. */
+/* Properties: tagged texts a volume carries; keys and meaning are the caller's, but for those that
+ * the engine acts upon, at once and for requests that wait as well:
+ *
+ * iops, bandwidth              what all handles of the volume together may do a second: operations
+ *                              (all but flushes), and bytes read and written (as common/size.h)
+ * iops-burst, bandwidth-burst  how much of it at once after a pause; default: a tenth of a second's
+ * discard=off                  see volume_discards()
+ *
+ * A value that says nothing to it is as none. A NULL value removes. At most 16, keys up to 31 and
+ * values up to 63 characters. */
 int co_volume_set(struct pool *pool, const char *name, const char *key, const char *value,
                   struct error *err);
 int co_volume_get_properties(struct pool *pool, const char *name,
@@ -257,10 +301,26 @@ int co_pool_diff(struct pool *pool, const char *a, const char *b,
  * times. Snapshots are read-only: writes to them get -EPERM. */
 int co_volume_open(struct pool *pool, const char *name, struct volume **ret_volume,
                    struct error *err);
-void co_volume_close(struct volume *volume);       /* NULL is fine; nothing may be in flight */
-uint64_t volume_size(const struct volume *volume); /* now: changes with resize */
-bool volume_is_readonly(const struct volume *volume);
-const char *volume_name(const struct volume *volume); /* "VOL" or "VOL@SNAP", as it is now */
+/* NULL is fine; nothing may be in flight. [any loop] */
+void co_volume_close(struct volume *volume);
+struct loop *volume_loop(const struct volume *volume); /* its pool's. [any loop] */
+uint64_t volume_size(const struct volume *volume);     /* now: changes with resize. [any loop] */
+bool volume_is_readonly(const struct volume *volume);  /* [any loop] */
+const char *volume_name(const struct volume *volume);  /* "VOL" or "VOL@SNAP", as it is now */
+/* From now on requests on this handle are submitted and answered on @loop, where a pool's own is
+ * what a handle begins with. They cross over in batches, one wake-up for many; co_volume_*
+ * functions on the handle work from any loop in any case. Nothing may be in flight. [any loop]
+ * -ENOMEM */
+int co_volume_use_from(struct volume *volume, struct loop *loop);
+/* False where the volume's property discard is off: a protocol then does not offer discards, and
+ * answers those that come with success, doing nothing. [any loop] */
+bool volume_discards(const struct volume *volume);
+/* Who uses the handle, for statistics: "nbd unix pid 4711". At most 159 characters are kept. */
+void volume_set_user(struct volume *volume, const char *user);
+/* Nobody waits for the handle's answers any more: its requests that wait for the volume's limits end
+ * with -ECANCELED, and so do those that come later and would have to. The rest ends as ever. [the
+ * loop that the handle is used from] */
+void volume_cancel(struct volume *volume);
 
 enum volume_op {
         VOLUME_READ,
@@ -282,6 +342,7 @@ enum {
  * -EINVAL  out of range
  * -EPERM   read-only
  * -ENOSPC  no space, and none on its way back
+ * -ECANCELED  by volume_cancel(), before anything was done
  * -EIO     also for a checksum that fails: buffers then hold zeroes where nothing good was read */
 struct volume_request {
         enum volume_op op;
@@ -292,12 +353,18 @@ struct volume_request {
         void (*done)(struct volume_request *request, int result);
         /* the engine's */
         struct volume *volume;
+        uint64_t began_ns;
+        struct list link; /* while it waits for the volume's limits */
         struct loop_task task;
         int result;
+        struct volume_request *next; /* these two: crossing.c's */
+        void (*crossing_done)(struct volume_request *request, int result);
 };
-/* done() runs from the loop, never from inside this call. The request must live until then. */
+/* done() runs from the loop, never from inside this call. The request must live until then.
+ * [the loop that the handle is used from] */
 void volume_submit(struct volume *volume, struct volume_request *request);
 
+/* [any loop] for these and co_volume_status() */
 int co_volume_read(struct volume *volume, void *buffer, uint64_t length, uint64_t offset);
 int co_volume_write(struct volume *volume, const void *buffer, uint64_t length, uint64_t offset,
                     unsigned flags);

@@ -37,7 +37,7 @@ static uint64_t hole_end(struct pool *pool, const struct tree *tree, uint64_t bl
         return (block / tree_span(level) + 1) * tree_span(level);
 }
 
-int co_volume_status(struct volume *v, uint64_t offset, uint64_t length,
+static int co_status(struct volume *v, uint64_t offset, uint64_t length,
                      struct volume_extent *extents, size_t n_max, size_t *ret_n)
 {
         uint64_t size = volume_size(v), at = offset, end = offset + length;
@@ -74,4 +74,13 @@ int co_volume_status(struct volume *v, uint64_t offset, uint64_t length,
                 return r == -EUCLEAN ? -EIO : r;
         *ret_n = n;
         return 0;
+}
+
+int co_volume_status(struct volume *v, uint64_t offset, uint64_t length,
+                     struct volume_extent *extents, size_t n_max, size_t *ret_n)
+{
+        struct loop *from = co_move(v->pool->loop);
+        int r = co_status(v, offset, length, extents, n_max, ret_n);
+        co_move(from);
+        return r;
 }

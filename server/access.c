@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fnmatch.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,13 +18,21 @@ struct access_line {
 };
 
 struct access_list {
+        atomic_uint n_refs;
         struct access_line *lines;
         size_t n, capacity;
 };
 
-void access_free(struct access_list *list)
+struct access_list *access_ref(struct access_list *list)
 {
-        if (!list)
+        if (list)
+                atomic_fetch_add(&list->n_refs, 1);
+        return list;
+}
+
+void access_unref(struct access_list *list)
+{
+        if (!list || atomic_fetch_sub(&list->n_refs, 1) > 1)
                 return;
         for (size_t i = 0; i < list->n; i++)
                 free(list->lines[i].text);
@@ -124,7 +133,9 @@ int access_load(const char *path, struct access_list **ret_list, struct error *e
         if (!file)
                 return error_set(err, -errno, "cannot open '%s': %s", path, strerror(errno));
         list = calloc(1, sizeof(*list));
-        if (!list)
+        if (list)
+                atomic_init(&list->n_refs, 1);
+        else
                 r = error_set(err, -ENOMEM, "no memory for '%s'", path);
         while (r == 0 && getline(&text, &size, file) >= 0)
                 r = read_line(list, text, path, ++number, err);
@@ -133,7 +144,7 @@ int access_load(const char *path, struct access_list **ret_list, struct error *e
         free(text);
         fclose(file);
         if (r < 0)
-                access_free(list);
+                access_unref(list);
         else
                 *ret_list = list;
         return r;

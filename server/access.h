@@ -10,7 +10,7 @@
  *
  * Threads    [any thread] once it is made: nothing changes it.
  * Errors     0 or -errno with a sentence that names file and line.
- * Ownership  the caller's, from access_load() to access_free().
+ * Ownership  counted: access_load() gives the first reference.
  */
 #pragma once
 #include <stddef.h>
@@ -22,7 +22,9 @@ enum access_right { ACCESS_NONE, ACCESS_READ, ACCESS_WRITE };
 struct access_list;
 
 int access_load(const char *path, struct access_list **ret_list, struct error *err);
-void access_free(struct access_list *list); /* NULL is fine */
+/* NULL is fine. access_ref() returns @list. */
+struct access_list *access_ref(struct access_list *list);
+void access_unref(struct access_list *list);
 
 /* What a client that has these names may do with the export of this canonical name. Without a list
  * (NULL) everything. */

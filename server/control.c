@@ -40,7 +40,7 @@ struct client {
         size_t n_fds;
         /* While a command runs: */
         struct command_caller caller;
-        bool cancelled;
+        atomic_bool cancelled;
         struct loop_io hangup;
         bool watching;
         struct co *co;

@@ -6,6 +6,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 
 #include "common/coroutine.h"
 #include "common/log.h"
+#include "common/loop_thread.h"
 #include "server/client.h"
 #include "server/control.h"
 #include "server/listen.h"
@@ -48,7 +50,10 @@ struct server {
         struct control *control;
         struct nbd_tls *tls; /* NULL: none */
         struct watch end, hangup;
-        bool serving, stopping;
+        bool serving;
+        atomic_bool stopping;
+        struct loop_thread *thread[SERVE_THREADS_MAX]; /* of all loops but the first */
+        unsigned n_threads, n_placed;
         struct co *co;
         int result;
         struct error *err;
@@ -117,7 +122,7 @@ static void reload(struct server *s)
                 if (s->host.nbd && tls)
                         nbd_server_set_tls(s->host.nbd, tls);
                 nbd_tls_unref(s->tls);
-                access_free(s->host.access);
+                access_unref(s->host.access);
                 s->tls = tls;
                 s->host.access = access;
                 log_info("the credentials were read anew");
@@ -189,10 +194,18 @@ static int refuse_twice(struct server *s, const struct pool_state *state, struct
         list_for_each (it, &s->host.pools) {
                 const struct host_pool *hp = container_of(it, struct host_pool, link);
 
-                if (memcmp(hp->state->uuid, state->uuid, sizeof(state->uuid)) == 0)
+                if (memcmp(hp->uuid, state->uuid, sizeof(state->uuid)) == 0)
                         return error_set(err, -EEXIST, "pool '%s' is named twice", state->name);
         }
         return 0;
+}
+
+/* The pools go to the loops in turn, beginning with the first. */
+static struct loop *place_pool(struct server *s)
+{
+        unsigned i = s->n_placed % (s->n_threads + 1);
+
+        return i == 0 ? s->host.loop : loop_thread_loop(s->thread[i - 1]);
 }
 
 /* Waits for a server that is being killed or stopped to let go,
@@ -222,10 +235,12 @@ static int co_open_pool(struct server *s, const char *name, struct error *err)
                         state_free(state);
                         return r;
                 }
-                r = co_host_open(&s->host, &state, &options, LOCK_LOOK_MS, &s->stopping, &hp, err);
+                r = co_host_open(&s->host, place_pool(s), &state, &options, LOCK_LOOK_MS,
+                                 &s->stopping, &hp, err);
                 state_free(state);
                 waited_ms += LOCK_LOOK_MS;
         } while (r == -EBUSY && waited_ms < MEMBERS_LOCK_WAIT_MS && !s->stopping);
+        s->n_placed++;
         return r;
 }
 
@@ -258,12 +273,11 @@ static int claim(struct server *s, struct host_pool *hp, bool serving, struct er
         lock = state_lock(err);
         if (lock < 0)
                 return lock;
-        r = state_load(hp->state->name, &state, err);
-        if (r == 0 && memcmp(state->uuid, hp->state->uuid, 16) != 0)
-                r = another_known(hp->state->name, err);
+        r = state_load(hp->name, &state, err);
+        if (r == 0 && memcmp(state->uuid, hp->uuid, 16) != 0)
+                r = another_known(hp->name, err);
         else if (r == -ENOENT)
-                r = state_save(hp->state, err) < 0 ? -EIO
-                                                   : state_load(hp->state->name, &state, err);
+                r = state_save(hp->state, err) < 0 ? -EIO : state_load(hp->name, &state, err);
         if (r == 0 && serving) {
                 r = state_set_server(state, s->host.control_path, getpid(), s->host.nbd_addresses,
                                      s->host.n_nbd_addresses);
@@ -342,11 +356,18 @@ static unsigned nbd_connections_max(const struct server *s)
 
 static int start_nbd(struct server *s, struct error *err)
 {
+        struct loop *loops[SERVE_THREADS_MAX];
+
+        for (unsigned i = 0; i < s->n_threads; i++)
+                loops[i] = loop_thread_loop(s->thread[i]);
+
         const struct nbd_server_options options = {
             .max_connections = nbd_connections_max(s),
             .handshake_timeout_ms = s->options->handshake_timeout_ms,
             .tls_mode = s->options->tls_mode,
             .tls = s->tls,
+            .loops = loops,
+            .n_loops = s->n_threads,
         };
         const struct nbd_exports exports = host_exports(&s->host);
         int r = nbd_server_new(s->host.loop, &options, &exports, &s->host.nbd, err);
@@ -374,7 +395,7 @@ static int co_start(struct server *s, struct error *err)
         int r;
 
         list_for_each (it, &s->host.pools)
-                names[n++] = container_of(it, struct host_pool, link)->state->name;
+                names[n++] = container_of(it, struct host_pool, link)->name;
         r = sockets_open(&s->sockets, names, n, o->nbd, o->n_nbd, o->control, o->group, err);
         if (r < 0)
                 return r;
@@ -441,6 +462,37 @@ static void co_server(void *arg)
         co_unwatch(s, &s->end);
 }
 
+static int start_threads(struct server *s, struct error *err)
+{
+        unsigned n_loops = s->options->threads;
+        char name[16];
+
+        if (n_loops == 0) {
+                cpu_set_t cpus;
+
+                n_loops =
+                    sched_getaffinity(0, sizeof(cpus), &cpus) < 0 ? 1 : (unsigned)CPU_COUNT(&cpus);
+        }
+        if (n_loops > SERVE_THREADS_MAX)
+                n_loops = SERVE_THREADS_MAX;
+        while (s->n_threads + 1 < n_loops) {
+                int r;
+
+                snprintf(name, sizeof(name), "tarn-loop-%u", s->n_threads + 1);
+                r = loop_thread_start(name, &s->thread[s->n_threads], err);
+                if (r < 0)
+                        return r;
+                s->n_threads++;
+        }
+        return 0;
+}
+
+static void stop_threads(struct server *s)
+{
+        while (s->n_threads > 0)
+                loop_thread_stop(s->thread[--s->n_threads]);
+}
+
 static int run_loop(struct server *s, struct error *err)
 {
         struct loop *loop = NULL;
@@ -450,6 +502,8 @@ static int run_loop(struct server *s, struct error *err)
                 return r;
         host_init(&s->host, loop);
         r = load_credentials(s->options, &s->tls, &s->host.access, err);
+        if (r == 0)
+                r = start_threads(s, err);
         if (r == 0) {
                 watch(loop, &s->end, got_signal);
                 watch(loop, &s->hangup, got_hangup);
@@ -459,7 +513,8 @@ static int run_loop(struct server *s, struct error *err)
                 else
                         r = s->result;
         }
-        access_free(s->host.access);
+        stop_threads(s);
+        access_unref(s->host.access);
         nbd_tls_unref(s->tls);
         loop_free(loop);
         return r;

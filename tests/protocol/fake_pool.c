@@ -21,9 +21,12 @@ struct pending {
  * fail. */
 #define PENDING_MAX 1024
 
+#define ZERO_MAPPED (UINT64_C(1) << 27)
+
 struct volume {
         struct loop *loop;
         uint64_t size_bytes, made_bytes;
+        bool keeps; /* discard=off */
         uint8_t *data;
         uint8_t *blocks; /* enum block_state each */
         struct loop_task task;
@@ -35,6 +38,7 @@ struct volume {
         struct list done, unused;
         struct pending pendings[PENDING_MAX];
         int fail[VOLUME_ZERO + 1], fail_status;
+        uint64_t shrink_to; /* when a request comes; 0: not */
         struct fake_counts counts;
         uint64_t bytes_in_flight;
         unsigned writes_in_flight;
@@ -89,9 +93,43 @@ void fake_resize(struct volume *volume, uint64_t size_bytes)
         __atomic_store_n(&volume->size_bytes, size_bytes, __ATOMIC_SEQ_CST);
 }
 
+void fake_shrink_at_submit(struct volume *volume, uint64_t size_bytes)
+{
+        pthread_mutex_lock(&volume->mutex);
+        volume->shrink_to = size_bytes;
+        pthread_mutex_unlock(&volume->mutex);
+}
+
 uint64_t volume_size(const struct volume *volume)
 {
         return __atomic_load_n(&volume->size_bytes, __ATOMIC_SEQ_CST);
+}
+
+bool volume_discards(const struct volume *volume)
+{
+        return !__atomic_load_n(&volume->keeps, __ATOMIC_SEQ_CST);
+}
+
+void fake_keep(struct volume *volume, bool keep)
+{
+        __atomic_store_n(&volume->keeps, keep, __ATOMIC_SEQ_CST);
+}
+
+struct loop *volume_loop(const struct volume *volume)
+{
+        return volume->loop;
+}
+
+int co_volume_use_from(struct volume *volume, struct loop *loop)
+{
+        assert(loop == volume->loop);
+        return 0;
+}
+
+/* Nothing waits for limits here. */
+void volume_cancel(struct volume *volume)
+{
+        (void)volume;
 }
 
 uint8_t *fake_data(struct volume *volume)
@@ -203,12 +241,21 @@ static void set_blocks(struct volume *volume, const struct volume_request *r)
         }
 }
 
+/* Large ranges become memory that is not there, which reads as zeroes. */
+static void zero(struct volume *volume, uint64_t offset, uint64_t length)
+{
+        if (length >= ZERO_MAPPED && offset % POOL_BLOCK == 0 && length % POOL_BLOCK == 0)
+                madvise(volume->data + offset, length, MADV_DONTNEED);
+        else
+                memset(volume->data + offset, 0, length);
+}
+
 static void execute(struct volume *volume, const struct volume_request *r)
 {
         if (transfers(r))
                 copy(volume, r);
         else if (r->op != VOLUME_FLUSH)
-                memset(volume->data + r->offset, 0, r->length);
+                zero(volume, r->offset, r->length);
         if (r->op != VOLUME_READ && r->op != VOLUME_FLUSH)
                 set_blocks(volume, r);
 }
@@ -234,9 +281,11 @@ static void count(struct volume *volume, const struct volume_request *r)
 
 void volume_submit(struct volume *volume, struct volume_request *r)
 {
-        uint64_t size = volume_size(volume);
-
         pthread_mutex_lock(&volume->mutex);
+        if (volume->shrink_to > 0)
+                fake_resize(volume, volume->shrink_to);
+        volume->shrink_to = 0;
+        uint64_t size = volume_size(volume);
         assert(!list_empty(&volume->unused));
         struct pending *pending = container_of(volume->unused.next, struct pending, link);
         list_remove(&pending->link);

@@ -313,6 +313,38 @@ struct nbd_server *fixture_server(struct fixture *fixture)
         return fixture->server;
 }
 
+struct cutting {
+        struct fixture *fixture;
+        char export_name[32];
+};
+
+static void co_cut(void *arg)
+{
+        struct cutting *c = arg;
+
+        co_nbd_server_disconnect(c->fixture->server, c->export_name);
+        free(c);
+}
+
+static void spawn_cut(void *arg)
+{
+        struct cutting *c = arg;
+        int r = co_spawn(c->fixture->loop, co_cut, c);
+
+        assert(r == 0);
+}
+
+void fixture_begin_cut(struct fixture *fixture, const char *export_name)
+{
+        struct cutting *c = calloc(1, sizeof(*c));
+
+        assert(c);
+        c->fixture = fixture;
+        snprintf(c->export_name, sizeof(c->export_name), "%s", export_name);
+        fixture_run(fixture, spawn_cut, c);
+        fixture_n_clients(fixture); /* the coroutine has run since */
+}
+
 struct counting {
         struct fixture *fixture;
         unsigned n;

@@ -38,6 +38,8 @@ void fixture_run(struct fixture *fixture, void (*f)(void *arg), void *arg);
 void fixture_run_co(struct fixture *fixture, void (*co_f)(void *arg), void *arg);
 struct loop *fixture_loop(struct fixture *fixture);
 struct nbd_server *fixture_server(struct fixture *fixture);
+/* Cut off the clients of an export, and return when that has begun. */
+void fixture_begin_cut(struct fixture *fixture, const char *export_name);
 unsigned fixture_n_clients(struct fixture *fixture);
 unsigned fixture_n_open(struct fixture *fixture);  /* exports opened and not closed */
 unsigned fixture_n_asked(struct fixture *fixture); /* times that one was to be opened */

@@ -69,7 +69,6 @@ static void an_unknown_option_is_refused_after_its_payload_is_taken(void **state
         assert_int_equal(wire_ask(w, 0, NULL, 0), NBD_REP_ERR_UNSUP);
         assert_int_equal(wire_ask(w, 0xffffffff, "x", 1), NBD_REP_ERR_UNSUP);
         assert_int_equal(wire_ask(w, NBD_OPT_PEEK_EXPORT, NULL, 0), NBD_REP_ERR_UNSUP);
-        assert_int_equal(wire_ask(w, NBD_OPT_EXTENDED_HEADERS, NULL, 0), NBD_REP_ERR_UNSUP);
         assert_int_equal(wire_ask(w, NBD_OPT_STARTTLS, NULL, 0), NBD_REP_ERR_UNSUP);
         expect_negotiating(w);
         wire_close(w);

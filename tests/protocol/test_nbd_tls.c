@@ -518,6 +518,37 @@ static void a_refused_write_is_taken_off_the_wire_through_tls(void **state)
         free(data);
 }
 
+/* libnbd takes no reply to a request that it is still sending: in plain text and through TLS. */
+static void a_refused_write_is_answered_when_its_payload_is_off_the_wire(void **state)
+{
+        struct fixture *f = start(NBD_TLS_ALLOW, WITH_PSK);
+        uint8_t *data = calloc(1, MIB);
+
+        for (unsigned i = 0; i < 2; i++) {
+                struct tls_client *c = i ? opened(f, &alice) : NULL;
+                struct wire *w = i ? c->wire : wire_open(fixture_path(f), "vol", true);
+                wire_request(w, NBD_CMD_WRITE, 0, 1, VOL_BYTES - 1, MIB);
+                wire_send(w, data, MIB - 1);
+                for (unsigned tries = 0; wire_unsent(w) > 0; tries++) {
+                        assert_true(tries < HANG_S * 1000);
+                        usleep(1000);
+                }
+                fixture_n_clients(f);
+                assert_false(wire_pending(w));
+                wire_send(w, data, 1);
+                assert_int_equal(wire_result(w, 1), NBD_ENOSPC);
+                wire_expect_alive(w);
+                wire_request(w, NBD_CMD_WRITE, 0, 1, VOL_BYTES - 1, MIB);
+                if (c) /* vanishing meanwhile */
+                        tls_client_close(c);
+                else
+                        wire_close(w);
+                wait_gone(f);
+        }
+        fixture_stop(f, 5000);
+        free(data);
+}
+
 static void keys_may_be_updated_at_any_time(void **state)
 {
         struct fixture *f = start(NBD_TLS_REQUIRE, WITH_PSK);
@@ -1023,6 +1054,7 @@ int main(void)
             cmocka_unit_test(many_requests_in_flight_go_through),
             cmocka_unit_test(a_stream_that_comes_byte_by_byte_is_understood),
             cmocka_unit_test(a_refused_write_is_taken_off_the_wire_through_tls),
+            cmocka_unit_test(a_refused_write_is_answered_when_its_payload_is_off_the_wire),
             cmocka_unit_test(keys_may_be_updated_at_any_time),
             cmocka_unit_test(a_client_that_does_not_read_is_bounded_and_holds_up_nobody),
             cmocka_unit_test(the_deadline_covers_the_tls_handshake),

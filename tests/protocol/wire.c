@@ -126,6 +126,14 @@ void wire_shutdown_send(struct wire *w)
         shutdown(w->fd, SHUT_WR);
 }
 
+size_t wire_unsent(struct wire *w)
+{
+        int n = 0;
+
+        assert_return_code(ioctl(w->fd, TIOCOUTQ, &n), errno);
+        return (size_t)n;
+}
+
 bool wire_pending(struct wire *w)
 {
         int n = 0;

@@ -47,6 +47,8 @@ void wire_drain(struct wire *w);
 void wire_shutdown_send(struct wire *w);
 /* Has anything come that is not yet read? Does not wait. */
 bool wire_pending(struct wire *w);
+/* Bytes that the server has not received yet. */
+size_t wire_unsent(struct wire *w);
 
 /* ---- handshake ---- */
 

@@ -7,7 +7,7 @@
 
 #include "cli/cli.h"
 
-enum { TABLE_MAX = 32 };
+enum { TABLE_MAX = 64 };
 
 static const struct {
         const char *name;
@@ -27,11 +27,22 @@ static const struct {
     {"nbd", required_argument, CLI_NBD},
     {"control", required_argument, CLI_CONTROL},
     {"group", required_argument, CLI_GROUP},
+    {"interval", required_argument, CLI_INTERVAL},
+    {"count", required_argument, CLI_COUNT},
+    {"exports", no_argument, CLI_EXPORTS},
+    {"members", no_argument, CLI_MEMBERS},
     {"vhost-user", required_argument, CLI_LATER},
-    {"threads", required_argument, CLI_LATER},
+    {"threads", required_argument, CLI_THREADS},
     {"takeover", no_argument, CLI_LATER},
-    {"tls-certificates", required_argument, CLI_LATER},
-    {"tls-psk", required_argument, CLI_LATER},
+    {"tls", required_argument, CLI_TLS},
+    {"tls-cert", required_argument, CLI_TLS_CERT},
+    {"tls-key", required_argument, CLI_TLS_KEY},
+    {"tls-ca", required_argument, CLI_TLS_CA},
+    {"tls-verify-peer", no_argument, CLI_TLS_VERIFY},
+    {"tls-psk", required_argument, CLI_TLS_PSK},
+    {"tls-access", required_argument, CLI_TLS_ACCESS},
+    {"max-connections", required_argument, CLI_MAX_CONNECTIONS},
+    {"handshake-timeout", required_argument, CLI_HANDSHAKE_TIMEOUT},
 };
 #define N_KNOWN (sizeof(known) / sizeof(known[0]))
 
@@ -105,6 +116,39 @@ static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_opt
                 break;
         case CLI_GROUP:
                 args->group = value;
+                break;
+        case CLI_THREADS:
+                args->threads = value;
+                break;
+        case CLI_TLS:
+                args->tls = value;
+                break;
+        case CLI_TLS_CERT:
+                args->tls_cert = value;
+                break;
+        case CLI_TLS_KEY:
+                args->tls_key = value;
+                break;
+        case CLI_TLS_CA:
+                args->tls_ca = value;
+                break;
+        case CLI_TLS_PSK:
+                args->tls_psk = value;
+                break;
+        case CLI_TLS_ACCESS:
+                args->tls_access = value;
+                break;
+        case CLI_MAX_CONNECTIONS:
+                args->max_connections = value;
+                break;
+        case CLI_HANDSHAKE_TIMEOUT:
+                args->handshake_timeout = value;
+                break;
+        case CLI_INTERVAL:
+                args->interval = value;
+                break;
+        case CLI_COUNT:
+                args->count = value;
                 break;
         case CLI_LATER:
                 args->later = name;

@@ -1,5 +1,6 @@
 /* call.c - one command, by the server or here, with its progress bar. */
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "server/session.h"
@@ -13,7 +14,8 @@ int cli_try(const struct cli_call *call, json_t **ret_reply, struct error *err)
                                         .n_fds = call->n_fds,
                                         .progress = call->progress ? cli_progress_show : NULL,
                                         .arg = &progress,
-                                        .wait_ms = call->wait_ms};
+                                        .wait_ms = call->wait_ms,
+                                        .served_only = call->served_only};
         int r;
 
         if (call->progress)
@@ -23,6 +25,20 @@ int cli_try(const struct cli_call *call, json_t **ret_reply, struct error *err)
                 cli_progress_end(&progress);
         json_decref(call->request);
         return r;
+}
+
+/* A member's path has slashes too: it is the pool where something stands at it, unless what is
+ * before its last slash is a pool's name. */
+bool cli_is_member_path(const char *word)
+{
+        struct pool_state *state = NULL;
+        char *pool = strndup(word, (size_t)(strrchr(word, '/') - word));
+        bool named =
+            pool && pool_name_check(pool, "pool", NULL) == 0 && state_load(pool, &state, NULL) == 0;
+
+        state_free(state);
+        free(pool);
+        return !named && access(word, F_OK) == 0;
 }
 
 bool cli_same_pool(const char *a, const char *b)

@@ -42,12 +42,32 @@ enum cli_option {
         CLI_NBD = 1 << 10,
         CLI_CONTROL = 1 << 11,
         CLI_GROUP = 1 << 12,
+        CLI_INTERVAL = 1 << 24,
+        CLI_COUNT = 1 << 25,
+        CLI_EXPORTS = 1 << 26,
+        CLI_MEMBERS = 1 << 27,
         CLI_LATER = 1 << 13, /* the options of 'serve' that are not built yet */
+        CLI_TLS = 1 << 14,
+        CLI_TLS_CERT = 1 << 15,
+        CLI_TLS_KEY = 1 << 16,
+        CLI_TLS_CA = 1 << 17,
+        CLI_TLS_VERIFY = 1 << 18,
+        CLI_TLS_PSK = 1 << 19,
+        CLI_TLS_ACCESS = 1 << 20,
+        CLI_MAX_CONNECTIONS = 1 << 21,
+        CLI_HANDSHAKE_TIMEOUT = 1 << 22,
+        CLI_THREADS = 1 << 23,
 };
+#define CLI_TLS_ALL                                                                                \
+        (CLI_TLS | CLI_TLS_CERT | CLI_TLS_KEY | CLI_TLS_CA | CLI_TLS_VERIFY | CLI_TLS_PSK |        \
+         CLI_TLS_ACCESS)
 
 struct cli_args {
         unsigned given; /* of enum cli_option */
-        const char *layout, *file_size, *size, *format, *control, *group;
+        const char *layout, *file_size, *size, *format, *control, *group, *threads;
+        const char *interval, *count;
+        const char *tls, *tls_cert, *tls_key, *tls_ca, *tls_psk, *tls_access;
+        const char *max_connections, *handshake_timeout;
         const char *later; /* the name of an option that is not built yet */
         const char *nbd[CLI_NBD_MAX];
         size_t n_nbd;
@@ -71,6 +91,9 @@ struct cli_verb {
 extern const struct cli_verb pool_verbs[], volume_verbs[], snapshot_verbs[], image_verbs[],
     other_verbs[];
 
+int cli_run_events(const struct cli_verb *verb, const struct cli_args *args);
+int cli_run_stat(const struct cli_verb *verb, const struct cli_args *args);
+
 /* Arguments after the words that named the verb. 0, or the exit status after a message. */
 int cli_parse(const struct cli_verb *verb, int argc, char **argv, struct cli_args *args);
 
@@ -78,6 +101,9 @@ int cli_parse(const struct cli_verb *verb, int argc, char **argv, struct cli_arg
 
 /* "POOL/VOL[@SNAP]" at its last slash: so that a path serves as POOL too. ret_pool is malloc'ed. */
 int cli_split(const char *word, char **ret_pool, const char **ret_rest, struct error *err);
+
+/* Where a word with a slash may be a member's path or POOL/VOLUME: whether it is the path. */
+bool cli_is_member_path(const char *word);
 
 /* Whether two names or members' paths are of one pool. */
 bool cli_same_pool(const char *a, const char *b);
@@ -92,6 +118,7 @@ struct cli_call {
         const char *progress;   /* "importing"; NULL: no bar */
         bool progress_is_share; /* not of bytes: only the share is shown */
         unsigned wait_ms;
+        bool served_only; /* by the pool's server or not at all: -ENOTCONN */
 };
 /* Run one command; a failure is printed. */
 int cli_call(const struct cli_call *call, json_t **ret_reply);

@@ -195,20 +195,6 @@ static void keep_volume(json_t *array, const char *volume)
                         json_array_remove(array, i);
 }
 
-/* A member's path has slashes too: it is the pool where something stands at it, unless what is
- * before its last slash is a pool's name. */
-static bool is_member_path(const char *word)
-{
-        struct pool_state *state = NULL;
-        char *pool = strndup(word, (size_t)(strrchr(word, '/') - word));
-        bool named =
-            pool && pool_name_check(pool, "pool", NULL) == 0 && state_load(pool, &state, NULL) == 0;
-
-        state_free(state);
-        free(pool);
-        return !named && access(word, F_OK) == 0;
-}
-
 static int run_list(const struct cli_verb *verb, const struct cli_args *args)
 {
         const char *word = args->n_words ? args->words[0] : NULL, *volume = NULL;
@@ -217,7 +203,7 @@ static int run_list(const struct cli_verb *verb, const struct cli_args *args)
         json_t *all = NULL;
         int status;
 
-        if (word && strchr(word, '/') && !is_member_path(word) &&
+        if (word && strchr(word, '/') && !cli_is_member_path(word) &&
             cli_split(word, &pool, &volume, &e) < 0)
                 return cli_fail(&e);
         status = cli_collect("snapshot-list", pool ? pool : word, "snapshots", "volumes", &all);

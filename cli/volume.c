@@ -335,11 +335,19 @@ const struct cli_verb volume_verbs[] = {
      "  --force       although it is in use; clients are cut off\n",
      CLI_SNAPSHOTS | CLI_YES | CLI_FORCE, 1, 1, run_delete},
     {"volume", "set", "POOL/VOLUME PROPERTY=VALUE...", "change properties",
-     "  iops=N, bandwidth=SIZE         limits; 0 is none\n"
-     "  on-full=wait|enospc            what a writer gets when the pool is full\n"
-     "  discard=on|off                 whether guests may give space back\n"
+     "  iops=N, bandwidth=SIZE         what all its clients together may do a second: requests\n"
+     "                                 other than flushes, and bytes read and written; 0 or none\n"
+     "                                 takes a limit away\n"
+     "  iops-burst=N, bandwidth-burst=SIZE\n"
+     "                                 how much of it at once after a pause (default: a tenth of\n"
+     "                                 a second's)\n"
+     "  on-full=wait|enospc            what a writer does when the pool is full: wait until there\n"
+     "                                 is space, or get an error\n"
+     "  discard=on|off                 whether guests may give space back; off: not offered, and\n"
+     "                                 what they discard all the same stays\n"
      "  compression=off|zstd\n\n"
-     "An empty value takes the default again. A note says where this version of tarn remembers\n"
+     "Changes are in force at once, for clients that are connected as well. An empty value takes\n"
+     "the default again. A note says where this version of tarn remembers\n"
      "a value and does not act on it yet.\n",
      0, 2, -1, run_set},
     {"volume", "clone", "POOL/VOLUME@SNAPSHOT POOL/NEW", "make a writable copy of a snapshot",

@@ -62,8 +62,9 @@ struct co {
         void *arg;
         enum co_state state;
         bool wake_remembered;
-        struct loop_task task; /* resumes */
-        struct list link;      /* in loop->idle_coroutines */
+        struct loop *moving_to; /* between leaving one loop and being posted to the other */
+        struct loop_task task;  /* resumes */
+        struct list link;       /* in loop->idle_coroutines */
         void *mapping;
         size_t mapping_bytes;
 #ifdef WITH_ASAN
@@ -239,8 +240,16 @@ static void resume(struct co *co)
 {
         co->state = CO_RUNNING;
         enter(co);
-        if (co->state == CO_IDLE)
+        if (co->moving_to) {
+                struct loop *loop = co->moving_to;
+
+                co->moving_to = NULL;
+                co->loop = loop;
+                co->state = CO_READY;
+                loop_post_remote(loop, &co->task); /* from here on it is another thread's */
+        } else if (co->state == CO_IDLE) {
                 co_put(co);
+        }
 }
 
 static void resume_task(struct loop_task *task)
@@ -352,6 +361,21 @@ void co_sleep_ns(uint64_t duration_ns)
 void co_yield_loop(void)
 {
         co_sleep_ns(0);
+}
+
+/* Its own stack is left before the other thread is told of it: by resume(). */
+struct loop *co_move(struct loop *loop)
+{
+        struct co *co = current;
+        struct loop *from;
+
+        assert(co);
+        from = co->loop;
+        if (from != loop) {
+                co->moving_to = loop;
+                leave(co, false);
+        }
+        return from;
 }
 
 /* Queues */

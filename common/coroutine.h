@@ -4,7 +4,8 @@
  * does not use coroutines.
  *
  * Units      durations are nanoseconds. A stack has 128 KiB and a guard page.
- * Threads    a coroutine runs on its loop's thread only, and is woken from there.
+ * Threads    a coroutine runs on its loop's thread only, and is woken from there; co_move() takes
+ *            it to another loop.
  * Errors     -ENOMEM where there is no memory for a stack; nothing else here fails.
  * Ownership  a struct co is its own and valid until its entry returns; stacks are kept by the loop
  *            for reuse. Queues and mutexes are the caller's memory, without a release.
@@ -38,6 +39,13 @@ int co_io(struct loop_io *io);
 void co_sleep_ns(uint64_t duration_ns);
 /* Let everything else that is ready run first. */
 void co_yield_loop(void);
+
+/* Go on as a coroutine of @loop, on its thread, once that comes to it; returns the loop that was
+ * left. At once where it is the same. Nobody may wake the coroutine by co_wake() on the way.
+ *
+ * What the thread keeps for itself (errno, other thread-locals) is another's afterwards: a function
+ * that looks at such things does not look both before and after. */
+struct loop *co_move(struct loop *loop);
 
 /* A queue of waiting coroutines: first come, first woken. */
 struct co_queue {

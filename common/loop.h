@@ -91,6 +91,7 @@ struct loop {
         const struct loop_ops *ops;
         struct list idle_coroutines; /* coroutine.c's cache of stacks */
         unsigned n_idle_coroutines;
+        uint64_t time_ns; /* loop_time_ns()'s; 0: to be read. Back ends forget it */
 };
 
 enum loop_backend { LOOP_BACKEND_AUTO, LOOP_BACKEND_URING, LOOP_BACKEND_THREADS };
@@ -115,6 +116,16 @@ static inline void loop_stop(struct loop *loop)
 static inline uint64_t loop_now_ns(struct loop *loop)
 {
         return loop->ops->now_ns(loop);
+}
+
+/* The clock as it was when somebody first asked in this half of the iteration (what has ended; timers
+ * and tasks): for counting, where reading the clock for each of a batch would cost more than what is
+ * counted. */
+static inline uint64_t loop_time_ns(struct loop *loop)
+{
+        if (!loop->time_ns)
+                loop->time_ns = loop_now_ns(loop);
+        return loop->time_ns;
 }
 
 /* Starts when control returns to the loop: everything submitted in one iteration goes to the kernel

@@ -239,7 +239,9 @@ void loop_core_run(struct loop *loop)
         assert(!core->running);
         core->running = true;
         while (!core->stopped) {
+                core->loop.time_ns = 0; /* no callback runs before poll() has waited */
                 core->driver->poll(core, wait_ns(core));
+                core->loop.time_ns = 0;
                 if (!core->stopped)
                         fire_timers(core);
                 take_remote(core);

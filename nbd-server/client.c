@@ -15,7 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "common/log.h"
-#include "nbd-server/internal.h"
+#include "nbd-server/tls.h"
 
 /* ---- memory for transmission: one mapping, touched as far as it is used ---- */
 
@@ -87,41 +87,54 @@ void client_trim(struct nbd_client *client)
         list_init(&client->free);
         client->n_slots_used = 0;
         madvise(client->receive_buffer, arena_bytes(client), MADV_DONTNEED);
+        if (client->tls)
+                tls_trim(client);
 }
 
 /* ---- the end ---- */
 
 void client_cut(struct nbd_client *client, const char *why)
 {
-        struct loop *loop = client->server->loop;
+        struct loop *loop = client->worker->loop;
 
         if (client->state == CLIENT_DEAD)
                 return;
+        if (client->tls && !why)
+                tls_bye(client);
         client->state = CLIENT_DEAD;
         client->ended_by = why;
         memory_withdraw(client);
+        if (client->receive_buffer)
+                volume_cancel(client->export.volume);
         shutdown(client->fd, SHUT_RDWR);
         if (client->negotiation_io)
                 loop_cancel(loop, client->negotiation_io);
-        if (client->receiving)
-                loop_cancel(loop, &client->receive_io);
-        if (client->sending)
-                loop_cancel(loop, &client->send_io);
+        if (client->tls) {
+                tls_cancel(client);
+        } else {
+                if (client->receiving)
+                        loop_cancel(loop, &client->receive_io);
+                if (client->sending)
+                        loop_cancel(loop, &client->send_io);
+        }
         /* The engine may be asking about this client up the stack: look again from the loop. */
         if (client->receive_buffer)
                 loop_post(loop, &client->send_task);
 }
 
-static bool input_waits(const struct nbd_client *client)
+bool client_input_waits(const struct nbd_client *client)
 {
         int n = 0;
 
+        if (client->tls && tls_input_waits(client))
+                return true;
         return ioctl(client->fd, FIONREAD, &n) == 0 && n > 0;
 }
 
 void client_stop(struct nbd_client *client)
 {
-        if (client->state == CLIENT_NEGOTIATING && client->between_options && !input_waits(client))
+        if (client->state == CLIENT_NEGOTIATING && client->between_options &&
+            !client_input_waits(client))
                 client_cut(client, NULL);
         else
                 client_check_end(client);
@@ -140,7 +153,7 @@ void client_check_end(struct nbd_client *client)
         if (client->state == CLIENT_RUNNING) {
                 /* What has arrived by now is still answered, with ESHUTDOWN. */
                 if (client->server->stopping && client->n_requests == 0 && !client->stalled &&
-                    !input_waits(client))
+                    !client_input_waits(client))
                         client_cut(client, NULL);
                 return;
         }
@@ -168,10 +181,14 @@ static void co_client_free(struct nbd_client *client)
         else if (!client->ended_by)
                 log_debug("nbd: client %llu (%s) has left", (unsigned long long)client->id,
                           client->peer);
+        if (client->tls && client->state != CLIENT_DEAD)
+                tls_bye(client);
+        client->state = CLIENT_DEAD; /* for who would stop it or cut it off meanwhile */
+        tls_free(client);
         close(client->fd);
         if (client->has_export)
                 server->exports.co_close(server->exports.arg, &client->export);
-        meta_forget(client);
+        co_meta_forget(client);
         arena_unmap(client);
         server_client_gone(client);
         free(client);
@@ -188,8 +205,6 @@ static int client_transmit(struct nbd_client *client)
                 return r;
         }
         client->state = CLIENT_RUNNING;
-        log_debug("nbd: client %llu (%s) opened %s", (unsigned long long)client->id, client->peer,
-                  client->export.name);
         receive_start(client);
         memory_touch(client);
         return 0;
@@ -223,10 +238,19 @@ static void co_client(void *arg)
 
         loop_timer_cancel(server->loop, &client->deadline);
         server_client_negotiated(server);
-        if (r == 0)
-                r = client_transmit(client);
-        if (r == 0)
-                co_serve(client);
+        if (r == 0) {
+                log_debug("nbd: client %llu (%s) opened %s", (unsigned long long)client->id,
+                          client->peer, client->export.name);
+                r = co_worker_take(client);
+        }
+        if (r == 0) {
+                if (client_transmit(client) == 0) {
+                        idle_start(client);
+                        co_serve(client);
+                        idle_stop(client);
+                }
+                co_worker_return(client);
+        }
         co_client_free(client);
 }
 
@@ -275,6 +299,16 @@ static void tune_socket(int fd)
         setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
 }
 
+static bool requires_tls(const struct nbd_server *server, int fd)
+{
+        int domain = AF_UNSPEC;
+        socklen_t length = sizeof(domain);
+
+        if (server->options.tls_mode != NBD_TLS_REQUIRE_NETWORK)
+                return server->options.tls_mode == NBD_TLS_REQUIRE;
+        return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) < 0 || domain != AF_UNIX;
+}
+
 void client_new(struct nbd_server *server, int fd)
 {
         struct nbd_client *client = calloc(1, sizeof(*client));
@@ -285,13 +319,16 @@ void client_new(struct nbd_server *server, int fd)
                 return;
         }
         client->server = server;
+        client->worker = &server->workers[0];
         client->id = ++server->last_id;
         client->fd = fd;
         client->state = CLIENT_NEGOTIATING;
+        client->tls_required = requires_tls(server, fd);
         list_init(&client->free);
         list_init(&client->slow);
         list_init(&client->replies);
         list_init(&client->starved);
+        list_init(&client->worker_link);
         co_queue_init(&client->wake);
         list_init(&client->deadline.link);
         client->deadline.fire = deadline_fire;

@@ -13,6 +13,9 @@
 /* WRITE_ZEROES that must leave the range provisioned writes these. */
 #define ZEROES_BYTES (64u << 10)
 #define ZEROES_IOVS  16u
+/* TRIM and other WRITE_ZEROES go to the engine in slices up to this: between two of them a client
+ * that has gone ends it. The engine lets others run within one. */
+#define CLEAR_SLICE (UINT64_C(4) << 30)
 static uint8_t zeroes[ZEROES_BYTES] __attribute__((aligned(POOL_BLOCK)));
 static struct iovec zeroes_iov[ZEROES_IOVS] = {
     [0 ... ZEROES_IOVS - 1] = {zeroes, ZEROES_BYTES},
@@ -21,30 +24,47 @@ static struct iovec zeroes_iov[ZEROES_IOVS] = {
 static void start_read(struct nbd_request *request);
 static void start_write(struct nbd_request *request);
 static void start_flush(struct nbd_request *request);
-static void start_trim(struct nbd_request *request);
-static void start_write_zeroes(struct nbd_request *request);
+static void start_slices(struct nbd_request *request);
 static void start_slow(struct nbd_request *request);
 
 struct command {
         const char *name;
         void (*start)(struct nbd_request *request); /* NULL: no such command */
-        uint16_t flags; /* beside FUA, which all take (proto.md, "Command flags") */
+        uint16_t flags;          /* beside FUA, which all take (proto.md, "Command flags") */
+        uint16_t extended_flags; /* those too, with extended headers */
         bool writes;
         bool payload;      /* its length is bounded by PAYLOAD_MAX */
         uint32_t past_end; /* error for a range that is not inside the export */
 };
 
 static const struct command commands[] = {
-    [NBD_CMD_READ] = {"read", start_read, NBD_CMD_FLAG_DF, false, true, NBD_EINVAL},
-    [NBD_CMD_WRITE] = {"write", start_write, 0, true, true, NBD_ENOSPC},
-    [NBD_CMD_FLUSH] = {"flush", start_flush, 0, false, false, NBD_EINVAL},
-    [NBD_CMD_TRIM] = {"trim", start_trim, 0, true, false, NBD_EINVAL},
-    [NBD_CMD_CACHE] = {"cache", start_slow, 0, false, false, NBD_EINVAL},
-    [NBD_CMD_WRITE_ZEROES] = {"write zeroes", start_write_zeroes,
-                              NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO, true, false,
-                              NBD_ENOSPC},
-    [NBD_CMD_BLOCK_STATUS] = {"block status", start_slow, NBD_CMD_FLAG_REQ_ONE, false, false,
-                              NBD_EINVAL},
+    [NBD_CMD_READ] = {.name = "read",
+                      .start = start_read,
+                      .flags = NBD_CMD_FLAG_DF,
+                      .payload = true,
+                      .past_end = NBD_EINVAL},
+    [NBD_CMD_WRITE] = {.name = "write",
+                       .start = start_write,
+                       .extended_flags = NBD_CMD_FLAG_PAYLOAD_LEN,
+                       .writes = true,
+                       .payload = true,
+                       .past_end = NBD_ENOSPC},
+    [NBD_CMD_FLUSH] = {.name = "flush", .start = start_flush, .past_end = NBD_EINVAL},
+    [NBD_CMD_TRIM] = {.name = "trim",
+                      .start = start_slices,
+                      .writes = true,
+                      .past_end = NBD_EINVAL},
+    [NBD_CMD_CACHE] = {.name = "cache", .start = start_slow, .past_end = NBD_EINVAL},
+    [NBD_CMD_WRITE_ZEROES] = {.name = "write zeroes",
+                              .start = start_slices,
+                              .flags = NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO,
+                              .writes = true,
+                              .past_end = NBD_ENOSPC},
+    [NBD_CMD_BLOCK_STATUS] = {.name = "block status",
+                              .start = start_slow,
+                              .flags = NBD_CMD_FLAG_REQ_ONE,
+                              .extended_flags = NBD_CMD_FLAG_PAYLOAD_LEN,
+                              .past_end = NBD_EINVAL},
 };
 
 static const struct command *find_command(uint16_t type)
@@ -59,12 +79,53 @@ static const struct command *find_command(uint16_t type)
 static uint32_t check_flags(const struct nbd_request *request, const struct command *command,
                             char text[ERROR_TEXT_MAX])
 {
-        uint16_t unknown = (uint16_t)(request->flags & ~(command->flags | NBD_CMD_FLAG_FUA));
+        const struct nbd_client *client = request->client;
+        unsigned known = command->flags | NBD_CMD_FLAG_FUA;
 
-        if (unknown)
-                return FAIL(NBD_EINVAL, "%s does not take the flags 0x%x", command->name, unknown);
-        if ((request->flags & NBD_CMD_FLAG_DF) && !request->client->structured)
+        if (client->extended)
+                known |= command->extended_flags;
+        if (request->flags & ~known)
+                return FAIL(NBD_EINVAL, "%s does not take the flags 0x%x", command->name,
+                            request->flags & ~known);
+        if ((request->flags & NBD_CMD_FLAG_DF) && !client->structured)
                 return FAIL(NBD_EINVAL, "the flag DF needs structured replies");
+        if (client->extended && request->type == NBD_CMD_WRITE && request->length > 0 &&
+            !(request->flags & NBD_CMD_FLAG_PAYLOAD_LEN))
+                return FAIL(NBD_EINVAL, "a write without the flag PAYLOAD_LEN brings no data");
+        return NBD_SUCCESS;
+}
+
+uint64_t request_limit(const struct nbd_client *client)
+{
+        uint64_t size = volume_size(client->export.volume);
+
+        return size < client->size ? size : client->size;
+}
+
+static bool in_range(const struct nbd_request *request)
+{
+        uint64_t limit = request_limit(request->client);
+
+        return request->offset <= limit && request->length <= limit - request->offset;
+}
+
+/* EOVERFLOW tells the client to ask for less at a time (proto.md, NBD_CMD_READ); one that does not
+ * speak of unfragmented reads or extended headers may not know it. */
+static uint32_t check_range(const struct nbd_request *request, const struct command *command,
+                            char text[ERROR_TEXT_MAX])
+{
+        bool overflow = (request->flags & NBD_CMD_FLAG_DF) ||
+                        (request->client->extended && request->type == NBD_CMD_READ);
+
+        if (!in_range(request))
+                return FAIL(command->past_end,
+                            "out of range: offset=%" PRIu64 " length=%" PRIu64
+                            " export size=%" PRIu64,
+                            request->offset, request->length, request_limit(request->client));
+        if (command->payload && request->length > PAYLOAD_MAX)
+                return FAIL(overflow ? NBD_EOVERFLOW : NBD_EINVAL,
+                            "%s of %" PRIu64 " bytes: the most is %u", command->name,
+                            request->length, PAYLOAD_MAX);
         return NBD_SUCCESS;
 }
 
@@ -72,7 +133,6 @@ uint32_t request_check(const struct nbd_request *request, char text[ERROR_TEXT_M
 {
         const struct nbd_client *client = request->client;
         const struct command *command = find_command(request->type);
-        uint64_t size = volume_size(client->export.volume);
 
         if (client->server->stopping)
                 return FAIL(NBD_ESHUTDOWN, "the server is shutting down");
@@ -83,23 +143,16 @@ uint32_t request_check(const struct nbd_request *request, char text[ERROR_TEXT_M
                 return error;
         if (command->writes && client->export.readonly)
                 return FAIL(NBD_EPERM, "the export is read-only");
-        if (request->type == NBD_CMD_BLOCK_STATUS && !client->meta_allocation)
+        if (request->type == NBD_CMD_BLOCK_STATUS && client->n_contexts == 0)
                 return FAIL(NBD_EINVAL, "block status without a metadata context agreed on");
         if (request->type == NBD_CMD_FLUSH) {
                 if (request->offset || request->length)
                         return FAIL(NBD_EINVAL, "offset and length of a flush must be zero");
                 return NBD_SUCCESS;
         }
-        if (command->payload && request->length > PAYLOAD_MAX) {
-                error = request->flags & NBD_CMD_FLAG_DF ? NBD_EOVERFLOW : NBD_EINVAL;
-                return FAIL(error, "%s of %" PRIu64 " bytes: the most is %u", command->name,
-                            request->length, PAYLOAD_MAX);
-        }
-        if (request->offset > size || request->length > size - request->offset)
-                return FAIL(command->past_end,
-                            "out of range: offset=%" PRIu64 " length=%" PRIu64
-                            " export size=%" PRIu64,
-                            request->offset, request->length, size);
+        error = check_range(request, command, text);
+        if (error)
+                return error;
         if (request->type == NBD_CMD_BLOCK_STATUS && request->length == 0)
                 return FAIL(NBD_EINVAL,
                             "block status of no bytes: there is no reply without an extent");
@@ -116,10 +169,18 @@ size_t request_buffer_bytes(uint16_t type, uint64_t length)
         case NBD_CMD_WRITE:
                 return length <= PAYLOAD_MAX ? (size_t)length : 0;
         case NBD_CMD_BLOCK_STATUS:
-                return STATUS_EXTENTS_MAX * sizeof(struct volume_extent);
+                return STATUS_BYTES;
         default:
                 return 0;
         }
+}
+
+/* Of no bytes: "the server SHOULD NOT disconnect". A trim is a hint, which the volume's owner may
+ * have turned off. */
+static bool does_nothing(const struct nbd_request *request)
+{
+        return (request->length == 0 && request->type != NBD_CMD_FLUSH) ||
+               (request->type == NBD_CMD_TRIM && !volume_discards(request->client->export.volume));
 }
 
 void request_execute(struct nbd_request *request)
@@ -127,22 +188,25 @@ void request_execute(struct nbd_request *request)
         const struct command *command = find_command(request->type);
 
         assert(command);
-        if (request->length == 0 && request->type != NBD_CMD_FLUSH)
-                reply_success(
-                    request); /* "the server SHOULD NOT disconnect": nothing to do is done */
+        if (does_nothing(request))
+                reply_success(request);
         else
                 command->start(request);
 }
 
 /* ---- by callbacks ---- */
 
-static void fail(struct nbd_request *request, int result)
+void request_fail(struct nbd_request *request, int result)
 {
+        const struct command *command = &commands[request->type];
         bool fast_zero = (request->flags & NBD_CMD_FLAG_FAST_ZERO) != 0;
         uint32_t error = nbd_error_from_errno(result, fast_zero);
 
+        /* It was in range when it was checked, and the volume has shrunk since. */
+        if (result == -EINVAL && !in_range(request))
+                error = command->past_end;
         reply_error(request, error, "%s failed at offset=%" PRIu64 " length=%" PRIu64 ": error %d",
-                    commands[request->type].name, request->offset, request->length, -result);
+                    command->name, request->offset, request->length, -result);
 }
 
 static void submit(struct nbd_request *request, enum volume_op op,
@@ -175,11 +239,11 @@ static void read_done(struct volume_request *io, int result)
         struct nbd_request *request = from_io(io);
 
         if (result < 0) {
-                fail(request, result);
+                request_fail(request, result);
                 return;
         }
-        request->client->reads++;
-        request->client->read_bytes += request->length;
+        counter_add(&request->client->reads, 1);
+        counter_add(&request->client->read_bytes, request->length);
         reply_read(request);
 }
 
@@ -194,11 +258,11 @@ static void write_done(struct volume_request *io, int result)
         struct nbd_request *request = from_io(io);
 
         if (result < 0) {
-                fail(request, result);
+                request_fail(request, result);
                 return;
         }
-        request->client->writes++;
-        request->client->write_bytes += request->length;
+        counter_add(&request->client->writes, 1);
+        counter_add(&request->client->write_bytes, request->length);
         reply_success(request);
 }
 
@@ -212,10 +276,10 @@ static void flush_done(struct volume_request *io, int result)
         struct nbd_request *request = from_io(io);
 
         if (result < 0) {
-                fail(request, result);
+                request_fail(request, result);
                 return;
         }
-        request->client->flushes++;
+        counter_add(&request->client->flushes, 1);
         reply_success(request);
 }
 
@@ -225,84 +289,107 @@ static void start_flush(struct nbd_request *request)
         submit(request, VOLUME_FLUSH, flush_done);
 }
 
-static void trim_done(struct volume_request *io, int result)
+/* ---- TRIM and WRITE_ZEROES of any length, slice by slice ---- */
+
+static void next_slice(struct nbd_request *request);
+
+static void slices_end(struct nbd_request *request)
+{
+        if (request->type == NBD_CMD_WRITE_ZEROES) {
+                counter_add(&request->client->writes, 1);
+                counter_add(&request->client->write_bytes, request->length);
+        }
+        reply_success(request);
+}
+
+static void slices_flushed(struct volume_request *io, int result)
 {
         struct nbd_request *request = from_io(io);
 
         if (result < 0)
-                fail(request, result);
+                request_fail(request, result);
         else
-                reply_success(request);
+                slices_end(request);
 }
 
-static void start_trim(struct nbd_request *request)
-{
-        submit(request, VOLUME_DISCARD, trim_done);
-}
-
-/* ---- zeroes that keep their space: data, written slice by slice, durable at the end ---- */
-
-static void zero_slice(struct nbd_request *request);
-
-static void zero_slices_flushed(struct volume_request *io, int result)
-{
-        write_done(io, result);
-}
-
-static void zero_slice_done(struct volume_request *io, int result)
+/* Slices are durable by one flush at the end, but for one alone, which asks for it itself. */
+static void slice_done(struct volume_request *io, int result)
 {
         struct nbd_request *request = from_io(io);
 
         /* Nobody waits for the rest, and who cut the client off must not either. */
-        if (result == 0 && request->client->state == CLIENT_DEAD)
+        if (result == 0 && request->done_bytes + io->length < request->length &&
+            client_is_gone(request->client))
                 result = -ECANCELED;
         if (result < 0) {
-                fail(request, result);
+                request_fail(request, result);
                 return;
         }
         request->done_bytes += io->length;
         if (request->done_bytes < request->length)
-                zero_slice(request);
-        else if (request->flags & NBD_CMD_FLAG_FUA)
-                submit(request, VOLUME_FLUSH, zero_slices_flushed);
+                next_slice(request);
+        else if ((request->flags & NBD_CMD_FLAG_FUA) && !(io->flags & VOLUME_FUA))
+                submit(request, VOLUME_FLUSH, slices_flushed);
         else
-                write_done(io, 0);
+                slices_end(request);
 }
 
-static void zero_slice(struct nbd_request *request)
+static void submit_slice(struct nbd_request *request, enum volume_op op, uint64_t length)
+{
+        struct volume_request *io = &request->io;
+
+        io->op = op;
+        io->flags = 0;
+        io->offset = request->offset + request->done_bytes;
+        io->length = length;
+        io->done = slice_done;
+        volume_submit(request->client->export.volume, io);
+}
+
+/* Zeroes that keep their space: data. Whole pieces of zeroes[] first, the rest in a slice of its
+ * own. */
+static void next_slice_of_data(struct nbd_request *request)
 {
         struct volume_request *io = &request->io;
         uint64_t left = request->length - request->done_bytes;
         uint64_t length = left < ZEROES_BYTES * ZEROES_IOVS ? left : ZEROES_BYTES * ZEROES_IOVS;
-        const struct iovec *iov = zeroes_iov;
-        unsigned n_iov = (unsigned)(length / ZEROES_BYTES);
 
-        if (length % ZEROES_BYTES != 0 &&
-            n_iov > 0) { /* whole pieces first, the tail in a slice of its own */
-                length = n_iov * (uint64_t)ZEROES_BYTES;
-        } else if (n_iov == 0) {
+        io->iov = zeroes_iov;
+        io->n_iov = (unsigned)(length / ZEROES_BYTES);
+        if (io->n_iov > 0) {
+                length = io->n_iov * (uint64_t)ZEROES_BYTES;
+        } else {
                 request->iov = (struct iovec){zeroes, length};
-                iov = &request->iov;
-                n_iov = 1;
+                io->iov = &request->iov;
+                io->n_iov = 1;
         }
-        io->op = VOLUME_WRITE;
-        io->flags = 0;
-        io->offset = request->offset + request->done_bytes;
-        io->length = length;
-        io->iov = iov;
-        io->n_iov = n_iov;
-        io->done = zero_slice_done;
-        volume_submit(request->client->export.volume, io);
+        submit_slice(request, VOLUME_WRITE, length);
 }
 
-static void start_write_zeroes(struct nbd_request *request)
+static void next_slice(struct nbd_request *request)
 {
+        enum volume_op op = request->type == NBD_CMD_TRIM ? VOLUME_DISCARD : VOLUME_ZERO;
+        uint64_t left = request->length - request->done_bytes;
+        uint64_t room = CLEAR_SLICE - (request->offset + request->done_bytes) % CLEAR_SLICE;
+
         if (request->flags & NBD_CMD_FLAG_NO_HOLE) {
-                request->done_bytes = 0;
-                zero_slice(request);
-        } else {
-                submit(request, VOLUME_ZERO, write_done);
+                next_slice_of_data(request);
+                return;
         }
+        request->io.iov = NULL;
+        request->io.n_iov = 0;
+        submit_slice(request, op, left < room ? left : room);
+}
+
+static void start_slices(struct nbd_request *request)
+{
+        enum volume_op op = request->type == NBD_CMD_TRIM ? VOLUME_DISCARD : VOLUME_ZERO;
+
+        request->done_bytes = 0;
+        if (!(request->flags & NBD_CMD_FLAG_NO_HOLE) && request->length <= CLEAR_SLICE)
+                submit(request, op, slice_done);
+        else
+                next_slice(request);
 }
 
 /* ---- by the client's coroutine ---- */
@@ -313,43 +400,6 @@ static void start_slow(struct nbd_request *request)
         co_wake_one(&request->client->wake);
 }
 
-/* The extents that the engine filled in at the start of the buffer become descriptors in place: a
- * descriptor is half as long as an extent, so writing never overtakes reading. */
-static size_t extents_to_descriptors(uint8_t *buffer, size_t n, uint64_t length)
-{
-        uint64_t covered = 0;
-        size_t i = 0;
-
-        static_assert(sizeof(struct nbd_status_descriptor) <= sizeof(struct volume_extent),
-                      "in place");
-        for (; i < n && covered < length; i++) {
-                struct volume_extent extent;
-                memcpy(&extent, buffer + i * sizeof(extent), sizeof(extent));
-                if (extent.length > length - covered)
-                        extent.length = length - covered; /* so 32 bits are enough */
-                covered += extent.length;
-                struct nbd_status_descriptor descriptor = {
-                    .length = be32_make((uint32_t)extent.length),
-                    .flags = be32_make((extent.flags & EXTENT_HOLE ? NBD_STATE_HOLE : 0u) |
-                                       (extent.flags & EXTENT_ZERO ? NBD_STATE_ZERO : 0u)),
-                };
-                memcpy(buffer + i * sizeof(descriptor), &descriptor, sizeof(descriptor));
-        }
-        return i;
-}
-
-static void co_block_status(struct nbd_request *request)
-{
-        size_t n_max = request->flags & NBD_CMD_FLAG_REQ_ONE ? 1 : STATUS_EXTENTS_MAX, n;
-        int r = co_volume_status(request->client->export.volume, request->offset, request->length,
-                                 request->buffer, n_max, &n);
-
-        if (r < 0)
-                fail(request, r);
-        else
-                reply_status(request, extents_to_descriptors(request->buffer, n, request->length));
-}
-
 /* Walking the map reads its nodes into the engine's cache, which is what makes later access fast;
  * data are not cached. It lets others run in between, and ends early when the client has gone. */
 static void co_cache(struct nbd_request *request)
@@ -357,12 +407,12 @@ static void co_cache(struct nbd_request *request)
         struct volume_extent extents[128];
         uint64_t done = 0;
 
-        while (done < request->length && request->client->state != CLIENT_DEAD) {
+        while (done < request->length && !client_is_gone(request->client)) {
                 size_t n;
                 int r = co_volume_status(request->client->export.volume, request->offset + done,
                                          request->length - done, extents, 128, &n);
                 if (r < 0) {
-                        fail(request, r);
+                        request_fail(request, r);
                         return;
                 }
                 for (size_t i = 0; i < n; i++)

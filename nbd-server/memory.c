@@ -1,11 +1,11 @@
 /* memory.c - what connections may hold of payload buffers, and how it is given back.
  *
- * Each connection has its bound, and all have one together. Where that is reached, connections wait
+ * Each connection has its bound, and all of a worker have one together. Where that is reached, connections wait
  * in turn; only a small request of one that holds nothing yet is always let in, so that clients
  * which do not read their replies keep nobody from going on. Those of them that neither take nor
  * send a byte for STUCK_TICKS while others wait are cut off (rule 4 of README.md).
  *
- * One timer ticks for the server while anything happens; a connection or server that was idle
+ * One timer ticks for the worker while anything happens; a connection or worker that was idle
  * between two ticks gives memory back, and then it ticks no more. */
 #include <assert.h>
 #include <errno.h>
@@ -14,14 +14,13 @@
 #define TICK_MS     1000u
 #define STUCK_TICKS 10u
 
-static bool server_has_room(const struct nbd_client *client, size_t bytes)
+static bool worker_has_room(const struct nbd_client *client, size_t bytes)
 {
-        const struct nbd_server *server = client->server;
+        const struct nbd_worker *worker = client->worker;
 
         if (client->bytes_in_flight == 0 && bytes <= SMALL_PAYLOAD_MAX)
                 return true;
-        return server->bytes_in_flight == 0 ||
-               server->bytes_in_flight + bytes <= server->options.max_total_bytes;
+        return worker->bytes_in_flight == 0 || worker->bytes_in_flight + bytes <= worker->max_bytes;
 }
 
 static bool client_has_room(const struct nbd_client *client, size_t bytes)
@@ -32,7 +31,7 @@ static bool client_has_room(const struct nbd_client *client, size_t bytes)
 
 bool memory_admits(struct nbd_client *client, size_t length)
 {
-        struct list *starved = &client->server->starved;
+        struct list *starved = &client->worker->starved;
 
         if (length == 0)
                 return true;
@@ -41,7 +40,7 @@ bool memory_admits(struct nbd_client *client, size_t length)
                 return false;
         bool in_turn = list_empty(starved) || starved->next == &client->starved ||
                        (client->bytes_in_flight == 0 && bytes <= SMALL_PAYLOAD_MAX);
-        if (in_turn && server_has_room(client, bytes)) {
+        if (in_turn && worker_has_room(client, bytes)) {
                 list_remove(&client->starved);
                 return true;
         }
@@ -56,65 +55,65 @@ int memory_take(struct nbd_request *request, size_t length)
 
         assert(!request->buffer);
         request->class = buffer_class(length);
-        request->buffer = buffer_get(&client->server->buffers, request->class);
+        request->buffer = buffer_get(&client->worker->buffers, request->class);
         if (!request->buffer)
                 return -ENOMEM;
         client->bytes_in_flight += buffer_class_bytes(request->class);
-        client->server->bytes_in_flight += buffer_class_bytes(request->class);
+        client->worker->bytes_in_flight += buffer_class_bytes(request->class);
         return 0;
 }
 
 void memory_give(struct nbd_request *request)
 {
         struct nbd_client *client = request->client;
-        struct nbd_server *server = client->server;
+        struct nbd_worker *worker = client->worker;
 
         if (!request->buffer)
                 return;
-        buffer_put(&server->buffers, request->buffer, request->class);
+        buffer_put(&worker->buffers, request->buffer, request->class);
         request->buffer = NULL;
         client->bytes_in_flight -= buffer_class_bytes(request->class);
-        server->bytes_in_flight -= buffer_class_bytes(request->class);
-        if (!list_empty(&server->starved))
-                loop_post(server->loop, &server->starved_task);
+        worker->bytes_in_flight -= buffer_class_bytes(request->class);
+        if (!list_empty(&worker->starved))
+                loop_post(worker->loop, &worker->starved_task);
 }
 
 /* Let those go on for whom there is room again, in turn. */
 static void feed(struct loop_task *task)
 {
-        struct nbd_server *server = container_of(task, struct nbd_server, starved_task);
+        struct nbd_worker *worker = container_of(task, struct nbd_worker, starved_task);
 
-        while (!list_empty(&server->starved)) {
-                struct list *first = server->starved.next;
+        while (!list_empty(&worker->starved)) {
+                struct list *first = worker->starved.next;
                 receive_resume(container_of(first, struct nbd_client, starved));
-                if (server->starved.next == first) /* still no room for it */
+                if (worker->starved.next == first) /* still no room for it */
                         return;
         }
 }
 
 /* ---- ticks ---- */
 
-static void tick_soon(struct nbd_server *server)
+static void tick_soon(struct nbd_worker *worker)
 {
-        server->ticking = true;
-        loop_timer_set(server->loop, &server->tick,
-                       loop_now_ns(server->loop) + TICK_MS * UINT64_C(1000000));
+        worker->ticking = true;
+        loop_timer_set(worker->loop, &worker->tick,
+                       loop_now_ns(worker->loop) + TICK_MS * UINT64_C(1000000));
 }
 
 void memory_withdraw(struct nbd_client *client)
 {
-        struct nbd_server *server = client->server;
+        struct nbd_worker *worker = client->worker;
 
         list_remove(&client->starved);
-        if (!list_empty(&server->starved))
-                loop_post(server->loop, &server->starved_task);
+        if (!list_empty(&worker->starved))
+                loop_post(worker->loop, &worker->starved_task);
 }
 
 void memory_touch(struct nbd_client *client)
 {
         client->active = true;
-        if (!client->server->ticking)
-                tick_soon(client->server);
+        if (!client->worker->ticking)
+                tick_soon(client->worker);
 }
 
 static void look_for_stuck(struct nbd_client *client)
@@ -124,7 +123,7 @@ static void look_for_stuck(struct nbd_client *client)
 
         client->tick_moved_bytes = client->moved_bytes;
         client->stuck_ticks = stuck ? client->stuck_ticks + 1 : 0;
-        if (client->stuck_ticks >= STUCK_TICKS && !list_empty(&client->server->starved))
+        if (client->stuck_ticks >= STUCK_TICKS && !list_empty(&client->worker->starved))
                 client_cut(
                     client,
                     "it neither takes replies nor sends its data, and others wait for the memory");
@@ -132,11 +131,11 @@ static void look_for_stuck(struct nbd_client *client)
 
 static void tick(struct loop_timer *timer)
 {
-        struct nbd_server *server = container_of(timer, struct nbd_server, tick);
+        struct nbd_worker *worker = container_of(timer, struct nbd_worker, tick);
         bool active = false;
 
-        list_for_each (it, &server->clients) {
-                struct nbd_client *client = container_of(it, struct nbd_client, link);
+        list_for_each (it, &worker->clients) {
+                struct nbd_client *client = container_of(it, struct nbd_client, worker_link);
                 if (client->active || client->n_requests > 0) {
                         active = true;
                         look_for_stuck(client);
@@ -145,26 +144,26 @@ static void tick(struct loop_timer *timer)
                 }
                 client->active = false;
         }
-        server->ticking = false;
+        worker->ticking = false;
         if (active)
-                tick_soon(server);
+                tick_soon(worker);
         else
-                buffer_trim(&server->buffers);
+                buffer_trim(&worker->buffers);
 }
 
-void memory_start(struct nbd_server *server)
+void memory_start(struct nbd_worker *worker)
 {
-        list_init(&server->starved);
-        list_init(&server->tick.link);
-        server->tick.fire = tick;
-        server->starved_task.run = feed;
+        list_init(&worker->starved);
+        list_init(&worker->tick.link);
+        worker->tick.fire = tick;
+        worker->starved_task.run = feed;
 }
 
-void co_memory_stop(struct nbd_server *server)
+void co_memory_stop(struct nbd_worker *worker)
 {
-        assert(server->bytes_in_flight == 0 && list_empty(&server->starved));
-        loop_timer_cancel(server->loop, &server->tick);
-        buffer_trim(&server->buffers);
-        while (server->starved_task.queued)
+        assert(worker->bytes_in_flight == 0 && list_empty(&worker->starved));
+        loop_timer_cancel(worker->loop, &worker->tick);
+        buffer_trim(&worker->buffers);
+        while (worker->starved_task.queued)
                 co_yield_loop();
 }

@@ -1,7 +1,8 @@
 /* nbd_server.h - volumes over NBD, fixed newstyle negotiation.
  *
  * Units      bytes; times are milliseconds where the name says _ms.
- * Threads    a server and its connections live on one loop, that of the pools it exports.
+ * Threads    a server lives on one loop: all functions and callbacks here are of that. Connections
+ *            are served there or on others, as its options say.
  * Errors     0 or -errno with a sentence. What a peer sends is never an error of the server: it is
  *            answered, or the connection is dropped and the reason logged.
  * Ownership  the embedding program says what names mean (struct nbd_exports) and owns the pools.
@@ -12,6 +13,7 @@
 #include <stdint.h>
 #include "common/error.h"
 #include "common/loop.h"
+#include "nbd-server/nbd_tls.h"
 #include "pool/pool.h"
 
 struct nbd_server;
@@ -35,20 +37,40 @@ struct nbd_exports {
                        struct nbd_export *ret_export, struct error *err);
         void (*co_close)(void *arg, struct nbd_export *export);
         /* Every export for NBD_OPT_LIST; a non-zero answer of each() ends the walk. */
-        int (*co_list)(void *arg,
+        int (*co_list)(void *arg, struct nbd_client *client,
                        int (*each)(const char *name, const char *description, void *each_arg),
                        void *each_arg, struct error *err);
+        /* A snapshot of the export's volume by its own name (SNAP of VOL@SNAP), for what changed since.
+         * The export may be closed before it is.
+         *
+         * -ENOENT  there is none */
+        int (*co_snapshot_open)(void *arg, const struct nbd_export *export, const char *snapshot,
+                                struct volume **ret_volume, struct error *err);
+        void (*co_snapshot_close)(void *arg, struct volume *snapshot);
+        /* Every snapshot of the export's volume; a non-zero answer of each() ends the walk and is
+         * returned. */
+        int (*co_snapshot_list)(void *arg, const struct nbd_export *export,
+                                int (*each)(const char *snapshot, void *each_arg), void *each_arg,
+                                struct error *err);
         void *arg;
 };
 
-/* Zero means the default in brackets. */
+/* Zero means the default in brackets, where there is one. */
 struct nbd_server_options {
         unsigned max_connections;      /* [1024] */
         unsigned max_handshakes;       /* connections still negotiating [64] */
         unsigned handshake_timeout_ms; /* for the whole negotiation [10,000] */
+        unsigned idle_timeout_ms;      /* of a connection with nothing in flight; 0: none */
         unsigned max_requests;         /* in flight a connection [128] */
         uint64_t max_bytes;            /* in flight a connection [64 MiB] */
         uint64_t max_total_bytes;      /* in flight on all of them [512 MiB] */
+        /* Loops, beside the server's own, on which connections may be served: the array is for
+         * nbd_server_new() only, the loops in use until co_nbd_server_stop() has returned. Each loop
+         * has its share of max_total_bytes. */
+        struct loop *const *loops;
+        unsigned n_loops;
+        enum nbd_tls_mode tls_mode; /* [off] */
+        struct nbd_tls *tls;        /* the server takes its own reference */
 };
 
 int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
@@ -58,6 +80,9 @@ int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
 /* Accept on a listening stream socket; the server owns the descriptor from now on,
  * also on failure. */
 int nbd_server_listen(struct nbd_server *server, int fd, struct error *err);
+
+/* Credentials for connections that come from now on. */
+void nbd_server_set_tls(struct nbd_server *server, struct nbd_tls *tls);
 
 /* Stop accepting, let each connection finish what it has in flight, answer what comes with
  * ESHUTDOWN, close; connections that have not ended after @timeout_ms are cut off. Nothing of the
@@ -76,8 +101,13 @@ struct nbd_client_info {
 };
 void nbd_server_each_client(struct nbd_server *server,
                             void (*each)(const struct nbd_client_info *info, void *arg), void *arg);
-/* The export that co_open() opened for @client has another name from now on. */
-void nbd_client_rename_export(struct nbd_client *client, const char *name);
+/* What the client has proved to be by TLS, in turn, NULL behind the last: "psk:NAME" of a key;
+ * "dn:", "cn:", "dns:", "email:", "uri:" of a certificate. None without TLS, or without either. */
+const char *nbd_client_identity(const struct nbd_client *client, unsigned i);
+const char *nbd_client_peer(const struct nbd_client *client); /* "unix pid 4711" */
+/* The export @old_name, and those named @old_name@..., have other names from now on. */
+void nbd_server_rename_exports(struct nbd_server *server, const char *old_name,
+                               const char *new_name);
 /* Cut off every client of the export whose canonical name is @export_name, and wait until they are
  * gone. */
 void co_nbd_server_disconnect(struct nbd_server *server, const char *export_name);

@@ -1,10 +1,10 @@
 /* negotiate.c - from the greeting to the chosen export. The whole of it stands under one deadline,
  * set by client_new(); the peer decides only how much of it is used. Reads are exact: nothing that
- * belongs to the next phase is ever buffered, so a later switch to TLS finds no plain text
+ * belongs to the next phase is ever buffered, so the switch to TLS finds no plain text
  * (CVE-2021-3716). */
 #include <errno.h>
 #include <stdlib.h>
-#include "nbd-server/internal.h"
+#include "nbd-server/tls.h"
 
 /* Bytes in full, or negative: -ECONNRESET at the end of the stream, -ECANCELED where the client was
  * cut. */
@@ -33,12 +33,14 @@ static int co_transfer(struct nbd_client *client, enum loop_io_op op, void *data
 
 static int co_receive(struct nbd_client *client, void *data, size_t length)
 {
-        return co_transfer(client, LOOP_RECV, data, length);
+        return client->tls ? co_tls_receive(client, data, length)
+                           : co_transfer(client, LOOP_RECV, data, length);
 }
 
 static int co_send(struct nbd_client *client, const void *data, size_t length)
 {
-        return co_transfer(client, LOOP_SENDMSG, (void *)data, length);
+        return client->tls ? co_tls_send(client, data, length)
+                           : co_transfer(client, LOOP_SENDMSG, (void *)data, length);
 }
 
 static int refuse(struct nbd_client *client, const char *why)
@@ -110,10 +112,16 @@ static int co_one_option(struct nbd_client *client, enum option_outcome *ret_out
         *ret_outcome = co_option(client, &option, &replies);
         if (replies.failed)
                 r = refuse(client, "no memory for replies to its options");
+        else if (*ret_outcome == OPTION_START_TLS && client_input_waits(client))
+                r = refuse(client, "it sent plain text behind STARTTLS");
         else
                 r = co_send(client, replies.data, replies.length);
         free(replies.data);
         free(data);
+        if (r == 0 && *ret_outcome == OPTION_START_TLS) {
+                r = co_tls_start(client);
+                *ret_outcome = OPTION_CONTINUE;
+        }
         return r;
 }
 

@@ -114,9 +114,19 @@ static uint32_t reply_from_errno(int error)
                 return NBD_REP_ERR_POLICY;
         case ESHUTDOWN:
                 return NBD_REP_ERR_SHUTDOWN;
+        case E2BIG:
+        case ENOMEM:
+                return NBD_REP_ERR_TOO_BIG;
         default:
                 return NBD_REP_ERR_UNKNOWN;
         }
+}
+
+void replies_errno(struct option_replies *replies, const struct option *option, int error,
+                   const struct error *err, const char *otherwise)
+{
+        replies_error(replies, option->number, reply_from_errno(error), "%s",
+                      err->code ? err->message : otherwise);
 }
 
 static int co_open(struct nbd_client *client, const char *name, struct nbd_export *ret_export,
@@ -144,8 +154,7 @@ int co_option_open(struct nbd_client *client, struct option_replies *replies,
         int r = co_open(client, name, ret_export, &err);
 
         if (r < 0)
-                replies_error(replies, option->number, reply_from_errno(r), "%s",
-                              err.code ? err.message : "the export cannot be opened");
+                replies_errno(replies, option, r, &err, "the export cannot be opened");
         return r;
 }
 
@@ -164,19 +173,25 @@ static uint16_t transmission_flags(const struct nbd_client *client, const struct
         if (export->readonly)
                 flags |= NBD_FLAG_READ_ONLY;
         else
-                flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+                flags |= NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+        if (!export->readonly && volume_discards(export->volume))
+                flags |= NBD_FLAG_SEND_TRIM;
         if (client->structured)
                 flags |= NBD_FLAG_SEND_DF;
+        if (client->extended && client->n_contexts > 0)
+                flags |= NBD_FLAG_BLOCK_STATUS_PAYLOAD;
         return (uint16_t)flags;
 }
 
-static void choose(struct nbd_client *client, const char *name, const struct nbd_export *export)
+/* Contexts hold for the export that they were selected for, by the name the client gave. */
+static void co_choose(struct nbd_client *client, const char *name, const struct nbd_export *export,
+                      uint64_t size)
 {
         client->export = *export;
+        client->size = size;
         client->has_export = true;
-        /* Contexts hold for the export that they were selected for, by the name the client gave. */
         if (client->meta_name && strcmp(client->meta_name, name) != 0)
-                meta_forget(client);
+                co_meta_forget(client);
 }
 
 /* ---- the options ---- */
@@ -188,14 +203,16 @@ static enum option_outcome co_option_export_name(struct nbd_client *client,
         struct nbd_export export;
         char *name;
 
-        /* There is no reply for a failure: the connection is closed. */
-        if (copy_name(option->data, option->length, &name) < 0)
+        /* There is no reply for a failure: the connection is closed. With extended headers it MUST
+         * NOT be asked for. */
+        if (client->extended || copy_name(option->data, option->length, &name) < 0)
                 return OPTION_CLOSE;
         int r = co_open(client, name, &export, NULL);
         if (r == 0) {
-                choose(client, name, &export);
+                uint64_t size = volume_size(export.volume);
+                co_choose(client, name, &export, size);
                 struct nbd_export_name_reply reply = {
-                    .size = be64_make(volume_size(export.volume)),
+                    .size = be64_make(size),
                     .flags = be16_make(transmission_flags(client, &export)),
                 };
                 replies_add(replies, &reply,
@@ -242,14 +259,13 @@ static enum option_outcome co_option_list(struct nbd_client *client, const struc
         const struct nbd_exports *exports = &client->server->exports;
         struct list_walk walk = {replies, false};
         struct error err = ERROR_INIT;
-        int r = exports->co_list(exports->arg, list_each, &walk, &err);
+        int r = exports->co_list(exports->arg, client, list_each, &walk, &err);
 
         if (walk.too_big)
                 replies_error(replies, option->number, NBD_REP_ERR_TOO_BIG,
                               "there are too many exports to list");
         else if (r < 0)
-                replies_error(replies, option->number, reply_from_errno(r), "%s",
-                              err.code ? err.message : "the exports cannot be listed");
+                replies_errno(replies, option, r, &err, "the exports cannot be listed");
         else
                 acknowledge(replies, option, OPTION_CONTINUE);
         return OPTION_CONTINUE;
@@ -267,11 +283,11 @@ static void reply_info_text(struct option_replies *replies, uint32_t option, uin
 
 /* @wanted has a bit for each type of information asked for. */
 static void reply_info(struct nbd_client *client, struct option_replies *replies, uint32_t option,
-                       const struct nbd_export *export, unsigned wanted)
+                       const struct nbd_export *export, uint64_t size, unsigned wanted)
 {
         struct nbd_info_export info = {
             .type = be16_make(NBD_INFO_EXPORT),
-            .size = be64_make(volume_size(export->volume)),
+            .size = be64_make(size),
             .flags = be16_make(transmission_flags(client, export)),
         };
         struct nbd_info_block_size sizes = {
@@ -332,15 +348,16 @@ static enum option_outcome co_option_info(struct nbd_client *client, const struc
                 return OPTION_CONTINUE;
         enum option_outcome outcome = OPTION_CONTINUE;
         if (co_option_open(client, replies, option, name, &export) == 0) {
-                reply_info(client, replies, option->number, &export,
+                uint64_t size = volume_size(export.volume);
+                if (option->number == NBD_OPT_GO)
+                        co_choose(client, name, &export, size);
+                reply_info(client, replies, option->number, &export, size,
                            wanted_info(option->data + fixed, be16_get(n_requests)));
                 replies_option(replies, option->number, NBD_REP_ACK, 0);
-                if (option->number == NBD_OPT_GO) {
-                        choose(client, name, &export);
+                if (option->number == NBD_OPT_GO)
                         outcome = OPTION_TRANSMIT;
-                } else {
+                else
                         co_close(client, &export);
-                }
         }
         free(name);
         return outcome;
@@ -350,8 +367,33 @@ static enum option_outcome co_option_structured_reply(struct nbd_client *client,
                                                       const struct option *option,
                                                       struct option_replies *replies)
 {
+        if (client->extended) { /* they take precedence */
+                replies_error(replies, option->number, NBD_REP_ERR_EXT_HEADER_REQD,
+                              "extended headers are agreed on already");
+                return OPTION_CONTINUE;
+        }
         client->structured = true;
         return acknowledge(replies, option, OPTION_CONTINUE);
+}
+
+static enum option_outcome co_option_extended_headers(struct nbd_client *client,
+                                                      const struct option *option,
+                                                      struct option_replies *replies)
+{
+        client->structured = client->extended = true;
+        return acknowledge(replies, option, OPTION_CONTINUE);
+}
+
+/* What was agreed in plain text may have been another's words (CVE-2021-3716). */
+static enum option_outcome co_option_starttls(struct nbd_client *client,
+                                              const struct option *option,
+                                              struct option_replies *replies)
+{
+        if (client->tls)
+                return invalid(replies, option, "TLS is spoken already");
+        client->structured = client->extended = false;
+        co_meta_forget(client);
+        return acknowledge(replies, option, OPTION_START_TLS);
 }
 
 /* ---- dispatch ---- */
@@ -366,11 +408,13 @@ static const struct option_kind kinds[] = {
     [NBD_OPT_EXPORT_NAME] = {co_option_export_name, false},
     [NBD_OPT_ABORT] = {co_option_abort, false},
     [NBD_OPT_LIST] = {co_option_list, true},
+    [NBD_OPT_STARTTLS] = {co_option_starttls, true},
     [NBD_OPT_INFO] = {co_option_info, false},
     [NBD_OPT_GO] = {co_option_info, false},
     [NBD_OPT_STRUCTURED_REPLY] = {co_option_structured_reply, true},
     [NBD_OPT_LIST_META_CONTEXT] = {co_option_meta_context, false},
     [NBD_OPT_SET_META_CONTEXT] = {co_option_meta_context, false},
+    [NBD_OPT_EXTENDED_HEADERS] = {co_option_extended_headers, true},
 };
 
 static enum option_outcome while_stopping(const struct option *option,
@@ -384,13 +428,31 @@ static enum option_outcome while_stopping(const struct option *option,
         return OPTION_CLOSE;
 }
 
+/* proto.md, "FORCEDTLS mode". */
+static enum option_outcome refuse_plain(const struct option *option, struct option_replies *replies)
+{
+        if (option->number == NBD_OPT_EXPORT_NAME)
+                return OPTION_CLOSE;
+        replies_error(replies, option->number, NBD_REP_ERR_TLS_REQD, "this server requires TLS");
+        return OPTION_CONTINUE;
+}
+
+static bool is_known(const struct nbd_client *client, uint32_t option)
+{
+        if (option == NBD_OPT_STARTTLS)
+                return client->server->options.tls_mode != NBD_TLS_OFF;
+        return option < sizeof(kinds) / sizeof(kinds[0]) && kinds[option].co_handle;
+}
+
 enum option_outcome co_option(struct nbd_client *client, const struct option *option,
                               struct option_replies *replies)
 {
         if (client->server->stopping)
                 return while_stopping(option, replies);
-        if (option->number >= sizeof(kinds) / sizeof(kinds[0]) ||
-            !kinds[option->number].co_handle) {
+        if (client->tls_required && !client->tls && option->number != NBD_OPT_STARTTLS &&
+            option->number != NBD_OPT_ABORT)
+                return refuse_plain(option, replies);
+        if (!is_known(client, option->number)) {
                 replies_error(replies, option->number, NBD_REP_ERR_UNSUP,
                               "option %u is not supported", option->number);
                 return OPTION_CONTINUE;

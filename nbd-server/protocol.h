@@ -4,7 +4,8 @@
  * Units      bytes. Integers on the wire are big-endian.
  * Threads    [any thread]
  * Errors     none.
- * Source     doc/proto.md of NetworkBlockDevice/nbd.
+ * Source     doc/proto.md of NetworkBlockDevice/nbd, master and branch extension-ext-header; of the
+ *            names in the namespace qemu: docs/interop/nbd.txt of QEMU.
  */
 #pragma once
 #include <assert.h>
@@ -66,17 +67,19 @@ enum { /* options */
        NBD_OPT_EXTENDED_HEADERS = 11,
 };
 
-#define NBD_REP_ERR(n)       (UINT32_C(0x80000000) + (n))
-#define NBD_REP_ACK          1u
-#define NBD_REP_SERVER       2u
-#define NBD_REP_INFO         3u
-#define NBD_REP_META_CONTEXT 4u
-#define NBD_REP_ERR_UNSUP    NBD_REP_ERR(1)
-#define NBD_REP_ERR_POLICY   NBD_REP_ERR(2)
-#define NBD_REP_ERR_INVALID  NBD_REP_ERR(3)
-#define NBD_REP_ERR_UNKNOWN  NBD_REP_ERR(6)
-#define NBD_REP_ERR_SHUTDOWN NBD_REP_ERR(7)
-#define NBD_REP_ERR_TOO_BIG  NBD_REP_ERR(9)
+#define NBD_REP_ERR(n)              (UINT32_C(0x80000000) + (n))
+#define NBD_REP_ACK                 1u
+#define NBD_REP_SERVER              2u
+#define NBD_REP_INFO                3u
+#define NBD_REP_META_CONTEXT        4u
+#define NBD_REP_ERR_UNSUP           NBD_REP_ERR(1)
+#define NBD_REP_ERR_POLICY          NBD_REP_ERR(2)
+#define NBD_REP_ERR_INVALID         NBD_REP_ERR(3)
+#define NBD_REP_ERR_TLS_REQD        NBD_REP_ERR(5)
+#define NBD_REP_ERR_UNKNOWN         NBD_REP_ERR(6)
+#define NBD_REP_ERR_SHUTDOWN        NBD_REP_ERR(7)
+#define NBD_REP_ERR_TOO_BIG         NBD_REP_ERR(9)
+#define NBD_REP_ERR_EXT_HEADER_REQD NBD_REP_ERR(10)
 
 enum { NBD_INFO_EXPORT = 0, NBD_INFO_NAME = 1, NBD_INFO_DESCRIPTION = 2, NBD_INFO_BLOCK_SIZE = 3 };
 
@@ -139,6 +142,7 @@ enum { /* transmission flags */
        NBD_FLAG_CAN_MULTI_CONN = 1 << 8,
        NBD_FLAG_SEND_CACHE = 1 << 10,
        NBD_FLAG_SEND_FAST_ZERO = 1 << 11,
+       NBD_FLAG_BLOCK_STATUS_PAYLOAD = 1 << 12,
 };
 
 enum { /* request types */
@@ -158,19 +162,22 @@ enum { /* command flags */
        NBD_CMD_FLAG_DF = 1 << 2,
        NBD_CMD_FLAG_REQ_ONE = 1 << 3,
        NBD_CMD_FLAG_FAST_ZERO = 1 << 4,
+       NBD_CMD_FLAG_PAYLOAD_LEN = 1 << 5, /* extended headers only */
 };
 
-enum { /* structured replies: flag, chunk types */
+enum { /* structured and extended replies: flag, chunk types */
        NBD_REPLY_FLAG_DONE = 1,
        NBD_REPLY_TYPE_NONE = 0,
        NBD_REPLY_TYPE_OFFSET_DATA = 1,
        NBD_REPLY_TYPE_OFFSET_HOLE = 2,
        NBD_REPLY_TYPE_BLOCK_STATUS = 5,
+       NBD_REPLY_TYPE_BLOCK_STATUS_EXT = 6,
        NBD_REPLY_TYPE_ERROR = (1 << 15) + 1,
        NBD_REPLY_TYPE_ERROR_OFFSET = (1 << 15) + 2,
 };
 
 enum { NBD_STATE_HOLE = 1, NBD_STATE_ZERO = 2 }; /* base:allocation */
+enum { NBD_STATE_DIRTY = 1 };                    /* qemu:dirty-bitmap:... */
 
 enum { /* error values */
        NBD_SUCCESS = 0,
@@ -185,8 +192,10 @@ enum { /* error values */
 };
 
 #define NBD_REQUEST_MAGIC          UINT32_C(0x25609513)
+#define NBD_EXTENDED_REQUEST_MAGIC UINT32_C(0x21e41c71)
 #define NBD_SIMPLE_REPLY_MAGIC     UINT32_C(0x67446698)
 #define NBD_STRUCTURED_REPLY_MAGIC UINT32_C(0x668e33ef)
+#define NBD_EXTENDED_REPLY_MAGIC   UINT32_C(0x6e8a278c)
 
 struct nbd_request_header {
         be32 magic;  /*  0  NBD_REQUEST_MAGIC */
@@ -197,6 +206,20 @@ struct nbd_request_header {
         be32 length; /* 24 */
 };
 static_assert(sizeof(struct nbd_request_header) == 28, "proto.md, request message");
+
+struct nbd_extended_request {
+        be32 magic;  /*  0  NBD_EXTENDED_REQUEST_MAGIC */
+        be16 flags;  /*  4 */
+        be16 type;   /*  6 */
+        be64 cookie; /*  8  opaque */
+        be64 offset; /* 16 */
+        be64 length; /* 24  of the payload that follows with PAYLOAD_LEN, else of the effect */
+};
+static_assert(sizeof(struct nbd_extended_request) == 32, "proto.md, request message");
+
+struct nbd_status_payload { /* of BLOCK_STATUS with PAYLOAD_LEN; 32 bits for each context follow */
+        be64 length;        /*  0  of the effect */
+};
 
 struct nbd_simple_reply {
         be32 magic;  /*  0  NBD_SIMPLE_REPLY_MAGIC */
@@ -214,23 +237,39 @@ struct nbd_chunk {
 };
 static_assert(sizeof(struct nbd_chunk) == 20, "proto.md, structured reply chunk message");
 
-struct nbd_chunk_data { /* NBD_REPLY_TYPE_OFFSET_DATA; the data follow */
-        struct nbd_chunk chunk;
+struct nbd_extended_chunk {
+        be32 magic;  /*  0  NBD_EXTENDED_REPLY_MAGIC */
+        be16 flags;  /*  4 */
+        be16 type;   /*  6 */
+        be64 cookie; /*  8 */
+        be64 offset; /* 16  the request's */
+        be64 length; /* 24  of the payload that follows */
+};
+static_assert(sizeof(struct nbd_extended_chunk) == 32, "proto.md, extended reply chunk message");
+
+/* Payloads of chunks, behind the head of either kind. */
+struct nbd_payload_data { /* NBD_REPLY_TYPE_OFFSET_DATA; the data follow */
         be64 offset;
 };
-struct nbd_chunk_status { /* NBD_REPLY_TYPE_BLOCK_STATUS; descriptors follow */
-        struct nbd_chunk chunk;
+struct nbd_payload_status { /* NBD_REPLY_TYPE_BLOCK_STATUS; nbd_status_descriptors follow */
         be32 context;
 };
 struct nbd_status_descriptor {
         be32 length;
         be32 flags;
 };
-struct nbd_chunk_error { /* NBD_REPLY_TYPE_ERROR; the message follows */
-        struct nbd_chunk chunk;
+struct nbd_payload_status_ext { /* NBD_REPLY_TYPE_BLOCK_STATUS_EXT; nbd_status_extents follow */
+        be32 context;
+        be32 n;
+};
+struct nbd_status_extent {
+        be64 length;
+        be64 flags;
+};
+struct nbd_payload_error { /* NBD_REPLY_TYPE_ERROR; the message follows */
         be32 error;
         be16 message_length;
 };
-static_assert(sizeof(struct nbd_chunk_data) == 28, "proto.md, NBD_REPLY_TYPE_OFFSET_DATA");
-static_assert(sizeof(struct nbd_chunk_status) == 24, "proto.md, NBD_REPLY_TYPE_BLOCK_STATUS");
-static_assert(sizeof(struct nbd_chunk_error) == 26, "proto.md, NBD_REPLY_TYPE_ERROR");
+static_assert(sizeof(struct nbd_status_descriptor) == 8, "proto.md, NBD_REPLY_TYPE_BLOCK_STATUS");
+static_assert(sizeof(struct nbd_status_extent) == 16, "proto.md, NBD_REPLY_TYPE_BLOCK_STATUS_EXT");
+static_assert(sizeof(struct nbd_payload_error) == 6, "proto.md, NBD_REPLY_TYPE_ERROR");

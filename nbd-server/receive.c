@@ -7,7 +7,8 @@
  * (rule 3 of README.md): receive_resume() goes on. */
 #include <assert.h>
 #include <errno.h>
-#include "nbd-server/internal.h"
+#include <poll.h>
+#include "nbd-server/tls.h"
 
 static void receive_arm(struct nbd_client *client)
 {
@@ -35,28 +36,105 @@ static void receive_arm(struct nbd_client *client)
         }
         assert(iov->iov_len > 0);
         client->receiving = true;
-        loop_submit(client->server->loop, &client->receive_io);
+        if (client->tls)
+                tls_receive(client);
+        else
+                loop_submit(client->worker->loop, &client->receive_io);
 }
 
-/* Answer with an error; the payload of a write that is refused is still to be taken off the
- * wire. */
+/* ---- headers ---- */
+
+/* A request's header, in either form. */
+struct header {
+        size_t bytes;
+        uint16_t flags, type;
+        be64 cookie;
+        uint64_t offset, length;
+        uint64_t payload; /* bytes that follow it */
+};
+
+static bool magic_is(struct nbd_client *client, be32 magic, uint32_t expected)
+{
+        if (be32_get(magic) == expected)
+                return true;
+        client_cut(client, "it sent what is no request");
+        return false;
+}
+
+static bool decode_compact(struct nbd_client *client, const uint8_t *at, struct header *ret)
+{
+        struct nbd_request_header wire;
+
+        memcpy(&wire, at, sizeof(wire));
+        *ret = (struct header){
+            .bytes = sizeof(wire),
+            .flags = be16_get(wire.flags),
+            .type = be16_get(wire.type),
+            .cookie = wire.cookie,
+            .offset = be64_get(wire.offset),
+            .length = be32_get(wire.length),
+        };
+        ret->payload = ret->type == NBD_CMD_WRITE ? ret->length : 0;
+        return magic_is(client, wire.magic, NBD_REQUEST_MAGIC);
+}
+
+/* A flag says whether a payload follows, for all commands alike. */
+static bool decode_extended(struct nbd_client *client, const uint8_t *at, struct header *ret)
+{
+        struct nbd_extended_request wire;
+
+        memcpy(&wire, at, sizeof(wire));
+        *ret = (struct header){
+            .bytes = sizeof(wire),
+            .flags = be16_get(wire.flags),
+            .type = be16_get(wire.type),
+            .cookie = wire.cookie,
+            .offset = be64_get(wire.offset),
+            .length = be64_get(wire.length),
+        };
+        ret->payload = ret->flags & NBD_CMD_FLAG_PAYLOAD_LEN ? ret->length : 0;
+        if (!magic_is(client, wire.magic, NBD_EXTENDED_REQUEST_MAGIC))
+                return false;
+        if (ret->payload > PAYLOAD_MAX) { /* proto.md, "Request message": not to be read through */
+                client_cut(client, "its payload is longer than was offered");
+                return false;
+        }
+        return true;
+}
+
+/* False: it is not all there, or the client was cut. */
+static bool decode(struct nbd_client *client, struct header *ret_header)
+{
+        size_t available = client->receive_end - client->receive_start;
+        const uint8_t *at = client->receive_buffer + client->receive_start;
+
+        if (client->extended)
+                return available >= sizeof(struct nbd_extended_request) &&
+                       decode_extended(client, at, ret_header);
+        return available >= sizeof(struct nbd_request_header) &&
+               decode_compact(client, at, ret_header);
+}
+
+/* ---- requests ---- */
+
+/* Answer with an error; the payload of what is refused is still to be taken off the wire. */
 static void refuse(struct nbd_request *request, uint32_t error, const char *text)
 {
-        if (request->type == NBD_CMD_WRITE)
-                request->client->skip_bytes = request->length;
+        request->client->skip_bytes = request->wire_payload;
         reply_error(request, error, "%s", text);
 }
 
-static struct nbd_request *take_slot(struct nbd_client *client,
-                                     const struct nbd_request_header *header)
+static struct nbd_request *take_slot(struct nbd_client *client, const struct header *header)
 {
         struct nbd_request *request = client_take_slot(client);
 
         request->cookie = header->cookie;
-        request->flags = be16_get(header->flags);
-        request->type = be16_get(header->type);
-        request->offset = be64_get(header->offset);
-        request->length = be32_get(header->length);
+        request->flags = header->flags;
+        request->type = header->type;
+        request->offset = header->offset;
+        request->length = header->length;
+        request->wire_payload = header->payload;
+        request->contexts = ~UINT64_C(0) >> (64 - CONTEXTS_MAX);
         assert(!request->buffer);
         return request;
 }
@@ -92,11 +170,25 @@ static bool take_payload(struct nbd_request *request)
         return false;
 }
 
-static void begin(struct nbd_client *client, const struct nbd_request_header *header)
+/* A small payload is there, all of it. */
+static uint32_t check(struct nbd_request *request, char text[ERROR_TEXT_MAX])
+{
+        const struct nbd_client *client = request->client;
+
+        if (request->type == NBD_CMD_BLOCK_STATUS && request->wire_payload > 0) {
+                uint32_t error = status_take_payload(
+                    request, client->receive_buffer + client->receive_start, text);
+                if (error)
+                        return error;
+        }
+        return request_check(request, text);
+}
+
+static void begin(struct nbd_client *client, const struct header *header)
 {
         char text[ERROR_TEXT_MAX];
         struct nbd_request *request = take_slot(client, header);
-        uint32_t error = request_check(request, text);
+        uint32_t error = check(request, text);
 
         if (error) {
                 refuse(request, error, text);
@@ -108,6 +200,7 @@ static void begin(struct nbd_client *client, const struct nbd_request_header *he
                 if (!take_payload(request))
                         return;
         } else {
+                client->receive_start += request->wire_payload; /* taken by check() */
                 client->large_last = false;
         }
         request_execute(request);
@@ -127,33 +220,25 @@ static bool skip_payload(struct nbd_client *client)
 /* One request from the buffer; false where it is not all there, must wait, or was the last. */
 static bool parse_one(struct nbd_client *client)
 {
-        size_t available = client->receive_end - client->receive_start;
-        struct nbd_request_header header;
+        struct header header;
 
-        if (available < sizeof(header))
+        if (!decode(client, &header))
                 return false;
-        memcpy(&header, client->receive_buffer + client->receive_start, sizeof(header));
-        if (be32_get(header.magic) != NBD_REQUEST_MAGIC) {
-                client_cut(client, "it sent what is no request");
-                return false;
-        }
-        uint16_t type = be16_get(header.type);
-        uint32_t length = be32_get(header.length);
-        if (type == NBD_CMD_DISC) {
+        if (header.type == NBD_CMD_DISC) {
                 client->state = CLIENT_FINISHING;
                 return false;
         }
         if (!client_has_slot(client) ||
-            !memory_admits(client, request_buffer_bytes(type, length))) {
+            !memory_admits(client, request_buffer_bytes(header.type, header.length))) {
                 client->stalled = true;
                 return false;
         }
         /* A small payload is waited for here; a refused one too,
          * which is thrown away afterwards. */
-        if (type == NBD_CMD_WRITE && length <= SMALL_PAYLOAD_MAX &&
-            available < sizeof(header) + length)
+        if (header.payload > 0 && header.payload <= SMALL_PAYLOAD_MAX &&
+            client->receive_end - client->receive_start < header.bytes + header.payload)
                 return false;
-        client->receive_start += sizeof(header);
+        client->receive_start += header.bytes;
         begin(client, &header);
         return true;
 }
@@ -181,6 +266,14 @@ static void payload_received(struct nbd_client *client, size_t length)
         }
 }
 
+/* Closed, or shut both ways: unlike one who only sends no more, he waits for no answer. */
+static bool peer_is_gone(const struct nbd_client *client)
+{
+        struct pollfd p = {.fd = client->fd};
+
+        return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR));
+}
+
 /* The stream ended. A request whose payload will never be complete was none. */
 static void end_of_stream(struct nbd_client *client, int result)
 {
@@ -188,8 +281,12 @@ static void end_of_stream(struct nbd_client *client, int result)
                 client_cut(client, "its socket failed");
         else if (result < 0)
                 client_cut(client, NULL);
-        else if (client->state == CLIENT_RUNNING)
+        else if (client->state == CLIENT_RUNNING) {
                 client->state = CLIENT_FINISHING;
+                if (peer_is_gone(client))
+                        volume_cancel(client->export.volume);
+        }
+        client->hung_up = true;
 }
 
 static void receive_done(struct loop_io *io, int result)

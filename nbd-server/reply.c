@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include "nbd-server/internal.h"
+#include "nbd-server/tls.h"
 
 static void reply_queue(struct nbd_request *request)
 {
@@ -18,64 +18,105 @@ static void reply_queue(struct nbd_request *request)
         }
         list_append(&client->replies, &request->link);
         if (!client->sending)
-                loop_post(client->server->loop, &client->send_task);
+                loop_post(client->worker->loop, &client->send_task);
 }
 
-static void reply_simple(struct nbd_request *request, uint32_t error)
-{
-        request->head.simple = (struct nbd_simple_reply){
-            .magic = be32_make(NBD_SIMPLE_REPLY_MAGIC),
-            .error = be32_make(error),
-            .cookie = request->cookie,
-        };
-        request->head_bytes = sizeof(request->head.simple);
-        request->payload_bytes = 0;
-        reply_queue(request);
-}
+/* ---- forms ---- */
 
-static struct nbd_chunk last_chunk(const struct nbd_request *request, uint16_t type, size_t length)
+size_t reply_put_chunk(const struct nbd_request *request, void *at, uint16_t flags, uint16_t type,
+                       size_t length)
 {
-        return (struct nbd_chunk){
+        if (request->client->extended) {
+                struct nbd_extended_chunk chunk = {
+                    .magic = be32_make(NBD_EXTENDED_REPLY_MAGIC),
+                    .flags = be16_make(flags),
+                    .type = be16_make(type),
+                    .cookie = request->cookie,
+                    .offset = be64_make(request->offset),
+                    .length = be64_make(length),
+                };
+                memcpy(at, &chunk, sizeof(chunk));
+                return sizeof(chunk);
+        }
+        struct nbd_chunk chunk = {
             .magic = be32_make(NBD_STRUCTURED_REPLY_MAGIC),
-            .flags = be16_make(NBD_REPLY_FLAG_DONE),
+            .flags = be16_make(flags),
             .type = be16_make(type),
             .cookie = request->cookie,
             .length = be32_make((uint32_t)length),
         };
+        memcpy(at, &chunk, sizeof(chunk));
+        return sizeof(chunk);
 }
+
+static void head_chunk(struct nbd_request *request, uint16_t type, size_t length)
+{
+        request->head_bytes =
+            (unsigned)reply_put_chunk(request, request->head, NBD_REPLY_FLAG_DONE, type, length);
+}
+
+static void head_add(struct nbd_request *request, const void *data, size_t length)
+{
+        assert(request->head_bytes + length <= sizeof(request->head));
+        memcpy(request->head + request->head_bytes, data, length);
+        request->head_bytes += (unsigned)length;
+}
+
+static void head_simple(struct nbd_request *request, uint32_t error)
+{
+        struct nbd_simple_reply simple = {
+            .magic = be32_make(NBD_SIMPLE_REPLY_MAGIC),
+            .error = be32_make(error),
+            .cookie = request->cookie,
+        };
+        request->head_bytes = 0;
+        head_add(request, &simple, sizeof(simple));
+}
+
+/* ---- replies ---- */
 
 void reply_success(struct nbd_request *request)
 {
-        /* Structured replies agreed, simple ones stay legal for all but READ, and are shorter. */
-        if (request->type == NBD_CMD_READ && request->client->structured) {
-                request->head.chunk = last_chunk(request, NBD_REPLY_TYPE_NONE, 0);
-                request->head_bytes = sizeof(request->head.chunk);
-                request->payload_bytes = 0;
-                reply_queue(request);
-        } else {
-                reply_simple(request, NBD_SUCCESS);
-        }
+        const struct nbd_client *client = request->client;
+
+        /* Structured replies agreed, simple ones stay legal for all but READ, and are shorter; with
+         * extended headers there are none. */
+        if (client->extended || (client->structured && request->type == NBD_CMD_READ))
+                head_chunk(request, NBD_REPLY_TYPE_NONE, 0);
+        else
+                head_simple(request, NBD_SUCCESS);
+        request->payload_bytes = 0;
+        reply_queue(request);
+}
+
+static void head_error(struct nbd_request *request, uint32_t error, const char *text, size_t length)
+{
+        struct nbd_payload_error payload = {
+            .error = be32_make(error),
+            .message_length = be16_make((uint16_t)length),
+        };
+        head_chunk(request, NBD_REPLY_TYPE_ERROR, sizeof(payload) + length);
+        head_add(request, &payload, sizeof(payload));
+        head_add(request, text, length);
 }
 
 void reply_error(struct nbd_request *request, uint32_t error, const char *format, ...)
 {
-        assert(error != NBD_SUCCESS);
-        if (!request->client->structured) {
-                reply_simple(request, error);
-                return;
-        }
+        char text[ERROR_TEXT_MAX];
         va_list arguments;
-        va_start(arguments, format);
-        int n = vsnprintf(request->head.error.text, ERROR_TEXT_MAX, format, arguments);
-        va_end(arguments);
-        size_t length = n < 0 ? 0 : n >= (int)ERROR_TEXT_MAX ? ERROR_TEXT_MAX - 1 : (size_t)n;
 
-        struct nbd_chunk_error *head = &request->head.error.head;
-        head->chunk =
-            last_chunk(request, NBD_REPLY_TYPE_ERROR, sizeof(*head) - sizeof(head->chunk) + length);
-        head->error = be32_make(error);
-        head->message_length = be16_make((uint16_t)length);
-        request->head_bytes = (unsigned)(sizeof(*head) + length);
+        assert(error != NBD_SUCCESS);
+        if (request->client->structured) {
+                va_start(arguments, format);
+                int n = vsnprintf(text, sizeof(text), format, arguments);
+                va_end(arguments);
+                head_error(request, error, text,
+                           n < 0                    ? 0
+                           : n >= (int)sizeof(text) ? sizeof(text) - 1
+                                                    : (size_t)n);
+        } else {
+                head_simple(request, error);
+        }
         request->payload_bytes = 0;
         reply_queue(request);
 }
@@ -85,34 +126,20 @@ void reply_error(struct nbd_request *request, uint32_t error, const char *format
 void reply_read(struct nbd_request *request)
 {
         if (request->client->structured) {
-                struct nbd_chunk_data *head = &request->head.data;
-                head->chunk = last_chunk(request, NBD_REPLY_TYPE_OFFSET_DATA,
-                                         sizeof(head->offset) + request->length);
-                head->offset = be64_make(request->offset);
-                request->head_bytes = sizeof(*head);
+                struct nbd_payload_data payload = {be64_make(request->offset)};
+                head_chunk(request, NBD_REPLY_TYPE_OFFSET_DATA, sizeof(payload) + request->length);
+                head_add(request, &payload, sizeof(payload));
         } else {
-                request->head.simple = (struct nbd_simple_reply){
-                    .magic = be32_make(NBD_SIMPLE_REPLY_MAGIC),
-                    .error = be32_make(NBD_SUCCESS),
-                    .cookie = request->cookie,
-                };
-                request->head_bytes = sizeof(request->head.simple);
+                head_simple(request, NBD_SUCCESS);
         }
         request->payload_bytes = request->length;
         reply_queue(request);
 }
 
-/* The descriptors lie at the start of the request's buffer. */
-void reply_status(struct nbd_request *request, size_t n_descriptors)
+void reply_chunks(struct nbd_request *request, size_t length)
 {
-        struct nbd_chunk_status *head = &request->head.status;
-        size_t bytes = n_descriptors * sizeof(struct nbd_status_descriptor);
-
-        head->chunk =
-            last_chunk(request, NBD_REPLY_TYPE_BLOCK_STATUS, sizeof(head->context) + bytes);
-        head->context = be32_make(META_ALLOCATION_ID);
-        request->head_bytes = sizeof(*head);
-        request->payload_bytes = bytes;
+        request->head_bytes = 0;
+        request->payload_bytes = length;
         reply_queue(request);
 }
 
@@ -158,14 +185,17 @@ static void send_start(struct nbd_client *client)
                 struct nbd_request *r = container_of(it, struct nbd_request, link);
                 if (n + 2 > n_max)
                         break;
-                n = add_iov(client->send_iov, n, &r->head, r->head_bytes, &skip);
+                n = add_iov(client->send_iov, n, r->head, r->head_bytes, &skip);
                 if (r->payload_bytes > 0)
                         n = add_iov(client->send_iov, n, r->buffer, r->payload_bytes, &skip);
         }
         client->send_io.iov = client->send_iov;
         client->send_io.n_iov = n;
         client->sending = true;
-        loop_submit(client->server->loop, &client->send_io);
+        if (client->tls)
+                tls_send(client);
+        else
+                loop_submit(client->worker->loop, &client->send_io);
 }
 
 void reply_send_task(struct loop_task *task)

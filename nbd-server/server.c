@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "common/log.h"
-#include "nbd-server/internal.h"
+#include "nbd-server/tls.h"
 
 #define ACCEPT_RETRY_MS 100u /* out of descriptors or memory: look again after this */
 
@@ -159,21 +159,42 @@ void nbd_server_each_client(struct nbd_server *server,
                     .id = client->id,
                     .export_name = client->has_export ? client->export.name : NULL,
                     .readonly = client->has_export && client->export.readonly,
-                    .reads = client->reads,
-                    .writes = client->writes,
-                    .flushes = client->flushes,
-                    .read_bytes = client->read_bytes,
-                    .write_bytes = client->write_bytes,
+                    .reads = counter_get(&client->reads),
+                    .writes = counter_get(&client->writes),
+                    .flushes = counter_get(&client->flushes),
+                    .read_bytes = counter_get(&client->read_bytes),
+                    .write_bytes = counter_get(&client->write_bytes),
                 };
                 memcpy(info.peer, client->peer, sizeof(info.peer));
                 each(&info, arg);
         }
 }
 
-void nbd_client_rename_export(struct nbd_client *client, const char *name)
+const char *nbd_client_identity(const struct nbd_client *client, unsigned i)
 {
-        assert(client->has_export);
-        snprintf(client->export.name, sizeof(client->export.name), "%s", name);
+        return tls_identity(client, i);
+}
+
+const char *nbd_client_peer(const struct nbd_client *client)
+{
+        return client->peer;
+}
+
+void nbd_server_rename_exports(struct nbd_server *server, const char *old_name,
+                               const char *new_name)
+{
+        size_t length = strlen(old_name);
+
+        list_for_each (it, &server->clients) {
+                struct nbd_client *client = container_of(it, struct nbd_client, link);
+                char *name = client->export.name, suffix[sizeof(client->export.name)];
+
+                if (!client->has_export || strncmp(name, old_name, length) != 0 ||
+                    (name[length] != '\0' && name[length] != '@'))
+                        continue;
+                memcpy(suffix, name + length, strlen(name + length) + 1);
+                snprintf(name, sizeof(client->export.name), "%s%s", new_name, suffix);
+        }
 }
 
 /* The first client of the export that came no later than @last_id; NULL: none. */
@@ -196,7 +217,7 @@ void co_nbd_server_disconnect(struct nbd_server *server, const char *export_name
         list_for_each (it, &server->clients) {
                 struct nbd_client *client = container_of(it, struct nbd_client, link);
                 if (client->has_export && strcmp(client->export.name, export_name) == 0)
-                        client_cut(client, "its export was taken away");
+                        worker_cut(client, "its export was taken away");
         }
         while (find_client(server, export_name, last_id))
                 co_wait(&server->gone);
@@ -232,15 +253,29 @@ int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
         if (options)
                 server->options = *options;
         set_defaults(&server->options);
+        nbd_tls_ref(server->options.tls);
+        assert(server->options.tls || server->options.tls_mode == NBD_TLS_OFF);
         server->exports = *exports;
         list_init(&server->listeners);
         list_init(&server->clients);
         list_init(&server->timer.link);
         server->timer.fire = accept_retry;
         co_queue_init(&server->gone);
-        memory_start(server);
+        int r = workers_new(server, err);
+        if (r < 0) {
+                nbd_tls_unref(server->options.tls);
+                free(server);
+                return r;
+        }
         *ret_server = server;
         return 0;
+}
+
+void nbd_server_set_tls(struct nbd_server *server, struct nbd_tls *tls)
+{
+        assert(tls && server->options.tls_mode != NBD_TLS_OFF);
+        nbd_tls_unref(server->options.tls);
+        server->options.tls = nbd_tls_ref(tls);
 }
 
 static void cut_all(struct loop_timer *timer)
@@ -248,7 +283,7 @@ static void cut_all(struct loop_timer *timer)
         struct nbd_server *server = container_of(timer, struct nbd_server, timer);
 
         list_for_each (it, &server->clients)
-                client_cut(container_of(it, struct nbd_client, link),
+                worker_cut(container_of(it, struct nbd_client, link),
                            "the server stopped before it had finished");
 }
 
@@ -275,11 +310,11 @@ void co_nbd_server_stop(struct nbd_server *server, unsigned timeout_ms)
         server->timer.fire = cut_all;
         loop_timer_set(server->loop, &server->timer, after_ms(server, timeout_ms));
         list_for_each (it, &server->clients)
-                client_stop(container_of(it, struct nbd_client, link));
+                worker_stop_client(container_of(it, struct nbd_client, link));
         while (!list_empty(&server->clients))
                 co_wait(&server->gone);
         loop_timer_cancel(server->loop, &server->timer);
-        co_memory_stop(server);
+        co_workers_stop(server);
 }
 
 void nbd_server_free(struct nbd_server *server)
@@ -287,5 +322,7 @@ void nbd_server_free(struct nbd_server *server)
         if (!server)
                 return;
         assert(list_empty(&server->clients) && list_empty(&server->listeners));
+        nbd_tls_unref(server->options.tls);
+        workers_free(server);
         free(server);
 }

@@ -173,6 +173,7 @@ struct node *cache_find(struct pool *pool, const struct entry *entry)
         if (!node || node->loading)
                 return NULL;
         node->referenced = true;
+        pool->cache.hits++;
         return node;
 }
 
@@ -181,6 +182,7 @@ static int co_node_load(struct pool *pool, const struct entry *entry, struct nod
         struct node *node = node_new(&pool->cache, entry->address, entry->birth);
         if (!node)
                 return -ENOMEM;
+        pool->cache.misses++;
         node->loading = true;
         node->pins = 1;
         node->crc = entry->crc;

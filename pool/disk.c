@@ -24,13 +24,6 @@
 
 /* ---- answering ---- */
 
-static void finish(struct member_io *io, int result)
-{
-        if (result < 0)
-                io->member->counters.errors++;
-        io->done(io, result);
-}
-
 /* Everything answered since the last round of the loop, in one callback. */
 static void answer_all(struct loop_task *task)
 {
@@ -42,7 +35,7 @@ static void answer_all(struct loop_task *task)
                 struct member_io *io = container_of(batch.next, struct member_io, link);
 
                 list_remove(&io->link);
-                finish(io, io->lio.result);
+                member_answer(io, io->lio.result);
         }
 }
 
@@ -197,7 +190,7 @@ static void discard_done(struct loop_task *task)
                 pthread_join(d->thread, NULL);
         d->discarding = NULL;
         discard_next(d);
-        finish(io, result); /* last: it may close the member */
+        member_answer(io, result); /* last: it may close the member */
 }
 
 /* ---- members on disks ---- */
@@ -247,7 +240,7 @@ static void call_done(struct loop_io *lio, int result)
                         return;
                 }
         }
-        finish(io, result < 0 ? result : 0);
+        member_answer(io, result < 0 ? result : 0);
 }
 
 void disk_start(struct disk *d, struct member_io *io)

@@ -4,18 +4,46 @@
  * are read, merged and written under an exclusive range; discards go in slices. */
 #include <errno.h>
 #include <stdlib.h>
+#include "pool/crossing.h"
 #include "pool/span.h"
+#include "pool/usage.h"
 
 #define CLEAR_SLICE_BLOCKS (64 * LEAF_BLOCKS) /* 64 MiB: a slice is one step without suspension */
 #define BOUNCE_BLOCKS      256u
 
+/* ---- counted from beginning to end ---- */
+
+static void request_counted(struct volume_request *req)
+{
+        struct volume *v = req->volume;
+        req->waited = false;
+        req->began_ns = loop_time_ns(v->pool->loop);
+        meter_queue_begin(&v->meter.queue, req->began_ns);
+        meter_queue_begin(&v->root->usage->queue, req->began_ns);
+}
+
+static void request_answer(struct volume_request *req, int result)
+{
+        struct volume *v = req->volume;
+        if (result == -ENOSPC && req->op != VOLUME_READ && full_wait(req))
+                return;
+        if (result == 0 && req->waited)
+                full_written(v->pool);
+        uint64_t now_ns = loop_time_ns(v->pool->loop);
+        meter_count(&v->meter.line[req->op], req->op == VOLUME_FLUSH ? 0 : req->length, result,
+                    now_ns - req->began_ns);
+        meter_queue_end(&v->meter.queue, now_ns);
+        meter_queue_end(&v->root->usage->queue, now_ns);
+        req->done(req, result);
+}
+
 static void request_end_run(struct loop_task *task)
 {
         struct volume_request *req = container_of(task, struct volume_request, task);
-        req->done(req, req->result);
+        request_answer(req, req->result);
 }
 
-static void request_end(struct volume_request *req, int result)
+void request_end(struct volume_request *req, int result)
 {
         req->result = result;
         req->task = (struct loop_task){.run = request_end_run};
@@ -221,10 +249,25 @@ static int co_zero_part(struct volume *v, uint64_t offset, uint64_t length, uint
         return r;
 }
 
+/* Where a hole that need not be changed ends, if one stands for more than a block: most of a large
+ * volume may be one. */
+static uint64_t clear_skip(struct volume *v, uint64_t first, uint8_t type)
+{
+        struct entry e;
+        unsigned level = tree_cover(v->pool, &v->root->body->map, first, &e);
+        bool noop = e.type == ENTRY_ABSENT || e.type == type;
+        return noop && level > 0 ? (first / tree_span(level) + 1) * tree_span(level) : first;
+}
+
 static int co_clear_blocks(struct volume *v, uint64_t first, uint64_t end, uint8_t type)
 {
         int r = 0;
         while (first < end && r == 0) {
+                uint64_t next = clear_skip(v, first, type);
+                if (next > first) {
+                        first = next;
+                        continue;
+                }
                 uint64_t n = min_u64(end - first,
                                      clear_slice_blocks(v->pool, v->root) - first % LEAF_BLOCKS);
                 struct co_range range = {.range = {.first = first, .last = first + n - 1}};
@@ -234,6 +277,8 @@ static int co_clear_blocks(struct volume *v, uint64_t first, uint64_t end, uint8
                 range_unlock(v->root, &range.range);
                 write_end(v->root);
                 first += n;
+                if (first < end)
+                        co_yield_loop(); /* a long one holds up nobody else */
         }
         return r;
 }
@@ -268,7 +313,7 @@ static void co_request(void *arg)
         pool->n_spans--;
         if (pool->n_spans == 0)
                 co_wake_all(&pool->idle);
-        req->done(req, r);
+        request_answer(req, r);
         engine_coroutine_ends(pool);
 }
 
@@ -286,8 +331,7 @@ static void request_spawn(struct volume_request *req)
 
 static void request_span_done(struct span *span, int result)
 {
-        struct volume_request *req = span->arg;
-        req->done(req, result);
+        request_answer(span->arg, result);
 }
 
 static void request_committed(struct commit_wait *wait, int result)
@@ -359,13 +403,9 @@ static int request_check(const struct volume *v, const struct volume_request *re
         return 0;
 }
 
-void volume_submit(struct volume *v, struct volume_request *req)
+static void request_run(struct volume_request *req)
 {
-        req->volume = v;
-        int r = request_check(v, req);
-        if (r < 0)
-                request_end(req, r);
-        else if (req->op == VOLUME_FLUSH)
+        if (req->op == VOLUME_FLUSH)
                 flush_submit(req);
         else if (req->length == 0)
                 request_end(req, 0);
@@ -373,6 +413,34 @@ void volume_submit(struct volume *v, struct volume_request *req)
                 direct_submit(req);
         else
                 request_spawn(req);
+}
+
+void request_begin(struct volume_request *req)
+{
+        request_counted(req);
+        int r = request_check(req->volume, req);
+        if (r < 0)
+                request_end(req, r);
+        else if (usage_admit(req))
+                request_run(req);
+}
+
+void volume_submit(struct volume *v, struct volume_request *req)
+{
+        req->volume = v;
+        if (v->crossing)
+                crossing_submit(v->crossing, req);
+        else
+                request_begin(req);
+}
+
+void request_start(struct volume_request *req)
+{
+        int r = request_check(req->volume, req); /* the volume may have been shrunk meanwhile */
+        if (r < 0)
+                request_end(req, r);
+        else
+                request_run(req);
 }
 
 /* ---- for coroutines ---- */
@@ -404,9 +472,12 @@ static int co_request_run(struct volume *v, enum volume_op op, void *buffer, uin
                                         .iov = &iov,
                                         .n_iov = 1,
                                         .done = co_request_done};
-        volume_submit(v, &w.req);
+        struct loop *from = co_move(v->pool->loop);
+        w.req.volume = v;
+        request_begin(&w.req);
         while (!w.done)
                 co_suspend();
+        co_move(from);
         return w.result;
 }
 

@@ -3,32 +3,22 @@
 
 #include "common/coroutine.h"
 
-static void count(struct member_counters *c, const struct member_io *io)
-{
-        switch (io->op) {
-        case MEMBER_READ:
-                c->reads++;
-                c->read_bytes += io->length;
-                break;
-        case MEMBER_WRITE:
-                c->writes++;
-                c->write_bytes += io->length;
-                break;
-        case MEMBER_FLUSH:
-                c->flushes++;
-                break;
-        case MEMBER_DISCARD:
-                c->discards++;
-                c->discard_bytes += io->length;
-                break;
-        }
-}
-
 void member_submit(struct member *m, struct member_io *io)
 {
         io->member = m;
-        count(&m->counters, io);
+        io->began_ns = loop_time_ns(m->loop);
+        meter_queue_begin(&m->meter.queue, io->began_ns);
         m->ops->submit(m, io);
+}
+
+void member_answer(struct member_io *io, int result)
+{
+        struct member *m = io->member;
+        uint64_t now_ns = loop_time_ns(m->loop);
+
+        meter_count(&m->meter.line[io->op], io->length, result, now_ns - io->began_ns);
+        meter_queue_end(&m->meter.queue, now_ns);
+        io->done(io, result);
 }
 
 void member_close(struct member *m)

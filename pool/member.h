@@ -21,6 +21,7 @@
 #include "common/error.h"
 #include "common/list.h"
 #include "common/loop.h"
+#include "pool/meter.h"
 
 #define MEMBER_BUFFER_ALIGN 512u
 #define MEMBER_SIZE_MIN     (UINT64_C(64) << 20)
@@ -35,7 +36,9 @@ struct member_io {
         const struct iovec *iov;
         unsigned n_iov;
         void (*done)(struct member_io *io, int result);
-        struct member *member; /* set by member_submit() */
+        /* set by member_submit() */
+        struct member *member;
+        uint64_t began_ns;
         /* the back end's */
         struct list link;
         struct loop_io lio;
@@ -44,6 +47,7 @@ struct member_io {
 };
 
 struct member_ops {
+        /* The answer is given by member_answer(). */
         void (*submit)(struct member *m, struct member_io *io);
         void (*close)(struct member *m); /* nothing may be in flight */
         /* Take the exclusive lock, waiting at most @wait_ms; NULL where the back end has no other
@@ -51,13 +55,6 @@ struct member_ops {
          *
          * -EBUSY  held by another: *err says by whom where that can be known */
         int (*co_lock)(struct member *m, unsigned wait_ms, struct error *err);
-};
-
-/* Since the member was opened; shown by 'pool status --json'. */
-struct member_counters {
-        uint64_t reads, writes, flushes, discards;
-        uint64_t read_bytes, write_bytes, discard_bytes;
-        uint64_t errors;
 };
 
 struct member {
@@ -68,11 +65,12 @@ struct member {
         /* usable, a multiple of 4096; on a whole disk that of tarn's partition */
         uint64_t size_bytes;
         bool can_discard;
-        struct member_counters counters;
+        struct meter meter; /* since it was opened */
 };
 
-/* Counts and submits. */
 void member_submit(struct member *m, struct member_io *io);
+/* For back ends: count the answer, and give it. */
+void member_answer(struct member_io *io, int result);
 void member_close(struct member *m); /* NULL is fine */
 
 /* From a coroutine: one operation, awaited. */

@@ -212,7 +212,7 @@ static int apply_resize(struct pool *pool, const struct catalog_op *op, struct r
                         return r;
                 b->high_bytes = 0; /* growing waited until the shrink before it was worked off */
         }
-        b->size_bytes = op->size_bytes;
+        __atomic_store_n(&b->size_bytes, op->size_bytes, __ATOMIC_RELAXED); /* volume_size() */
         return 0;
 }
 

@@ -64,7 +64,11 @@ struct pool *pool_new(struct loop *loop, const struct pool_options *options)
         list_init(&pool->metadata_avail);
         list_init(&pool->dirty_roots);
         list_init(&pool->stalled);
+        list_init(&pool->usages);
+        list_init(&pool->full_waiting);
+        pool->opened_ns = loop_now_ns(loop);
         list_init(&pool->spare_spans);
+        list_init(&pool->crossings);
         list_init(&pool->log.sealed);
         list_init(&pool->log.spare);
         list_init(&pool->log.waiters);
@@ -137,6 +141,13 @@ int pool_add_disk(struct pool *pool, struct member *member, const uint8_t uuid[1
 }
 
 /* ---- what it is ---- */
+
+void pool_observe(struct pool *pool, void (*each)(const struct pool_event *event, void *arg),
+                  void *arg)
+{
+        pool->observer = each;
+        pool->observer_arg = arg;
+}
 
 struct loop *pool_loop(struct pool *pool)
 {
@@ -217,7 +228,7 @@ void pool_get_member_info(struct pool *pool, size_t index, struct pool_member_in
             .metadata_bytes = 2 * LABEL_AREA_BYTES,
             .used_bytes = 2 * LABEL_AREA_BYTES,
             .unassigned_bytes = blocks_to_bytes((uint64_t)disk->free_units << pool->slab_shift),
-            .counters = &disk->member->counters,
+            .meter = &disk->member->meter,
         };
         memcpy(info->uuid, disk->uuid, 16);
         for (uint32_t i = 0; i < pool->n_slabs; i++)

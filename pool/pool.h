@@ -2,7 +2,8 @@
  *
  * Units      offsets, lengths and sizes are bytes unless a name says _blocks (POOL_BLOCK, 4096
  *            bytes).
- * Threads    a pool and all that belongs to it live on the loop that opened it.
+ * Threads    a pool and all that belongs to it live on the loop that opened it. [any loop] marks
+ *            what a handle of a volume can do elsewhere: see co_volume_use_from().
  * Errors     0 or -errno. On failure *err (may be NULL) holds a sentence for the operator; on
  *            success it is untouched. A failed call leaves the pool as it was.
  * Ownership  ret_* is set only on success; release with the named close.
@@ -14,6 +15,7 @@
  * completed.
  */
 #pragma once
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,6 +23,7 @@
 #include "common/error.h"
 #include "common/loop.h"
 #include "pool/member.h"
+#include "pool/throttle.h"
 
 #define POOL_BLOCK         4096u
 #define POOL_NAME_MAX      63u      /* characters, without NUL */
@@ -130,7 +133,7 @@ struct pool_member_info {
         uint64_t metadata_bytes;   /* in slabs of metadata, log and table on it, and labels */
         uint64_t used_bytes;       /* allocated blocks, every leg counted */
         uint64_t unassigned_bytes; /* in no slab yet */
-        const struct member_counters *counters;
+        const struct meter *meter; /* since the pool was opened */
 };
 
 struct pool_info {
@@ -158,6 +161,62 @@ void pool_get_info(struct pool *pool, struct pool_info *ret_info);
 void pool_get_member_info(struct pool *pool, size_t index, struct pool_member_info *ret_info);
 struct loop *pool_loop(struct pool *pool);
 
+/* ---- statistics: all since the pool was opened ---- */
+
+struct pool_stats {
+        uint64_t time_ns, opened_ns; /* of the loop's clock */
+        uint64_t checkpoints;
+        uint64_t cache_hits, cache_misses; /* map nodes found in memory; read from members */
+        uint64_t cache_bytes, cache_dirty_bytes, cache_max_bytes;
+};
+void pool_get_stats(struct pool *pool, struct pool_stats *ret_stats);
+
+/* Of a volume or snapshot that was opened at least once; of all handles, also those closed. */
+struct volume_stats {
+        const char *name; /* VOL or VOL@SNAP, as it is now */
+        unsigned n_handles;
+        struct meter_stats meter;
+        struct throttle_limits limits;
+        uint64_t throttled, throttled_ns; /* requests that waited for the limits, and how long */
+        uint64_t n_waiting;               /* that do now */
+        uint64_t n_full;                  /* that wait for space now */
+};
+/* What is passed lives during the call, which must not suspend. */
+void pool_each_volume_stats(struct pool *pool,
+                            void (*each)(const struct volume_stats *stats, void *arg), void *arg);
+
+/* Of a handle that is open and was given a user by volume_set_user(). */
+struct handle_stats {
+        const char *name, *user;
+        bool readonly;
+        struct meter_stats meter;
+};
+void pool_each_handle_stats(struct pool *pool,
+                            void (*each)(const struct handle_stats *stats, void *arg), void *arg);
+void pool_get_member_stats(struct pool *pool, size_t index, struct meter_stats *ret_stats);
+
+/* ---- events ---- */
+
+enum pool_event_kind {
+        POOL_EVENT_FULL,     /* a write found no space */
+        POOL_EVENT_SPACE,    /* there is more than then */
+        POOL_EVENT_CHECKSUM, /* a block fails its checksum */
+        POOL_EVENT_MEMBER,   /* a member fails to read or to write */
+        POOL_EVENT_STOPPED,  /* nothing is written any more until the pool is opened again */
+};
+struct pool_event {
+        enum pool_event_kind kind;
+        const char *sentence;
+        const char *volume; /* name of the volume or snapshot whose data it was, or NULL */
+        uint64_t offset;    /* in it */
+        const char *member; /* path, or NULL */
+        uint64_t member_offset;
+};
+/* Be told of what happens, on the pool's loop and as it happens: @each must not suspend, nor call
+ * anything of the pool's. One observer; NULL: none any more. */
+void pool_observe(struct pool *pool, void (*each)(const struct pool_event *event, void *arg),
+                  void *arg);
+
 /* ---- check ---- */
 
 struct pool_check_callbacks {
@@ -167,7 +226,7 @@ struct pool_check_callbacks {
         void (*progress)(void *arg, uint64_t done, uint64_t total);
         void *arg;
         /* looked at now and then: true ends it with -ECANCELED. May be NULL. */
-        const bool *cancelled;
+        const atomic_bool *cancelled;
 };
 /* Walk everything and report; writes nothing. Guest I/O may go on. 0 and the number of findings, or
  *
@@ -236,8 +295,18 @@ int co_snapshot_restore(struct pool *pool, const char *name, const char *keep_as
 int co_snapshot_clone(struct pool *pool, const char *snapshot, const char *new_volume,
                       struct error *err);
 
-/* Properties: tagged texts a volume carries; keys and meaning are the caller's ("on-full", "iops").
- * A NULL value removes. At most 16, keys up to 31 and values up to 63 characters. */
+/* Properties: tagged texts a volume carries; keys and meaning are the caller's, but for those that
+ * the engine acts upon, at once and for requests that wait as well:
+ *
+ * iops, bandwidth              what all handles of the volume together may do a second: operations
+ *                              (all but flushes), and bytes read and written (as common/size.h)
+ * iops-burst, bandwidth-burst  how much of it at once after a pause; default: a tenth of a second's
+ * discard=off                  see volume_discards()
+ * on-full=wait                 what finds no space waits until there is some, and holds nothing
+ *                              meanwhile: no snapshot, flush or checkpoint waits for it
+ *
+ * A value that says nothing to it is as none. A NULL value removes. At most 16, keys up to 31 and
+ * values up to 63 characters. */
 int co_volume_set(struct pool *pool, const char *name, const char *key, const char *value,
                   struct error *err);
 int co_volume_get_properties(struct pool *pool, const char *name,
@@ -257,10 +326,26 @@ int co_pool_diff(struct pool *pool, const char *a, const char *b,
  * times. Snapshots are read-only: writes to them get -EPERM. */
 int co_volume_open(struct pool *pool, const char *name, struct volume **ret_volume,
                    struct error *err);
-void co_volume_close(struct volume *volume);       /* NULL is fine; nothing may be in flight */
-uint64_t volume_size(const struct volume *volume); /* now: changes with resize */
-bool volume_is_readonly(const struct volume *volume);
-const char *volume_name(const struct volume *volume); /* "VOL" or "VOL@SNAP", as it is now */
+/* NULL is fine; nothing may be in flight. [any loop] */
+void co_volume_close(struct volume *volume);
+struct loop *volume_loop(const struct volume *volume); /* its pool's. [any loop] */
+uint64_t volume_size(const struct volume *volume);     /* now: changes with resize. [any loop] */
+bool volume_is_readonly(const struct volume *volume);  /* [any loop] */
+const char *volume_name(const struct volume *volume);  /* "VOL" or "VOL@SNAP", as it is now */
+/* From now on requests on this handle are submitted and answered on @loop, where a pool's own is
+ * what a handle begins with. They cross over in batches, one wake-up for many; co_volume_*
+ * functions on the handle work from any loop in any case. Nothing may be in flight. [any loop]
+ * -ENOMEM */
+int co_volume_use_from(struct volume *volume, struct loop *loop);
+/* False where the volume's property discard is off: a protocol then does not offer discards, and
+ * answers those that come with success, doing nothing. [any loop] */
+bool volume_discards(const struct volume *volume);
+/* Who uses the handle, for statistics: "nbd unix pid 4711". At most 159 characters are kept. */
+void volume_set_user(struct volume *volume, const char *user);
+/* Nobody waits for the handle's answers any more: its requests that wait for the volume's limits end
+ * with -ECANCELED, those that wait for space with -ENOSPC, and so do those that come later and would
+ * have to. The rest ends as ever. [the loop that the handle is used from] */
+void volume_cancel(struct volume *volume);
 
 enum volume_op {
         VOLUME_READ,
@@ -282,6 +367,7 @@ enum {
  * -EINVAL  out of range
  * -EPERM   read-only
  * -ENOSPC  no space, and none on its way back
+ * -ECANCELED  by volume_cancel(), before anything was done
  * -EIO     also for a checksum that fails: buffers then hold zeroes where nothing good was read */
 struct volume_request {
         enum volume_op op;
@@ -292,12 +378,19 @@ struct volume_request {
         void (*done)(struct volume_request *request, int result);
         /* the engine's */
         struct volume *volume;
+        uint64_t began_ns;
+        bool waited;      /* for space */
+        struct list link; /* while it waits for the volume's limits, or for space */
         struct loop_task task;
         int result;
+        struct volume_request *next; /* these two: crossing.c's */
+        void (*crossing_done)(struct volume_request *request, int result);
 };
-/* done() runs from the loop, never from inside this call. The request must live until then. */
+/* done() runs from the loop, never from inside this call. The request must live until then.
+ * [the loop that the handle is used from] */
 void volume_submit(struct volume *volume, struct volume_request *request);
 
+/* [any loop] for these and for co_volume_status(), co_volume_depth(), co_volume_changed() */
 int co_volume_read(struct volume *volume, void *buffer, uint64_t length, uint64_t offset);
 int co_volume_write(struct volume *volume, const void *buffer, uint64_t length, uint64_t offset,
                     unsigned flags);
@@ -305,7 +398,7 @@ int co_volume_flush(struct volume *volume);
 int co_volume_discard(struct volume *volume, uint64_t offset, uint64_t length, unsigned flags);
 int co_volume_zero(struct volume *volume, uint64_t offset, uint64_t length, unsigned flags);
 
-enum extent_flags { EXTENT_HOLE = 1, EXTENT_ZERO = 2 };
+enum extent_flags { EXTENT_HOLE = 1, EXTENT_ZERO = 2, EXTENT_CHANGED = 4 };
 struct volume_extent {
         uint64_t length;
         unsigned flags; /* EXTENT_HOLE: takes no space; EXTENT_ZERO: reads as zeroes */
@@ -315,3 +408,17 @@ struct volume_extent {
  * the extents never add up to more than @length. */
 int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
                      struct volume_extent *extents, size_t n_max, size_t *ret_n);
+/* The same, but flags are depths: 0 where nothing was ever written or all of it was discarded, 1
+ * where the data (or the discard of a snapshot's data) are the volume's own, n where they are those
+ * of the n-1st root above: of the snapshots that it and its snapshots stand on. */
+int co_volume_depth(struct volume *volume, uint64_t offset, uint64_t length,
+                    struct volume_extent *extents, size_t n_max, size_t *ret_n);
+/* The same, but flags are EXTENT_CHANGED where the content may differ from @since's, and 0 where it
+ * is equal; behind @since's end that reads as zeroes. Exact to the block, except that a block which
+ * was written anew counts as changed, whatever was written. @since is any snapshot or volume of the
+ * same pool, and @volume may be written to meanwhile: each part is told as it is at some instant of
+ * the call.
+ *
+ * -EXDEV  @since is of another pool */
+int co_volume_changed(struct volume *volume, struct volume *since, uint64_t offset, uint64_t length,
+                      struct volume_extent *extents, size_t n_max, size_t *ret_n);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "pool/engine.h"
+#include "pool/usage.h"
 
 enum { BY_ID, BY_NAME, BY_VOLUME };
 
@@ -178,6 +179,7 @@ void body_free(struct root_body *body)
 
 static void root_free(struct root *root)
 {
+        usage_free(root->usage);
         body_free(root->body);
         free(root->ancestors);
         free(root);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "pool/operate.h"
+#include "pool/usage.h"
 
 int snapshot_name_split(const char *name, char volume[POOL_NAME_MAX + 1], const char **ret_snapshot,
                         struct error *err)
@@ -162,6 +163,8 @@ static int co_restore(struct pool *pool, const char *name, const char *keep_as, 
                 return error_set(err, -EBUSY, "volume '%s' is in use", head->name);
         }
         r = operate(pool, &op, false, err);
+        if (r == 0)
+                usage_move(head, root_by_id(pool, op.new_id));
         epoch_raise(pool);
         root_unhold(pool, head);
         if (r == 0)

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <time.h>
+#include "pool/crossing.h"
 #include "pool/operate.h"
+#include "pool/usage.h"
 
 /* ---- one operation at a time ---- */
 
@@ -358,6 +360,8 @@ int co_volume_set(struct pool *pool, const char *name, const char *key, const ch
                                   ROOT_PROPERTIES);
                 else
                         op_log(pool, &op, false);
+                if (r == 0)
+                        usage_set(pool, root);
         }
         return co_operate_end(pool, r, err);
 }
@@ -389,27 +393,24 @@ int co_volume_open(struct pool *pool, const char *name, struct volume **ret_volu
         root->n_handles++;
         pool->n_handles++;
         int r = co_root_load(pool, root, err);
+        v->pool = pool;
+        v->root = root;
+        if (r == 0 && (r = usage_enter(v)) < 0)
+                error_set(err, r, "out of memory");
         if (r < 0) {
                 root->n_handles--;
                 pool->n_handles--;
                 free(v);
                 return r;
         }
-        v->pool = pool;
-        v->root = root;
         if (root->state == ROOT_LIVE && root->body->high_bytes)
                 worker_kick(pool);
         *ret_volume = v;
         return 0;
 }
 
-void co_volume_close(struct volume *v)
+static void co_let_go(struct pool *pool, struct root *root)
 {
-        if (!v)
-                return;
-        struct pool *pool = v->pool;
-        struct root *root = v->root;
-        free(v);
         root->n_handles--;
         pool->n_handles--;
         if (root->n_handles || root->name[0] || pool->readonly || pool_failed(pool))
@@ -425,9 +426,27 @@ void co_volume_close(struct volume *v)
         co_unlock(&pool->catalog_lock);
 }
 
+void co_volume_close(struct volume *v)
+{
+        if (!v)
+                return;
+        struct pool *pool = v->pool;
+        struct loop *from = co_move(pool->loop);
+        co_crossing_put(v->crossing);
+        usage_leave(v);
+        co_let_go(pool, v->root);
+        free(v);
+        co_move(from);
+}
+
+struct loop *volume_loop(const struct volume *v)
+{
+        return v->pool->loop;
+}
+
 uint64_t volume_size(const struct volume *v)
 {
-        return v->root->body->size_bytes;
+        return __atomic_load_n(&v->root->body->size_bytes, __ATOMIC_RELAXED);
 }
 
 bool volume_is_readonly(const struct volume *v)

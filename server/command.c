@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "server/events.h"
+
 static const struct {
         const char *name;
         co_command *co_run;
@@ -28,6 +30,7 @@ static const struct {
     {"snapshot-restore", co_snapshot_restore_one, false, true},
     {"snapshot-delete", co_snapshot_delete_one, false, true},
     {"snapshot-diff", co_snapshot_diff, true},
+    {"stats", co_stats, true},
     {"image-import", co_image_import, false, true},
     {"image-export", co_image_export, true},
 };
@@ -73,7 +76,11 @@ int co_command_run(struct host *host, json_t *request, const int *fds, size_t n_
         c.reply = json_object();
         if (!c.reply)
                 return error_set(err, -ENOMEM, "out of memory");
+        co_move(c.hp->loop);
         r = commands[i].co_run(&c, err);
+        if (r == 0)
+                events_emit_command(&c, name);
+        co_move(host->loop);
         if (r < 0) {
                 json_decref(c.reply);
                 return r;

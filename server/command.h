@@ -5,7 +5,8 @@
  * so that the user sees no difference. docs/control.md states every request and reply.
  *
  * Units      sizes and offsets in requests and replies are bytes.
- * Threads    coroutines of the host's loop; several may run at a time.
+ * Threads    coroutines; several may run at a time. co_command_run() is called on the host's loop
+ *            and takes the command to its pool's, where it runs; caller's progress is called there.
  * Errors     0 or -errno with a sentence and perhaps a hint. A request is not trusted: what it
  *            lacks, or holds of the wrong kind, is -EINVAL.
  * Ownership  descriptors stay the caller's, unless a command says that it takes them over (by dup).
@@ -23,7 +24,7 @@ struct command_caller {
         /* Now and then from long commands; may be NULL. */
         void (*progress)(struct command_caller *caller, uint64_t done, uint64_t total);
         /* true when the caller has gone or changed his mind; long commands look */
-        const bool *cancelled;
+        const atomic_bool *cancelled;
 };
 
 /* Run the command that request's "command" names, on the pool that its "pool" names.
@@ -78,3 +79,4 @@ co_command co_volume_create_one, co_volume_list_all, co_volume_show, co_volume_r
 co_command co_snapshot_create_all, co_snapshot_list_all, co_snapshot_restore_one,
     co_snapshot_delete_one, co_snapshot_diff;
 co_command co_image_import, co_image_export;
+co_command co_stats;

@@ -67,14 +67,14 @@ static int co_remove_leftover(struct command *c, const char *volume, const char 
         if (r == 0)
                 return 0;
         if (marked && r == -EBUSY)
-                return error_set(err, r, "another import into '%s/%s' is under way",
-                                 c->hp->state->name, volume);
-        error_set(err, r, "cannot import into '%s/%s': volume '%s/%s' is in the way",
-                  c->hp->state->name, volume, c->hp->state->name, name);
+                return error_set(err, r, "another import into '%s/%s' is under way", c->hp->name,
+                                 volume);
+        error_set(err, r, "cannot import into '%s/%s': volume '%s/%s' is in the way", c->hp->name,
+                  volume, c->hp->name, name);
         return error_hint(err,
                           "an import is filled under that name: 'tarn volume rename %s/%s "
                           "NEW' keeps the volume that has it",
-                          c->hp->state->name, name);
+                          c->hp->name, name);
 }
 
 static int co_create_for_import(struct command *c, const char *volume, const char *name,
@@ -84,7 +84,7 @@ static int co_create_for_import(struct command *c, const char *volume, const cha
         int r;
 
         if (co_root_get(c->hp->pool, volume, ignore_root, NULL, NULL) == 0)
-                return error_set(err, -EEXIST, "volume '%s/%s' exists", c->hp->state->name, volume);
+                return error_set(err, -EEXIST, "volume '%s/%s' exists", c->hp->name, volume);
         r = co_volume_create(c->hp->pool, name, size, &e);
         if (r == -EEXIST) {
                 r = co_remove_leftover(c, volume, name, &e);
@@ -140,7 +140,7 @@ static int co_fill(struct command *c, struct image *image, const char *name, con
         /* The import is complete; where the mark stays, it stays without a meaning. */
         if (co_volume_set(c->hp->pool, volume, IMPORT_MARK, NULL, NULL) < 0)
                 log_warning("property '" IMPORT_MARK "' of '%s/%s' could not be taken away",
-                            c->hp->state->name, volume);
+                            c->hp->name, volume);
         return 0;
 }
 
@@ -169,7 +169,7 @@ int co_image_import(struct command *c, struct error *err)
                 if (r < 0 && co_volume_delete(c->hp->pool, name, true, NULL) < 0)
                         log_warning("'%s/%s', which an import that failed has left, could not be "
                                     "deleted",
-                                    c->hp->state->name, name);
+                                    c->hp->name, name);
         }
         if (r == 0) {
                 json_object_set_new(c->reply, "size", json_integer((json_int_t)size));
@@ -195,7 +195,7 @@ static int co_freeze(struct command *c, const char *name, char *ret_name, size_t
         if (strchr(name, '@') || host_users(c->hp, name, users, sizeof(users)) == 0)
                 return 0;
         snprintf(ret_name, size, "%s@export-%lld-%llu", name, (long long)time(NULL),
-                 (unsigned long long)(loop_now_ns(c->host->loop) % 1000000));
+                 (unsigned long long)(loop_now_ns(c->hp->loop) % 1000000));
         *ret_temporary = true;
         return co_snapshot_create(c->hp->pool, list, 1, err);
 }
@@ -230,6 +230,6 @@ int co_image_export(struct command *c, struct error *err)
         co_volume_close(volume);
         if (temporary && co_snapshot_delete(c->hp->pool, frozen, NULL) < 0)
                 log_warning("snapshot '%s/%s', made for an export, could not be deleted",
-                            c->hp->state->name, frozen);
+                            c->hp->name, frozen);
         return r;
 }

@@ -12,25 +12,31 @@
 /* A pool that is broken all over has no use for more; the count goes on. */
 #define FINDINGS_MAX 1000u
 
+static void put(json_t *object, const char *key, uint64_t value)
+{
+        json_object_set_new(object, key, json_integer((json_int_t)value));
+}
+
 static json_t *member_json(const struct pool_member_info *m)
 {
         uint64_t room = m->data_bytes + m->unassigned_bytes + m->metadata_bytes;
-        const struct member_counters *n = m->counters;
-        json_t *j = json_pack("{s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "path", m->path, "uuid",
-                              json_uuid(m->uuid), "size", (json_int_t)m->size_bytes, "used",
-                              (json_int_t)m->used_bytes, "free",
-                              (json_int_t)(room > m->used_bytes ? room - m->used_bytes : 0), "data",
-                              (json_int_t)m->data_bytes, "metadata", (json_int_t)m->metadata_bytes,
-                              "unassigned", (json_int_t)m->unassigned_bytes);
-        json_t *counters =
-            json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads", (json_int_t)n->reads,
-                      "writes", (json_int_t)n->writes, "flushes", (json_int_t)n->flushes,
-                      "discards", (json_int_t)n->discards, "read_bytes", (json_int_t)n->read_bytes,
-                      "write_bytes", (json_int_t)n->write_bytes, "discard_bytes",
-                      (json_int_t)n->discard_bytes, "errors", (json_int_t)n->errors);
+        const struct meter_line *line = m->meter->line;
+        json_t *j = json_pack("{s:s, s:o}", "path", m->path, "uuid", json_uuid(m->uuid));
 
-        json_object_update(j, counters);
-        json_decref(counters);
+        put(j, "size", m->size_bytes);
+        put(j, "used", m->used_bytes);
+        put(j, "free", room > m->used_bytes ? room - m->used_bytes : 0);
+        put(j, "data", m->data_bytes);
+        put(j, "metadata", m->metadata_bytes);
+        put(j, "unassigned", m->unassigned_bytes);
+        put(j, "reads", line[METER_READ].requests);
+        put(j, "writes", line[METER_WRITE].requests);
+        put(j, "flushes", line[METER_FLUSH].requests);
+        put(j, "discards", line[METER_DISCARD].requests);
+        put(j, "read_bytes", line[METER_READ].bytes);
+        put(j, "write_bytes", line[METER_WRITE].bytes);
+        put(j, "discard_bytes", line[METER_DISCARD].bytes);
+        put(j, "errors", meter_errors(m->meter));
         return j;
 }
 
@@ -44,21 +50,18 @@ static void client_json(const struct nbd_client_info *info, void *arg)
                            "write_bytes", (json_int_t)info->write_bytes));
 }
 
-static json_t *server_json(const struct host *host)
+static json_t *co_server_json(const struct host *host)
 {
         json_t *nbd = json_array(), *clients = json_array();
+        struct loop *from = co_move(host->loop);
 
         for (size_t i = 0; i < host->n_nbd_addresses; i++)
                 json_array_append_new(nbd, json_string(host->nbd_addresses[i]));
         if (host->nbd)
                 nbd_server_each_client(host->nbd, client_json, clients);
+        co_move(from);
         return json_pack("{s:i, s:s, s:o, s:o}", "pid", (int)getpid(), "control",
                          host->control_path, "nbd", nbd, "clients", clients);
-}
-
-static void put(json_t *object, const char *key, uint64_t value)
-{
-        json_object_set_new(object, key, json_integer((json_int_t)value));
 }
 
 static int add_size(const struct root_info *info, void *arg)
@@ -116,7 +119,7 @@ int co_pool_status(struct command *c, struct error *err)
                             json_boolean(info.readonly && (c->host->control_path || info.failed)));
         json_object_set_new(r, "members", members);
         json_object_set_new(r, "server",
-                            c->host->control_path ? server_json(c->host) : json_null());
+                            c->host->control_path ? co_server_json(c->host) : json_null());
         return 0;
 }
 
@@ -143,7 +146,7 @@ int co_pool_add_members(struct command *c, struct error *err)
                         r = error_set(err, -errno, "cannot open member %zu: %s", n,
                                       strerror(errno));
                 else
-                        r = co_disk_open_fd(c->host->loop, fd, path ? path : "?", &options,
+                        r = co_disk_open_fd(c->hp->loop, fd, path ? path : "?", &options,
                                             &members[n], err);
                 if (r == 0)
                         r = co_disk_format(members[n], err);

@@ -96,9 +96,8 @@ int co_snapshot_restore_one(struct command *c, struct error *err)
                 r = co_restore_keeping(c, name, keep, sizeof(keep), err);
         host_unbar(&bar);
         if (r == 0 && !command_flag(c, "discard_current"))
-                json_object_set_new(
-                    c->reply, "kept",
-                    json_sprintf("%s/%s@%s", c->hp->state->name, parsed.volume, keep));
+                json_object_set_new(c->reply, "kept",
+                                    json_sprintf("%s/%s@%s", c->hp->name, parsed.volume, keep));
         return r;
 }
 
@@ -163,8 +162,8 @@ int co_snapshot_diff(struct command *c, struct error *err)
                                  DIFF_RANGES_MAX);
         if (r < 0)
                 return r;
-        json_object_set_new(c->reply, "a", json_sprintf("%s/%s", c->hp->state->name, a));
-        json_object_set_new(c->reply, "b", json_sprintf("%s/%s", c->hp->state->name, b));
+        json_object_set_new(c->reply, "a", json_sprintf("%s/%s", c->hp->name, a));
+        json_object_set_new(c->reply, "b", json_sprintf("%s/%s", c->hp->name, b));
         json_object_set_new(c->reply, "changed_bytes", json_integer((json_int_t)d.changed_bytes));
         return 0;
 }

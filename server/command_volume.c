@@ -69,7 +69,7 @@ int co_volume_show(struct command *c, struct error *err)
         if (r == 0)
                 r = co_roots_list(c->hp, &roots, err);
         if (r == 0) {
-                snprintf(name, sizeof(name), "%s/%s", c->hp->state->name, volume);
+                snprintf(name, sizeof(name), "%s/%s", c->hp->name, volume);
                 v = roots_find(roots.volumes, name);
                 if (!v)
                         r = error_set(err, -ENOENT, "there is no volume '%s'", name);
@@ -117,7 +117,7 @@ int co_volume_resize_one(struct command *c, struct error *err)
                 return co_volume_resize(c->hp->pool, volume, size, err);
         if (!command_flag(c, "shrink"))
                 return error_set(err, -EPERM, "'%s/%s' would lose what lies behind %llu bytes",
-                                 c->hp->state->name, volume, (unsigned long long)size);
+                                 c->hp->name, volume, (unsigned long long)size);
         r = co_host_bar(&bar, c->hp, volume, "shrink", command_flag(c, "force"), err);
         if (r < 0)
                 return r;
@@ -137,7 +137,7 @@ int co_volume_rename_one(struct command *c, struct error *err)
         if (r == 0)
                 r = co_volume_rename(c->hp->pool, volume, new_name, err);
         if (r == 0)
-                host_exports_rename(c->hp);
+                co_host_renamed(c->hp, volume, new_name);
         return r;
 }
 
@@ -155,9 +155,9 @@ int co_volume_delete_one(struct command *c, struct error *err)
         r = co_volume_delete(c->hp->pool, volume, command_flag(c, "snapshots"), err);
         host_unbar(&bar);
         if (r == -ENOTEMPTY) {
-                error_set(err, r, "volume '%s/%s' has snapshots", c->hp->state->name, volume);
+                error_set(err, r, "volume '%s/%s' has snapshots", c->hp->name, volume);
                 error_hint(err, "'tarn volume delete --snapshots %s/%s' deletes them with it",
-                           c->hp->state->name, volume);
+                           c->hp->name, volume);
         }
         return r;
 }
@@ -190,8 +190,9 @@ int co_volume_set_all(struct command *c, struct error *err)
         }
         json_object_foreach (properties, key, value) {
                 const char *text = json_string_value(value);
+                bool none = text[0] == '\0' || strcmp(text, "none") == 0;
 
-                r = co_volume_set(c->hp->pool, volume, key, text[0] ? text : NULL, err);
+                r = co_volume_set(c->hp->pool, volume, key, none ? NULL : text, err);
                 if (r < 0)
                         return r;
         }

@@ -50,6 +50,9 @@ int socket_listen_unix(const char *path, gid_t group, int *ret_fd, struct error 
  *
  * -ECONNREFUSED, -ENOENT  nobody is there */
 int socket_connect_unix(const char *path, int *ret_fd);
-/* "127.0.0.1:10809", "[::1]:10809", "host:10809"; @ret_exposed:
- * others than this host may reach it. */
-int socket_listen_tcp(const char *address, int *ret_fd, bool *ret_exposed, struct error *err);
+/* "127.0.0.1:10809", "[::1]:10809", "host:10809". */
+int socket_listen_tcp(const char *address, int *ret_fd, struct error *err);
+/* "PORT", "CID:PORT". */
+int socket_listen_vsock(const char *address, int *ret_fd, struct error *err);
+/* Do others than this host's users reach it: other hosts, or virtual machines? */
+bool socket_is_exposed(int fd);

@@ -9,16 +9,14 @@
 
 #include "common/coroutine.h"
 #include "common/log.h"
+#include "server/events.h"
 #include "server/members.h"
 
 void host_init(struct host *host, struct loop *loop)
 {
         *host = (struct host){.loop = loop};
         list_init(&host->pools);
-        list_init(&host->exports);
-        list_init(&host->bars);
-        list_init(&host->openings);
-        co_queue_init(&host->opened);
+        list_init(&host->subscribers);
 }
 
 int host_find(struct host *host, const char *pool_name, struct host_pool **ret_pool,
@@ -27,7 +25,7 @@ int host_find(struct host *host, const char *pool_name, struct host_pool **ret_p
         list_for_each (it, &host->pools) {
                 struct host_pool *hp = container_of(it, struct host_pool, link);
 
-                if (strcmp(hp->state->name, pool_name) == 0) {
+                if (strcmp(hp->name, pool_name) == 0) {
                         *ret_pool = hp;
                         return 0;
                 }
@@ -59,8 +57,7 @@ void host_pool_save(struct host_pool *hp)
         if (lock < 0)
                 goto out;
         /* A pool that was opened by a path and never imported has no file, and gets none. */
-        if (state_load(hp->state->name, &known, NULL) < 0 ||
-            memcmp(known->uuid, hp->state->uuid, 16) != 0)
+        if (state_load(hp->name, &known, NULL) < 0 || memcmp(known->uuid, hp->uuid, 16) != 0)
                 goto out;
         now = state_new(known->name, known->uuid);
         if (!now)
@@ -87,7 +84,7 @@ void host_pool_save(struct host_pool *hp)
         }
 out:
         if (e.code < 0)
-                log_warning("the places of pool '%s' are not written down: %s", hp->state->name,
+                log_warning("the places of pool '%s' are not written down: %s", hp->name,
                             e.message);
         state_free(known);
         state_free(now);
@@ -105,46 +102,81 @@ static int cannot_open(const char *name, struct error *err)
         return error_prefix(err, "cannot open pool '%s'", name);
 }
 
-int co_host_open(struct host *host, struct pool_state **state, const struct pool_options *options,
-                 unsigned wait_ms, const bool *cancelled, struct host_pool **ret_pool,
-                 struct error *err)
+static struct host_pool *host_pool_new(struct host *host, struct loop *loop,
+                                       const struct pool_state *state)
 {
         struct host_pool *hp = calloc(1, sizeof(*hp));
+
+        if (!hp)
+                return NULL;
+        hp->host = host;
+        hp->loop = loop;
+        snprintf(hp->name, sizeof(hp->name), "%s", state->name);
+        memcpy(hp->uuid, state->uuid, sizeof(hp->uuid));
+        list_init(&hp->exports);
+        list_init(&hp->bars);
+        list_init(&hp->openings);
+        co_queue_init(&hp->opened);
+        return hp;
+}
+
+/* On the pool's loop. */
+static int co_open_here(struct host_pool *hp, struct pool_state **state,
+                        const struct pool_options *options, unsigned wait_ms,
+                        const atomic_bool *cancelled, struct error *err)
+{
         struct member **members = NULL;
         size_t n = 0;
         int r;
 
+        r = co_members_open(hp->loop, *state, wait_ms, cancelled, &members, &n, err);
+        if (r < 0)
+                return r;
+        r = co_pool_open(hp->loop, members, n, options, &hp->pool, err);
+        if (r < 0) {
+                members_close(members, n);
+                return r;
+        }
+        free(members);
+        hp->state = *state;
+        *state = NULL;
+        events_observe(hp);
+        host_pool_save(hp);
+        return 0;
+}
+
+int co_host_open(struct host *host, struct loop *loop, struct pool_state **state,
+                 const struct pool_options *options, unsigned wait_ms, const atomic_bool *cancelled,
+                 struct host_pool **ret_pool, struct error *err)
+{
+        struct host_pool *hp = host_pool_new(host, loop, *state);
+        int r;
+
         if (!hp)
                 return error_set(err, -ENOMEM, "out of memory");
-        r = co_members_open(host->loop, *state, wait_ms, cancelled, &members, &n, err);
-        if (r == 0) {
-                r = co_pool_open(host->loop, members, n, options, &hp->pool, err);
-                if (r < 0)
-                        members_close(members, n);
-                else
-                        free(members);
-        }
+        co_move(loop);
+        r = co_open_here(hp, state, options, wait_ms, cancelled, err);
+        co_move(host->loop);
         if (r < 0) {
                 free(hp);
                 return cannot_open((*state)->name, err);
         }
-        hp->host = host;
-        hp->state = *state;
-        *state = NULL;
         list_append(&host->pools, &hp->link);
-        host_pool_save(hp);
         *ret_pool = hp;
         return 0;
 }
 
 int co_host_close(struct host_pool *hp, struct error *err)
 {
+        struct loop *from;
         int r;
 
         list_remove(&hp->link);
+        from = co_move(hp->loop);
         r = co_pool_close(hp->pool, err);
+        co_move(from);
         if (r < 0)
-                error_prefix(err, "closing pool '%s'", hp->state->name);
+                error_prefix(err, "closing pool '%s'", hp->name);
         state_free(hp->state);
         free(hp);
         return r;
@@ -169,91 +201,54 @@ int co_host_close_all(struct host *host, struct error *err)
 
 /* ---- in use ---- */
 
-void host_exports_rename(struct host_pool *hp)
+void co_host_renamed(struct host_pool *hp, const char *old_name, const char *new_name)
 {
-        list_for_each (it, &hp->host->exports) {
-                struct host_export *e = container_of(it, struct host_export, link);
+        char old_full[FULL_NAME_MAX], new_full[FULL_NAME_MAX];
+        struct host *host = hp->host;
 
-                if (e->pool != hp)
-                        continue;
-                snprintf(e->name, sizeof(e->name), "%s/%s", hp->state->name,
-                         volume_name(e->volume));
-                nbd_client_rename_export(e->client, e->name);
-        }
-}
-
-static bool writes_to(const struct host_export *e, const struct host_pool *hp, const char *volume)
-{
-        return e->pool == hp && !e->readonly && strcmp(volume_name(e->volume), volume) == 0;
-}
-
-struct user_search {
-        const char *export_name;
-        char *text;
-        size_t size;
-        unsigned n;
-};
-
-static void add_user(const struct nbd_client_info *info, void *arg)
-{
-        struct user_search *s = arg;
-        size_t used = strlen(s->text);
-
-        if (!info->export_name || strcmp(info->export_name, s->export_name) != 0)
+        if (!host->nbd)
                 return;
-        if (used < s->size)
-                snprintf(s->text + used, s->size - used, "%sNBD client %s", used ? ", " : "",
-                         info->peer);
-        s->n++;
+        snprintf(old_full, sizeof(old_full), "%s/%s", hp->name, old_name);
+        snprintf(new_full, sizeof(new_full), "%s/%s", hp->name, new_name);
+        co_move(host->loop);
+        nbd_server_rename_exports(host->nbd, old_full, new_full);
+        co_move(hp->loop);
+}
+
+static bool writes_to(const struct host_export *e, const char *volume)
+{
+        return !e->readonly && strcmp(volume_name(e->volume), volume) == 0;
 }
 
 unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t size)
 {
-        struct user_search s = {.text = text, .size = size};
+        unsigned n = 0;
 
         text[0] = '\0';
-        list_for_each (it, &hp->host->exports) {
-                struct host_export *e = container_of(it, struct host_export, link);
-                bool counted = false;
+        list_for_each (it, &hp->exports) {
+                const struct host_export *e = container_of(it, struct host_export, link);
+                size_t used = strlen(text);
 
-                if (!writes_to(e, hp, volume))
+                if (!writes_to(e, volume))
                         continue;
-                /* Clients of one export are found together; it may be open several times. */
-                for (struct list *before = hp->host->exports.next; before != it;
-                     before = before->next) {
-                        struct host_export *b = container_of(before, struct host_export, link);
-
-                        if (writes_to(b, hp, volume) && strcmp(b->name, e->name) == 0)
-                                counted = true;
-                }
-                if (counted)
-                        continue;
-                s.export_name = e->name;
-                if (hp->host->nbd)
-                        nbd_server_each_client(hp->host->nbd, add_user, &s);
+                if (used < size)
+                        snprintf(text + used, size - used, "%sNBD client %s", used ? ", " : "",
+                                 e->peer);
+                n++;
         }
-        return s.n;
+        return n;
 }
 
+/* Whoever has it open, for reading, too. Nobody else comes: the volume is barred. */
 static void co_disconnect(struct host_pool *hp, const char *volume)
 {
-        bool again = true;
+        char name[FULL_NAME_MAX];
+        struct host *host = hp->host;
 
-        while (again) {
-                again = false;
-                list_for_each (it, &hp->host->exports) {
-                        struct host_export *e = container_of(it, struct host_export, link);
-                        char name[sizeof(e->name)];
-
-                        if (e->pool != hp || strcmp(volume_name(e->volume), volume) != 0)
-                                continue;
-                        memcpy(name, e->name, sizeof(name));
-                        /* The list changes meanwhile: look again from its beginning. */
-                        co_nbd_server_disconnect(hp->host->nbd, name);
-                        again = true;
-                        break;
-                }
-        }
+        snprintf(name, sizeof(name), "%s/%s", hp->name, volume);
+        co_move(host->loop);
+        co_nbd_server_disconnect(host->nbd, name);
+        co_move(hp->loop);
 }
 
 bool host_name_is_of(const char *name, const char *volume)
@@ -265,10 +260,10 @@ bool host_name_is_of(const char *name, const char *volume)
 
 static bool is_being_opened(const struct host_pool *hp, const char *volume)
 {
-        list_for_each (it, &hp->host->openings) {
+        list_for_each (it, &hp->openings) {
                 const struct host_opening *o = container_of(it, struct host_opening, link);
 
-                if (o->pool == hp && host_name_is_of(o->target, volume))
+                if (host_name_is_of(o->target, volume))
                         return true;
         }
         return false;
@@ -280,16 +275,16 @@ int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, 
         char users[256];
         unsigned n;
 
-        *bar = (struct host_bar){.pool = hp, .volume = volume};
-        list_append(&hp->host->bars, &bar->link);
+        *bar = (struct host_bar){.volume = volume};
+        list_append(&hp->bars, &bar->link);
         /* Who is about to open it holds it already, finds the bar then, and lets go. */
         while (is_being_opened(hp, volume))
-                co_wait(&hp->host->opened);
+                co_wait(&hp->opened);
         n = host_users(hp, volume, users, sizeof(users));
         if (n > 0 && !force) {
                 host_unbar(bar);
-                error_set(err, -EBUSY, "cannot %s '%s/%s': it is in use by %s", verb,
-                          hp->state->name, volume, users);
+                error_set(err, -EBUSY, "cannot %s '%s/%s': it is in use by %s", verb, hp->name,
+                          volume, users);
                 return error_hint(err, "disconnect %s, or give --force, which cuts %s off",
                                   n == 1 ? "it" : "them", n == 1 ? "it" : "them");
         }

@@ -3,21 +3,36 @@
  * A one-shot command makes a host for one pool and ends; 'tarn serve' keeps one.
  *
  * Units      times are milliseconds.
- * Threads    all on one loop.
+ * Threads    a host lives on one loop, its own; each of its pools on one that may be another. What
+ *            a struct host_pool says below lives there. Functions named co_host_* are called on the
+ *            host's loop, those that get a pool or a bar on the pool's.
  * Errors     0 or -errno with a sentence.
  * Ownership  a host owns its pools; host_pool pointers live until the pool is closed.
  */
 #pragma once
 #include "common/coroutine.h"
 #include "nbd-server/nbd_server.h"
+#include "server/access.h"
 #include "server/state.h"
+
+#define FULL_NAME_MAX (3 * (POOL_NAME_MAX + 1) + 1) /* POOL/VOLUME@SNAPSHOT */
 
 struct host_pool {
         struct list link;
         struct host *host;
+        struct loop *loop; /* the pool's; with the two below it never changes */
+        char name[POOL_NAME_MAX + 1];
+        uint8_t uuid[16];
+        atomic_uint n_subscribers; /* [any thread] */
+        bool claimed; /* its state file says that this process serves it. The host's loop */
+
+        /* the pool's loop */
         struct pool *pool;
         struct pool_state *state; /* as it was at open, with the paths found then */
-        bool claimed;             /* its state file says that this process serves it */
+        struct list exports;      /* that NBD clients have open */
+        struct list bars;
+        struct list openings;
+        struct co_queue opened; /* woken when an opening has ended, well or not */
 };
 
 /* An export that an NBD client has open. */
@@ -26,45 +41,41 @@ struct host_export {
         struct host_pool *pool;
         struct volume *volume;
         bool readonly;
-        struct nbd_client *client;
-        char name[256]; /* as the NBD server knows it */
+        char peer[128];
+        char user[160]; /* "nbd unix pid 4711" */
 };
 
 /* While one stands, nobody can open the volume:
  * from the check that it is unused until it is gone. */
 struct host_bar {
         struct list link;
-        struct host_pool *pool;
         const char *volume;
 };
 
 /* An NBD client is opening the volume, or a snapshot of it: it began before any bar that stands. */
 struct host_opening {
         struct list link;
-        struct host_pool *pool;
         const char *target; /* VOL or VOL@SNAP */
 };
 
 struct host {
         struct loop *loop;
         struct list pools;
-        struct list exports;
-        struct list bars;
-        struct list openings;
-        struct co_queue opened;   /* woken when an opening has ended, well or not */
-        struct nbd_server *nbd;   /* NULL in a one-shot command */
-        const char *control_path; /* NULL in a one-shot command */
+        struct list subscribers;    /* events.h */
+        struct nbd_server *nbd;     /* NULL in a one-shot command */
+        struct access_list *access; /* NULL: whoever gets to the NBD server opens anything */
+        const char *control_path;   /* NULL in a one-shot command */
         char **nbd_addresses;
         size_t n_nbd_addresses;
 };
 
 void host_init(struct host *host, struct loop *loop);
 
-/* Lock the members, open the pool. On success *state is the host's and *state NULL. A changed path
- * is saved. @cancelled may be NULL. */
-int co_host_open(struct host *host, struct pool_state **state, const struct pool_options *options,
-                 unsigned wait_ms, const bool *cancelled, struct host_pool **ret_pool,
-                 struct error *err);
+/* Lock the members, open the pool on @loop. On success *state is the host's and *state NULL. A
+ * changed path is saved. @cancelled may be NULL. */
+int co_host_open(struct host *host, struct loop *loop, struct pool_state **state,
+                 const struct pool_options *options, unsigned wait_ms, const atomic_bool *cancelled,
+                 struct host_pool **ret_pool, struct error *err);
 /* Checkpoint and close; gone whatever is returned. */
 int co_host_close(struct host_pool *hp, struct error *err);
 /* Close all; the first failure is returned. */
@@ -80,9 +91,9 @@ void host_pool_save(struct host_pool *hp);
 /* What the NBD server asks. */
 struct nbd_exports host_exports(struct host *host);
 
-/* A volume was renamed: its clients are shown, found and cut off by its new name, as the old one
- * may be another's soon. */
-void host_exports_rename(struct host_pool *hp);
+/* A volume was renamed: its NBD clients are shown, found and cut off by its new name, as the old
+ * one may be another's soon. */
+void co_host_renamed(struct host_pool *hp, const char *old_name, const char *new_name);
 
 /* Who uses @volume for writing. As many names as fit, separated by ", ", into text; returns how
  * many there are. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <grp.h>
 #include <limits.h>
+#include <linux/vm_sockets.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -54,55 +56,108 @@ static int open_unix(struct sockets *s, const char *path, gid_t group, int *ret_
 }
 
 /* The address as it turned out: port 0 is chosen by the kernel. */
-static char *tcp_uri(int fd)
+static char *tcp_uri(const struct sockaddr *a, socklen_t length)
 {
-        struct sockaddr_storage a;
-        socklen_t length = sizeof(a);
         char host[INET6_ADDRSTRLEN], port[8], *uri = NULL;
-        bool v6;
+        bool v6 = a->sa_family == AF_INET6;
         int n;
 
-        if (getsockname(fd, (struct sockaddr *)&a, &length) < 0 ||
-            getnameinfo((struct sockaddr *)&a, length, host, sizeof(host), port, sizeof(port),
+        if (getnameinfo(a, length, host, sizeof(host), port, sizeof(port),
                         NI_NUMERICHOST | NI_NUMERICSERV) != 0)
                 return NULL;
-        v6 = a.ss_family == AF_INET6;
         n = asprintf(&uri, "nbd://%s%s%s:%s", v6 ? "[" : "", host, v6 ? "]" : "", port);
         return n < 0 ? NULL : uri;
 }
 
-static int add_nbd(struct sockets *s, const char *spec, gid_t group, struct error *err)
+static char *socket_uri(const struct sockaddr *a, socklen_t length)
+{
+        char *uri = NULL;
+        int n = -1;
+
+        if (a->sa_family == AF_INET || a->sa_family == AF_INET6)
+                return tcp_uri(a, length);
+        if (a->sa_family == AF_UNIX) {
+                const struct sockaddr_un *un = (const struct sockaddr_un *)a;
+
+                n = asprintf(&uri, "nbd+unix:///?socket=%.*s", (int)sizeof(un->sun_path),
+                             un->sun_path);
+        } else if (a->sa_family == AF_VSOCK) {
+                const struct sockaddr_vm *vm = (const struct sockaddr_vm *)a;
+
+                /* Where it listens on any, guests find it at the host's number. */
+                n = asprintf(&uri, "nbd+vsock://%u:%u",
+                             vm->svm_cid == VMADDR_CID_ANY ? VMADDR_CID_HOST : vm->svm_cid,
+                             vm->svm_port);
+        }
+        return n < 0 ? NULL : uri;
+}
+
+int sockets_add_nbd(struct sockets *s, int fd, struct error *err)
+{
+        struct sockaddr_storage a = {0};
+        socklen_t length = sizeof(a);
+        char *uri = NULL;
+        int r = 0;
+
+        if (s->n_nbd == SOCKETS_NBD_MAX)
+                r = error_set(err, -EINVAL, "a server listens on at most %u NBD sockets",
+                              SOCKETS_NBD_MAX);
+        else if (getsockname(fd, (struct sockaddr *)&a, &length) < 0)
+                r = error_set(err, -errno, "cannot tell where a socket listens: %s",
+                              strerror(errno));
+        else if (a.ss_family != AF_UNIX && a.ss_family != AF_INET && a.ss_family != AF_INET6 &&
+                 a.ss_family != AF_VSOCK)
+                r = error_set(err, -EINVAL, "an NBD socket is of no family that is known");
+        else if (!(uri = socket_uri((struct sockaddr *)&a, length)))
+                r = error_set(err, -ENOMEM, "out of memory");
+        if (r < 0) {
+                close(fd);
+                return r;
+        }
+        if (s->exposure && socket_is_exposed(fd))
+                log_warning("'%s' is open to %s, who %s", uri,
+                            a.ss_family == AF_VSOCK ? "virtual machines" : "other hosts",
+                            s->exposure);
+        s->nbd_fds[s->n_nbd] = fd;
+        s->nbd_addresses[s->n_nbd++] = uri;
+        return 0;
+}
+
+/* The URI has the path that others find it by, not the name that it was bound under. */
+static int add_unix(struct sockets *s, const char *path, gid_t group, struct error *err)
 {
         size_t i = s->n_nbd;
+        char *absolute_path;
         int r;
 
         if (i == SOCKETS_NBD_MAX)
                 return error_set(err, -EINVAL, "a server listens on at most %u NBD sockets",
                                  SOCKETS_NBD_MAX);
-        if (strncmp(spec, "unix:", 5) == 0) {
-                char *path;
-
-                r = open_unix(s, spec + 5, group, &s->nbd_fds[i], &path, err);
-                if (r == 0 && asprintf(&s->nbd_addresses[i], "nbd+unix:///?socket=%s", path) < 0)
-                        s->nbd_addresses[i] = NULL;
-        } else if (strncmp(spec, "tcp:", 4) == 0) {
-                bool exposed;
-
-                r = socket_listen_tcp(spec + 4, &s->nbd_fds[i], &exposed, err);
-                if (r == 0)
-                        s->nbd_addresses[i] = tcp_uri(s->nbd_fds[i]);
-                if (r == 0 && exposed)
-                        log_warning("'%s' is open to other hosts, who need no password and see "
-                                    "everything: there is no TLS",
-                                    spec);
-        } else {
-                error_set(err, -EINVAL, "'%s' is not an address to listen on", spec);
-                return error_hint(err, "write unix:PATH, tcp:127.0.0.1:10809 or tcp:[::1]:10809");
-        }
+        r = open_unix(s, path, group, &s->nbd_fds[i], &absolute_path, err);
         if (r < 0)
                 return r;
+        if (asprintf(&s->nbd_addresses[i], "nbd+unix:///?socket=%s", absolute_path) < 0)
+                s->nbd_addresses[i] = NULL;
         s->n_nbd++;
         return s->nbd_addresses[i] ? 0 : error_set(err, -ENOMEM, "out of memory");
+}
+
+static int add_nbd(struct sockets *s, const char *spec, gid_t group, struct error *err)
+{
+        int fd, r;
+
+        if (strncmp(spec, "unix:", 5) == 0)
+                return add_unix(s, spec + 5, group, err);
+        if (strncmp(spec, "tcp:", 4) == 0) {
+                r = socket_listen_tcp(spec + 4, &fd, err);
+        } else if (strncmp(spec, "vsock:", 6) == 0) {
+                r = socket_listen_vsock(spec + 6, &fd, err);
+        } else {
+                r = error_set(err, -EINVAL, "'%s' is not an address to listen on", spec);
+                error_hint(err, "write unix:PATH, tcp:127.0.0.1:10809, tcp:[::1]:10809 or "
+                                "vsock:10809");
+        }
+        return r < 0 ? r : sockets_add_nbd(s, fd, err);
 }
 
 static int default_path(const char *pool, const char *suffix, char *path, size_t size,
@@ -138,18 +193,24 @@ static int open_all(struct sockets *s, const char *const *pools, size_t n_pools,
                     struct error *err)
 {
         char path[PATH_MAX], spec[PATH_MAX + 8];
+        bool by_default = n_nbd == 0 && s->n_nbd == 0;
         int r = 0;
+
+        if (control && s->control_fd >= 0)
+                return error_set(err, -EINVAL, "there is a control socket already, from systemd");
 
         for (size_t i = 0; r == 0 && i < n_nbd; i++)
                 r = add_nbd(s, nbd[i], group, err);
-        for (size_t i = 0; r == 0 && n_nbd == 0 && i < n_pools; i++) {
+        for (size_t i = 0; r == 0 && by_default && i < n_pools; i++) {
                 r = default_path(pools[i], ".nbd", path, sizeof(path), err);
                 if (r == 0) {
                         snprintf(spec, sizeof(spec), "unix:%s", path);
                         r = add_nbd(s, spec, group, err);
                 }
         }
-        if (r == 0 && !control) {
+        if (r < 0 || s->control_fd >= 0)
+                return r;
+        if (!control) {
                 r = default_path(pools[0], ".control", path, sizeof(path), err);
                 control = path;
         }
@@ -199,5 +260,7 @@ void sockets_close(struct sockets *s)
         for (size_t i = 0; i < s->n_files; i++)
                 free(s->files[i].path);
         s->n_files = 0;
+        free(s->passed_control);
+        s->passed_control = NULL;
         s->control_path = NULL;
 }

@@ -15,10 +15,14 @@
 
 struct sockets {
         char *control_path;
-        int control_fd; /* -1 once somebody else has it */
+        int control_fd;       /* -1 once somebody else has it */
+        char *passed_control; /* where systemd made it; not ours to remove */
+        /* What other hosts and guests may do, to be said of sockets that they reach; NULL:
+         * nothing that needs saying. */
+        const char *exposure;
         size_t n_nbd;
         int nbd_fds[SOCKETS_NBD_MAX];
-        /* "nbd+unix:///?socket=PATH", "nbd://127.0.0.1:10809" */
+        /* "nbd+unix:///?socket=PATH", "nbd://127.0.0.1:10809", "nbd+vsock://2:10809" */
         char *nbd_addresses[SOCKETS_NBD_MAX];
         /* What was made in the file system, to be removed at the end if it is still ours. */
         struct socket_file {
@@ -33,7 +37,10 @@ struct sockets {
                 .control_fd = -1                                                                   \
         }
 
-/* @pools: names for the default paths. @control, @group may be NULL. */
+/* A socket that listens already, and is the struct's from now on, also on failure. */
+int sockets_add_nbd(struct sockets *s, int fd, struct error *err);
+/* @pools: names for the default paths, where nothing is asked for or there already. @control,
+ * @group may be NULL. */
 int sockets_open(struct sockets *s, const char *const *pools, size_t n_pools,
                  const char *const *nbd, size_t n_nbd, const char *control, const char *group,
                  struct error *err);

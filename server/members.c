@@ -301,7 +301,7 @@ struct opening {
         struct loop *loop;
         struct pool_state *state;
         unsigned wait_ms;
-        const bool *cancelled;
+        const atomic_bool *cancelled;
         struct member **members;
         uint8_t (*uuids)[16]; /* of the members opened, in their order */
         size_t n, room;
@@ -543,7 +543,7 @@ static int co_open_known(struct opening *o, struct reason *why, struct error *er
 }
 
 int co_members_open(struct loop *loop, struct pool_state *state, unsigned wait_ms,
-                    const bool *cancelled, struct member ***ret_members, size_t *ret_n,
+                    const atomic_bool *cancelled, struct member ***ret_members, size_t *ret_n,
                     struct error *err)
 {
         struct opening o = {

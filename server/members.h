@@ -41,7 +41,7 @@ bool co_state_alive(struct loop *loop, const struct pool_state *state);
  * -ENXIO      a member cannot be found: named
  * -ECANCELED  *cancelled became true */
 int co_members_open(struct loop *loop, struct pool_state *state, unsigned wait_ms,
-                    const bool *cancelled, struct member ***ret_members, size_t *ret_n,
+                    const atomic_bool *cancelled, struct member ***ret_members, size_t *ret_n,
                     struct error *err);
 void members_close(struct member **members, size_t n);
 

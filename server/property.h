@@ -11,10 +11,11 @@
 
 #include "common/error.h"
 
-/* An empty value takes the property back to its default.
+/* An empty value takes the property back to its default. Limits take "0" and "none" for none.
  * ret_note: a sentence where this version remembers the value without acting on it; else untouched.
  *
- * -EINVAL  no such property, or a value that it does not take */
+ * -EINVAL  no such property, or a value that it does not take
+ * -ERANGE  a number that is too small or too large */
 int property_check(const char *key, const char *value, char *ret_note, size_t size,
                    struct error *err);
 

@@ -11,12 +11,10 @@ struct walk {
         json_t *by_name; /* full name -> object, borrowed by way of a reference */
 };
 
-#define FULL_NAME_MAX (3 * (POOL_NAME_MAX + 1) + 1)
-
 static void full_name(const struct host_pool *hp, const char *volume, const char *snapshot,
                       char text[FULL_NAME_MAX])
 {
-        snprintf(text, FULL_NAME_MAX, "%s/%s%s%s", hp->state->name, volume, snapshot ? "@" : "",
+        snprintf(text, FULL_NAME_MAX, "%s/%s%s%s", hp->name, volume, snapshot ? "@" : "",
                  snapshot ? snapshot : "");
 }
 
@@ -27,12 +25,12 @@ static json_t *common_json(const struct walk *w, const struct root_info *info)
         full_name(w->hp, info->volume, info->snapshot, name);
         if (info->origin_volume && info->origin_snapshot)
                 full_name(w->hp, info->origin_volume, info->origin_snapshot, origin);
-        return json_pack(
-            "{s:s, s:s, s:s, s:o, s:I, s:o, s:I, s:I, s:s?}", "name", name, "pool",
-            w->hp->state->name, "volume", info->volume, "uuid", json_uuid(info->uuid), "size",
-            (json_int_t)info->size_bytes, "created", json_time(info->created_ns), "referenced",
-            (json_int_t)info->referenced_bytes, "freed_if_deleted",
-            (json_int_t)info->freed_if_deleted_bytes, "parent", origin[0] ? origin : NULL);
+        return json_pack("{s:s, s:s, s:s, s:o, s:I, s:o, s:I, s:I, s:s?}", "name", name, "pool",
+                         w->hp->name, "volume", info->volume, "uuid", json_uuid(info->uuid), "size",
+                         (json_int_t)info->size_bytes, "created", json_time(info->created_ns),
+                         "referenced", (json_int_t)info->referenced_bytes, "freed_if_deleted",
+                         (json_int_t)info->freed_if_deleted_bytes, "parent",
+                         origin[0] ? origin : NULL);
 }
 
 static int add_root(const struct root_info *info, void *arg)

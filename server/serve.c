@@ -6,23 +6,29 @@
 #include <grp.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "common/coroutine.h"
 #include "common/log.h"
+#include "common/loop_thread.h"
 #include "server/client.h"
 #include "server/control.h"
 #include "server/listen.h"
 #include "server/members.h"
+#include "server/passed.h"
 #include "server/session.h"
 
 /* Connections that have not ended by then are cut off. */
 #define NBD_STOP_TIMEOUT_MS 5000u
-#define NBD_CONNECTIONS_MAX 1024u
+#define NBD_CONNECTIONS_MAX 1024u /* where no other number is asked for */
 /* Never taken by NBD connections: for the control socket, what its clients bring, state files. */
 #define KEPT_DESCRIPTORS (2 * CONTROL_CLIENTS_MAX + COMMAND_FDS_MAX)
 /* Between two looks whether another server was quicker. */
@@ -30,29 +36,142 @@
 /* A killed server's socket is there until the kernel has ended its I/O: one that stays is alive. */
 #define SERVER_GONE_WAIT_MS 1000u
 
+/* A signalfd. */
+struct watch {
+        int fd; /* -1: none */
+        bool armed;
+        struct loop_io io;
+};
+
 struct server {
         const struct serve_options *options;
         struct host host;
         struct sockets sockets;
         struct control *control;
-        struct loop_io signal_io;
-        bool watching, stopping;
+        struct nbd_tls *tls; /* NULL: none */
+        struct watch end, hangup;
+        bool serving;
+        atomic_bool stopping;
+        struct loop_thread *thread[SERVE_THREADS_MAX]; /* of all loops but the first */
+        unsigned n_threads, n_placed;
         struct co *co;
-        int signal_fd, result;
+        int result;
         struct error *err;
 };
 
 static void got_signal(struct loop_io *io, int result)
 {
-        struct server *s = container_of(io, struct server, signal_io);
+        struct server *s = container_of(io, struct server, end.io);
 
-        s->watching = false;
+        s->end.armed = false;
         s->stopping = true;
         /* A second signal ends the process as a crash would, which the pools bear. */
         if (result > 0)
                 signals_default();
         if (s->co)
                 co_wake(s->co);
+}
+
+static void watch(struct loop *loop, struct watch *w, void (*done)(struct loop_io *io, int result))
+{
+        if (w->fd < 0)
+                return;
+        w->armed = true;
+        w->io = (struct loop_io){.op = LOOP_POLL, .fd = w->fd, .flags = POLLIN, .done = done};
+        loop_submit(loop, &w->io);
+}
+
+static void co_unwatch(struct server *s, struct watch *w)
+{
+        s->co = co_self();
+        if (w->armed)
+                loop_cancel(s->host.loop, &w->io);
+        while (w->armed)
+                co_suspend();
+}
+
+/* ---- TLS and who may open what ---- */
+
+static int load_credentials(const struct serve_options *o, struct nbd_tls **ret_tls,
+                            struct access_list **ret_access, struct error *err)
+{
+        struct nbd_tls *tls = NULL;
+        int r = o->tls_mode == NBD_TLS_OFF ? 0 : nbd_tls_new(&o->tls, &tls, err);
+
+        if (r == 0 && o->tls_access)
+                r = access_load(o->tls_access, ret_access, err);
+        if (r < 0)
+                nbd_tls_unref(tls);
+        else
+                *ret_tls = tls;
+        return r;
+}
+
+/* Those connected stay as they are. */
+static void reload(struct server *s)
+{
+        struct error e = ERROR_INIT;
+        struct access_list *access = NULL;
+        struct nbd_tls *tls = NULL;
+
+        if (s->serving)
+                sd_notify(0, "RELOADING=1");
+        if (load_credentials(s->options, &tls, &access, &e) < 0) {
+                log_error("%s; what was read before stays in force", e.message);
+        } else {
+                if (s->host.nbd && tls)
+                        nbd_server_set_tls(s->host.nbd, tls);
+                nbd_tls_unref(s->tls);
+                access_unref(s->host.access);
+                s->tls = tls;
+                s->host.access = access;
+                log_info("the credentials were read anew");
+        }
+        if (s->serving)
+                sd_notify(0, "READY=1");
+}
+
+static void got_hangup(struct loop_io *io, int result)
+{
+        struct server *s = container_of(io, struct server, hangup.io);
+        struct signalfd_siginfo info;
+
+        s->hangup.armed = false;
+        if (result > 0 && read(s->hangup.fd, &info, sizeof(info)) == sizeof(info))
+                reload(s);
+        if (result != -ECANCELED && !s->stopping)
+                watch(s->host.loop, &s->hangup, got_hangup);
+        else if (s->co)
+                co_wake(s->co);
+}
+
+/* Only where there is something to read anew: otherwise it ends the process, as ever. */
+static int open_hangup(struct server *s, struct error *err)
+{
+        sigset_t set;
+
+        if (s->options->tls_mode == NBD_TLS_OFF && !s->options->tls_access)
+                return 0;
+        sigemptyset(&set);
+        sigaddset(&set, SIGHUP);
+        sigprocmask(SIG_BLOCK, &set, NULL);
+        s->hangup.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+        return s->hangup.fd < 0
+                   ? error_set(err, -errno, "cannot watch signals: %s", strerror(errno))
+                   : 0;
+}
+
+/* For the warnings about sockets that others reach. */
+static const char *exposure(const struct serve_options *o)
+{
+        if (o->tls_mode == NBD_TLS_OFF)
+                return "need no password and see everything: there is no TLS";
+        if (o->tls_mode == NBD_TLS_ALLOW)
+                return "need no password and see everything: TLS is offered, and not required";
+        if (o->tls.certificate && !o->tls.verify_peer && !o->tls_access)
+                return "need no password: TLS shows them who the server is, and asks nobody who he "
+                       "is";
+        return NULL;
 }
 
 /* ---- pools ---- */
@@ -75,10 +194,18 @@ static int refuse_twice(struct server *s, const struct pool_state *state, struct
         list_for_each (it, &s->host.pools) {
                 const struct host_pool *hp = container_of(it, struct host_pool, link);
 
-                if (memcmp(hp->state->uuid, state->uuid, sizeof(state->uuid)) == 0)
+                if (memcmp(hp->uuid, state->uuid, sizeof(state->uuid)) == 0)
                         return error_set(err, -EEXIST, "pool '%s' is named twice", state->name);
         }
         return 0;
+}
+
+/* The pools go to the loops in turn, beginning with the first. */
+static struct loop *place_pool(struct server *s)
+{
+        unsigned i = s->n_placed % (s->n_threads + 1);
+
+        return i == 0 ? s->host.loop : loop_thread_loop(s->thread[i - 1]);
 }
 
 /* Waits for a server that is being killed or stopped to let go,
@@ -108,10 +235,12 @@ static int co_open_pool(struct server *s, const char *name, struct error *err)
                         state_free(state);
                         return r;
                 }
-                r = co_host_open(&s->host, &state, &options, LOCK_LOOK_MS, &s->stopping, &hp, err);
+                r = co_host_open(&s->host, place_pool(s), &state, &options, LOCK_LOOK_MS,
+                                 &s->stopping, &hp, err);
                 state_free(state);
                 waited_ms += LOCK_LOOK_MS;
         } while (r == -EBUSY && waited_ms < MEMBERS_LOCK_WAIT_MS && !s->stopping);
+        s->n_placed++;
         return r;
 }
 
@@ -144,12 +273,11 @@ static int claim(struct server *s, struct host_pool *hp, bool serving, struct er
         lock = state_lock(err);
         if (lock < 0)
                 return lock;
-        r = state_load(hp->state->name, &state, err);
-        if (r == 0 && memcmp(state->uuid, hp->state->uuid, 16) != 0)
-                r = another_known(hp->state->name, err);
+        r = state_load(hp->name, &state, err);
+        if (r == 0 && memcmp(state->uuid, hp->uuid, 16) != 0)
+                r = another_known(hp->name, err);
         else if (r == -ENOENT)
-                r = state_save(hp->state, err) < 0 ? -EIO
-                                                   : state_load(hp->state->name, &state, err);
+                r = state_save(hp->state, err) < 0 ? -EIO : state_load(hp->name, &state, err);
         if (r == 0 && serving) {
                 r = state_set_server(state, s->host.control_path, getpid(), s->host.nbd_addresses,
                                      s->host.n_nbd_addresses);
@@ -198,26 +326,28 @@ static void release_all(struct server *s)
  * the usual one is for programs that call select(2). */
 static unsigned nbd_connections_max(const struct server *s)
 {
+        const unsigned asked = s->options->max_connections;
+        const unsigned wanted = asked > 0 ? asked : NBD_CONNECTIONS_MAX;
         struct rlimit limit;
         rlim_t left, kept;
         int lowest;
 
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-                return NBD_CONNECTIONS_MAX;
+                return wanted;
         if (limit.rlim_cur < limit.rlim_max) {
                 struct rlimit raised = {limit.rlim_max, limit.rlim_max};
 
                 if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
                         limit = raised;
         }
-        lowest = fcntl(s->signal_fd, F_DUPFD_CLOEXEC, 0); /* those below are taken */
+        lowest = fcntl(s->end.fd, F_DUPFD_CLOEXEC, 0); /* those below are taken */
         if (lowest < 0)
                 return 1;
         close(lowest);
         left = limit.rlim_cur > (rlim_t)lowest ? limit.rlim_cur - (rlim_t)lowest : 1;
         kept = left / 2 < KEPT_DESCRIPTORS ? left / 2 : KEPT_DESCRIPTORS;
-        if (left - kept >= NBD_CONNECTIONS_MAX)
-                return NBD_CONNECTIONS_MAX;
+        if (left - kept >= wanted)
+                return wanted;
         log_warning("at most %llu NBD connections are served, as the process may open only %llu "
                     "files",
                     (unsigned long long)(left - kept), (unsigned long long)limit.rlim_cur);
@@ -226,7 +356,19 @@ static unsigned nbd_connections_max(const struct server *s)
 
 static int start_nbd(struct server *s, struct error *err)
 {
-        const struct nbd_server_options options = {.max_connections = nbd_connections_max(s)};
+        struct loop *loops[SERVE_THREADS_MAX];
+
+        for (unsigned i = 0; i < s->n_threads; i++)
+                loops[i] = loop_thread_loop(s->thread[i]);
+
+        const struct nbd_server_options options = {
+            .max_connections = nbd_connections_max(s),
+            .handshake_timeout_ms = s->options->handshake_timeout_ms,
+            .tls_mode = s->options->tls_mode,
+            .tls = s->tls,
+            .loops = loops,
+            .n_loops = s->n_threads,
+        };
         const struct nbd_exports exports = host_exports(&s->host);
         int r = nbd_server_new(s->host.loop, &options, &exports, &s->host.nbd, err);
 
@@ -253,7 +395,7 @@ static int co_start(struct server *s, struct error *err)
         int r;
 
         list_for_each (it, &s->host.pools)
-                names[n++] = container_of(it, struct host_pool, link)->state->name;
+                names[n++] = container_of(it, struct host_pool, link)->name;
         r = sockets_open(&s->sockets, names, n, o->nbd, o->n_nbd, o->control, o->group, err);
         if (r < 0)
                 return r;
@@ -267,6 +409,14 @@ static int co_start(struct server *s, struct error *err)
 }
 
 /* ---- life ---- */
+
+/* For a service manager, where there is one. */
+static void tell_ready(const struct server *s)
+{
+        sd_notifyf(0, "READY=1\nSTATUS=serving %zu %s on %zu NBD %s", s->options->n_pools,
+                   s->options->n_pools == 1 ? "pool" : "pools", s->sockets.n_nbd,
+                   s->sockets.n_nbd == 1 ? "socket" : "sockets");
+}
 
 static void co_stop(struct server *s)
 {
@@ -293,47 +443,101 @@ static void co_server(void *arg)
         if (r == 0) {
                 if (s->options->ready)
                         s->options->ready(&s->host);
+                s->serving = true;
+                tell_ready(s);
                 s->co = co_self();
                 while (!s->stopping)
                         co_suspend();
         } else if (s->stopping && (r == -EBUSY || r == -ECANCELED)) {
                 r = 0; /* told to stop while it waited */
         }
+        s->serving = false;
+        sd_notify(0, "STOPPING=1");
         co_stop(s);
         s->result = r;
         r = co_host_close_all(&s->host, &closing);
         if (r < 0 && s->result == 0)
                 s->result = error_set(s->err, r, "%s", closing.message);
-        s->co = co_self();
-        if (s->watching)
-                loop_cancel(s->host.loop, &s->signal_io);
-        while (s->watching)
-                co_suspend();
+        co_unwatch(s, &s->hangup);
+        co_unwatch(s, &s->end);
+}
+
+static int start_threads(struct server *s, struct error *err)
+{
+        unsigned n_loops = s->options->threads;
+        char name[16];
+
+        if (n_loops == 0) {
+                cpu_set_t cpus;
+
+                n_loops =
+                    sched_getaffinity(0, sizeof(cpus), &cpus) < 0 ? 1 : (unsigned)CPU_COUNT(&cpus);
+        }
+        if (n_loops > SERVE_THREADS_MAX)
+                n_loops = SERVE_THREADS_MAX;
+        while (s->n_threads + 1 < n_loops) {
+                int r;
+
+                snprintf(name, sizeof(name), "tarn-loop-%u", s->n_threads + 1);
+                r = loop_thread_start(name, &s->thread[s->n_threads], err);
+                if (r < 0)
+                        return r;
+                s->n_threads++;
+        }
+        return 0;
+}
+
+static void stop_threads(struct server *s)
+{
+        while (s->n_threads > 0)
+                loop_thread_stop(s->thread[--s->n_threads]);
+}
+
+static int run_loop(struct server *s, struct error *err)
+{
+        struct loop *loop = NULL;
+        int r = loop_new(LOOP_BACKEND_AUTO, &loop, err);
+
+        if (r < 0)
+                return r;
+        host_init(&s->host, loop);
+        r = load_credentials(s->options, &s->tls, &s->host.access, err);
+        if (r == 0)
+                r = start_threads(s, err);
+        if (r == 0) {
+                watch(loop, &s->end, got_signal);
+                watch(loop, &s->hangup, got_hangup);
+                r = co_run(loop, co_server, s);
+                if (r < 0)
+                        error_set(err, r, "cannot start: %s", strerror(-r));
+                else
+                        r = s->result;
+        }
+        stop_threads(s);
+        access_unref(s->host.access);
+        nbd_tls_unref(s->tls);
+        loop_free(loop);
+        return r;
 }
 
 int serve_run(const struct serve_options *options, struct error *err)
 {
-        struct server s = {.options = options, .err = err, .sockets = SOCKETS_INIT};
-        struct loop *loop = NULL;
-        int r;
+        struct server s = {
+            .options = options, .err = err, .sockets = SOCKETS_INIT, .end.fd = -1, .hangup.fd = -1};
+        int r = 0;
 
-        s.signal_fd = signals_open(err);
-        if (s.signal_fd < 0)
-                return s.signal_fd;
-        r = loop_new(LOOP_BACKEND_AUTO, &loop, err);
-        if (r == 0) {
-                host_init(&s.host, loop);
-                s.watching = true;
-                s.signal_io = (struct loop_io){
-                    .op = LOOP_POLL, .fd = s.signal_fd, .flags = POLLIN, .done = got_signal};
-                loop_submit(loop, &s.signal_io);
-                r = co_run(loop, co_server, &s);
-                if (r < 0)
-                        error_set(err, r, "cannot start: %s", strerror(-r));
-                else
-                        r = s.result;
-                loop_free(loop);
-        }
-        close(s.signal_fd);
+        s.sockets.exposure = exposure(options);
+        s.end.fd = signals_open(err);
+        if (s.end.fd < 0)
+                return s.end.fd;
+        r = open_hangup(&s, err);
+        if (r == 0)
+                r = passed_take(&s.sockets, err);
+        if (r == 0)
+                r = run_loop(&s, err);
+        sockets_close(&s.sockets);
+        if (s.hangup.fd >= 0)
+                close(s.hangup.fd);
+        close(s.end.fd);
         return r;
 }

@@ -4,15 +4,19 @@
  * Its sockets appear only once it can serve, with mode 0600 (0660 of the group where one is given),
  * and replace those that a killed server left behind.
  *
- * Threads    blocking: returns when the server has ended. The caller's thread runs its loop;
- *            SIGTERM and SIGINT are blocked in it from here on.
+ * SIGHUP, where there are certificates, keys or an access list: they are read anew.
+ *
+ * Threads    blocking: returns when the server has ended. The caller's thread runs the first loop;
+ *            SIGTERM and SIGINT are blocked in it from here on. The pools are dealt out to the
+ *            loops in turn.
  * Errors     0 or -errno with a sentence.
  * Ownership  options and their strings stay the caller's, and must live until the return.
  */
 #pragma once
 #include "server/host.h"
 
-#define SERVE_POOLS_MAX 64u
+#define SERVE_POOLS_MAX   64u
+#define SERVE_THREADS_MAX 64u
 
 struct serve_options {
         const char *const *pools; /* names or members' paths */
@@ -22,6 +26,11 @@ struct serve_options {
         size_t n_nbd;
         const char *control; /* NULL: POOL.control in the socket folder, after the first pool */
         const char *group;   /* NULL: none */
+        unsigned threads;    /* event loops, at most SERVE_THREADS_MAX; 0: one a processor */
+        enum nbd_tls_mode tls_mode;
+        struct nbd_tls_options tls;                     /* where tls_mode is not off */
+        const char *tls_access;                         /* a file as access.h has it; NULL: none */
+        unsigned max_connections, handshake_timeout_ms; /* zero: the NBD server's defaults */
         /* Called once everybody can connect. */
         void (*ready)(const struct host *host);
 };

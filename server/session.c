@@ -198,7 +198,7 @@ static int co_local(struct loop *loop, struct session_work *work, struct error *
         int r;
 
         host_init(&host, loop);
-        r = co_host_open(&host, w->state, &options, w->wait_ms, &work->cancelled, &hp, err);
+        r = co_host_open(&host, loop, w->state, &options, w->wait_ms, &work->cancelled, &hp, err);
         if (r < 0)
                 return r;
         w->caller =
@@ -234,6 +234,10 @@ int session_run(const struct session *session, json_t **ret_reply, struct error 
                         r = run_remote(fd, session, ret_reply, err);
                         close(fd);
                         break;
+                }
+                if (r == -ENOENT && session->served_only) {
+                        r = error_set(err, -ENOTCONN, "pool '%s' is not being served", state->name);
+                        error_hint(err, "'tarn serve %s' serves it", state->name);
                 }
                 if (r != -ENOENT)
                         break;

@@ -21,6 +21,7 @@ struct session {
         size_t n_fds;
         void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
         void *arg;
+        bool served_only; /* by the pool's server, or not at all: -ENOTCONN */
         unsigned wait_ms; /* for a pool that another process holds; 0: 30 s */
 };
 int session_run(const struct session *session, json_t **ret_reply, struct error *err);
@@ -32,7 +33,7 @@ int session_resolve(const char *pool, struct pool_state **ret_state, struct erro
  * has no server (create, import, destroy, image info). */
 struct session_work {
         int (*co_run)(struct loop *loop, struct session_work *work, struct error *err);
-        bool cancelled;
+        atomic_bool cancelled;
 };
 int session_do(struct session_work *work, struct error *err);
 

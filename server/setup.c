@@ -170,7 +170,7 @@ int co_setup_create(struct loop *loop, const struct pool_setup *setup,
 /* ---- import ---- */
 
 /* Opened once, writing nothing: what is made known works. */
-static int co_try(struct loop *loop, struct pool_state *state, const bool *cancelled,
+static int co_try(struct loop *loop, struct pool_state *state, const atomic_bool *cancelled,
                   struct error *err)
 {
         const struct pool_options options = {.readonly = true};
@@ -192,7 +192,7 @@ static int co_try(struct loop *loop, struct pool_state *state, const bool *cance
 }
 
 int co_setup_import(struct loop *loop, const char *const *paths, size_t n_paths,
-                    const bool *cancelled, struct pool_state **ret_state,
+                    const atomic_bool *cancelled, struct pool_state **ret_state,
                     char ret_note[SETUP_NOTE_SIZE], struct error *err)
 {
         struct pool_state *state = NULL;
@@ -282,7 +282,7 @@ static void remove_state_of(const struct pool_state *gone)
         state_unlock(lock);
 }
 
-int co_setup_destroy(struct loop *loop, struct pool_state **state, const bool *cancelled,
+int co_setup_destroy(struct loop *loop, struct pool_state **state, const atomic_bool *cancelled,
                      struct error *err)
 {
         const struct pool_options options = {0};
@@ -294,7 +294,7 @@ int co_setup_destroy(struct loop *loop, struct pool_state **state, const bool *c
         if (r < 0)
                 return r;
         host_init(&host, loop);
-        r = co_host_open(&host, state, &options, CREATE_LOCK_WAIT_MS, cancelled, &hp, err);
+        r = co_host_open(&host, loop, state, &options, CREATE_LOCK_WAIT_MS, cancelled, &hp, err);
         if (r < 0)
                 return r;
         *state = hp->state;

@@ -39,7 +39,7 @@ int co_setup_refuse_member(struct loop *loop, const char *path, struct error *er
 
 /* Make the pool of @paths known; members not named are searched for. */
 int co_setup_import(struct loop *loop, const char *const *paths, size_t n_paths,
-                    const bool *cancelled, struct pool_state **ret_state,
+                    const atomic_bool *cancelled, struct pool_state **ret_state,
                     char ret_note[SETUP_NOTE_SIZE], struct error *err);
 
 /* Remove the state file. The members stay as they are.
@@ -48,7 +48,7 @@ int co_setup_import(struct loop *loop, const char *const *paths, size_t n_paths,
 int setup_forget(const char *name, struct error *err);
 
 /* Make the members no members any more. On success *state is released. */
-int co_setup_destroy(struct loop *loop, struct pool_state **state, const bool *cancelled,
+int co_setup_destroy(struct loop *loop, struct pool_state **state, const atomic_bool *cancelled,
                      struct error *err);
 
 /* Make sparse files where there is nothing, for members that are added; ret_made[i] says which. On

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <linux/vm_sockets.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -159,15 +160,26 @@ static bool is_port(const char *text)
         return n > 0 && n <= 5 && text[n] == '\0' && atoi(text) <= 65535;
 }
 
-static bool is_loopback(const struct sockaddr *a)
+static bool is_loopback(const struct sockaddr_storage *a)
 {
-        if (a->sa_family == AF_INET) {
+        if (a->ss_family == AF_INET) {
                 const struct sockaddr_in *in = (const struct sockaddr_in *)a;
 
                 return ntohl(in->sin_addr.s_addr) >> 24 == 127;
         }
-        return a->sa_family == AF_INET6 &&
-               IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)a)->sin6_addr);
+        if (a->ss_family == AF_INET6)
+                return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)a)->sin6_addr);
+        return a->ss_family == AF_VSOCK &&
+               ((const struct sockaddr_vm *)a)->svm_cid == VMADDR_CID_LOCAL;
+}
+
+bool socket_is_exposed(int fd)
+{
+        struct sockaddr_storage a = {0};
+        socklen_t length = sizeof(a);
+
+        return getsockname(fd, (struct sockaddr *)&a, &length) < 0 ||
+               (a.ss_family != AF_UNIX && !is_loopback(&a));
 }
 
 static int listen_on(const struct addrinfo *info)
@@ -187,7 +199,7 @@ static int listen_on(const struct addrinfo *info)
         return r;
 }
 
-int socket_listen_tcp(const char *address, int *ret_fd, bool *ret_exposed, struct error *err)
+int socket_listen_tcp(const char *address, int *ret_fd, struct error *err)
 {
         const struct addrinfo want = {
             .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
@@ -208,10 +220,50 @@ int socket_listen_tcp(const char *address, int *ret_fd, bool *ret_exposed, struc
         if (r != 0)
                 return error_set(err, -EINVAL, "cannot resolve '%s': %s", address, gai_strerror(r));
         fd = listen_on(found);
-        *ret_exposed = !is_loopback(found->ai_addr);
         freeaddrinfo(found);
         if (fd < 0)
                 return error_set(err, fd, "cannot listen on '%s': %s", address, strerror(-fd));
         *ret_fd = fd;
         return 0;
+}
+
+/* ---- vsock ---- */
+
+static int parse_number(const char *text, uint32_t *ret_number)
+{
+        size_t n = strspn(text, "0123456789");
+        unsigned long long number = strtoull(text, NULL, 10);
+
+        /* The last one stands for any in both places where it might be. */
+        if (n == 0 || n > 10 || text[n] != '\0' || number >= UINT32_MAX)
+                return -EINVAL;
+        *ret_number = (uint32_t)number;
+        return 0;
+}
+
+int socket_listen_vsock(const char *address, int *ret_fd, struct error *err)
+{
+        struct sockaddr_vm a = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY};
+        const char *colon = strchr(address, ':');
+        char cid[16];
+        int fd, r = 0;
+
+        if (colon) {
+                snprintf(cid, sizeof(cid), "%.*s", (int)(colon - address), address);
+                r = colon - address < (int)sizeof(cid) ? parse_number(cid, &a.svm_cid) : -EINVAL;
+        }
+        if (r < 0 || parse_number(colon ? colon + 1 : address, &a.svm_port) < 0) {
+                error_set(err, -EINVAL, "'%s' is not a vsock address", address);
+                return error_hint(err, "write vsock:PORT or vsock:CID:PORT, both numbers");
+        }
+        fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd >= 0 && bind(fd, (const struct sockaddr *)&a, sizeof(a)) == 0 &&
+            listen(fd, BACKLOG) == 0) {
+                *ret_fd = fd;
+                return 0;
+        }
+        r = -errno;
+        if (fd >= 0)
+                close(fd);
+        return error_set(err, r, "cannot listen on 'vsock:%s': %s", address, strerror(-r));
 }

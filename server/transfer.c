@@ -119,7 +119,7 @@ static int co_write_sparse(struct transfer *t, const uint8_t *data, const struct
 
 static void report_progress(struct transfer *t, const struct piece *p)
 {
-        uint64_t now = loop_now_ns(t->command->host->loop);
+        uint64_t now = loop_now_ns(t->command->hp->loop);
         struct error e = ERROR_INIT;
         int r;
 
@@ -172,7 +172,7 @@ static int co_transfer_all(struct transfer *t, struct error *err)
         co_queue_init(&t->ended);
         for (unsigned i = 0; i < WORKERS; i++) {
                 t->n_running++;
-                if (co_spawn(t->command->host->loop, co_worker, t) < 0) {
+                if (co_spawn(t->command->hp->loop, co_worker, t) < 0) {
                         struct error e = ERROR_INIT;
 
                         t->n_running--;
@@ -196,7 +196,7 @@ static struct error *first_error(struct transfer *t)
 static int volume_failure(struct transfer *t, int r, const char *what, uint64_t offset,
                           uint64_t length)
 {
-        const char *pool = t->command->hp->state->name;
+        const char *pool = t->command->hp->name;
         struct error *e = first_error(t);
         char text[SIZE_TEXT_MAX];
 
@@ -260,8 +260,8 @@ int co_transfer_import(const struct command *c, struct image *image, struct volu
                 return r;
         r = co_volume_flush(volume);
         if (r < 0)
-                return error_set(err, r, "cannot make volume '%s/%s' durable: %s",
-                                 c->hp->state->name, volume_name(volume), strerror(-r));
+                return error_set(err, r, "cannot make volume '%s/%s' durable: %s", c->hp->name,
+                                 volume_name(volume), strerror(-r));
         return 0;
 }
 

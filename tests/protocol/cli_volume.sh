@@ -58,14 +58,23 @@ ok tarn volume rename tank/www2 d1/www
 fails 1 "web" tarn volume rename tank/web y
 ok tarn volume rename tank/www tank/web
 
-ok tarn volume set tank/web discard=off iops=500
-grep -q "^note: 'iops=500'" err || die "nothing tells that iops is not acted on"
+ok tarn volume set tank/web discard=off iops=500 iops-burst=1000 bandwidth=10M
+[ ! -s err ] || die "what is acted on has a note: $(cat err)"
+ok tarn volume set tank/web compression=zstd
+grep -q "^note: 'compression=zstd'" err || die "nothing tells that compression is not acted on"
 ok tarn volume show --json tank/web
 same "$(json "['properties']['iops']")" 500
 same "$(json "['properties']['discard']")" off
 ok tarn volume set tank/web discard=
 ok tarn volume show --json tank/web
 same "$(json "['properties']['discard']")" on
+ok tarn volume set tank/web bandwidth=none iops-burst=0
+ok tarn volume show --json tank/web
+same "$(json "['properties']['bandwidth']")" 0
+same "$(json "['properties']['iops-burst']")" 0
+fails 1 "from 4.0 KiB to" tarn volume set tank/web bandwidth=5
+fails 1 "from 1 to 1000000000" tarn volume set tank/web iops=1G
+fails 1 "iops" tarn volume set tank/web iops=fast
 fails 1 "no property 'colour'" tarn volume set tank/web colour=red
 fails 1 "takes 'on' or 'off'" tarn volume set tank/web iops=7 discard=maybe
 ok tarn volume show --json tank/web

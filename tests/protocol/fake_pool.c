@@ -21,9 +21,12 @@ struct pending {
  * fail. */
 #define PENDING_MAX 1024
 
+#define ZERO_MAPPED (UINT64_C(1) << 27)
+
 struct volume {
         struct loop *loop;
         uint64_t size_bytes, made_bytes;
+        bool keeps; /* discard=off */
         uint8_t *data;
         uint8_t *blocks; /* enum block_state each */
         struct loop_task task;
@@ -35,6 +38,7 @@ struct volume {
         struct list done, unused;
         struct pending pendings[PENDING_MAX];
         int fail[VOLUME_ZERO + 1], fail_status;
+        uint64_t shrink_to; /* when a request comes; 0: not */
         struct fake_counts counts;
         uint64_t bytes_in_flight;
         unsigned writes_in_flight;
@@ -89,9 +93,43 @@ void fake_resize(struct volume *volume, uint64_t size_bytes)
         __atomic_store_n(&volume->size_bytes, size_bytes, __ATOMIC_SEQ_CST);
 }
 
+void fake_shrink_at_submit(struct volume *volume, uint64_t size_bytes)
+{
+        pthread_mutex_lock(&volume->mutex);
+        volume->shrink_to = size_bytes;
+        pthread_mutex_unlock(&volume->mutex);
+}
+
 uint64_t volume_size(const struct volume *volume)
 {
         return __atomic_load_n(&volume->size_bytes, __ATOMIC_SEQ_CST);
+}
+
+bool volume_discards(const struct volume *volume)
+{
+        return !__atomic_load_n(&volume->keeps, __ATOMIC_SEQ_CST);
+}
+
+void fake_keep(struct volume *volume, bool keep)
+{
+        __atomic_store_n(&volume->keeps, keep, __ATOMIC_SEQ_CST);
+}
+
+struct loop *volume_loop(const struct volume *volume)
+{
+        return volume->loop;
+}
+
+int co_volume_use_from(struct volume *volume, struct loop *loop)
+{
+        assert(loop == volume->loop);
+        return 0;
+}
+
+/* Nothing waits for limits here. */
+void volume_cancel(struct volume *volume)
+{
+        (void)volume;
 }
 
 uint8_t *fake_data(struct volume *volume)
@@ -203,12 +241,21 @@ static void set_blocks(struct volume *volume, const struct volume_request *r)
         }
 }
 
+/* Large ranges become memory that is not there, which reads as zeroes. */
+static void zero(struct volume *volume, uint64_t offset, uint64_t length)
+{
+        if (length >= ZERO_MAPPED && offset % POOL_BLOCK == 0 && length % POOL_BLOCK == 0)
+                madvise(volume->data + offset, length, MADV_DONTNEED);
+        else
+                memset(volume->data + offset, 0, length);
+}
+
 static void execute(struct volume *volume, const struct volume_request *r)
 {
         if (transfers(r))
                 copy(volume, r);
         else if (r->op != VOLUME_FLUSH)
-                memset(volume->data + r->offset, 0, r->length);
+                zero(volume, r->offset, r->length);
         if (r->op != VOLUME_READ && r->op != VOLUME_FLUSH)
                 set_blocks(volume, r);
 }
@@ -234,9 +281,11 @@ static void count(struct volume *volume, const struct volume_request *r)
 
 void volume_submit(struct volume *volume, struct volume_request *r)
 {
-        uint64_t size = volume_size(volume);
-
         pthread_mutex_lock(&volume->mutex);
+        if (volume->shrink_to > 0)
+                fake_resize(volume, volume->shrink_to);
+        volume->shrink_to = 0;
+        uint64_t size = volume_size(volume);
         assert(!list_empty(&volume->unused));
         struct pending *pending = container_of(volume->unused.next, struct pending, link);
         list_remove(&pending->link);
@@ -287,11 +336,40 @@ static void answer_all(struct loop_task *task)
         }
 }
 
-int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
-                     struct volume_extent *extents, size_t n_max, size_t *ret_n)
+/* ---- what stands where ---- */
+
+typedef unsigned block_flags(const struct volume *volume, const struct volume *since,
+                             uint64_t block);
+
+static unsigned allocation_flags(const struct volume *volume, const struct volume *since,
+                                 uint64_t block)
 {
         static const unsigned flags[] = {
             [BLOCK_HOLE] = EXTENT_HOLE | EXTENT_ZERO, [BLOCK_ZERO] = EXTENT_ZERO, [BLOCK_DATA] = 0};
+
+        return flags[volume->blocks[block]];
+}
+
+/* Zeroes are an ancestor's. */
+static unsigned depth_flags(const struct volume *volume, const struct volume *since, uint64_t block)
+{
+        static const unsigned depths[] = {[BLOCK_HOLE] = 0, [BLOCK_ZERO] = 2, [BLOCK_DATA] = 1};
+
+        return depths[volume->blocks[block]];
+}
+
+static unsigned changed_flags(const struct volume *volume, const struct volume *since,
+                              uint64_t block)
+{
+        size_t at = block * POOL_BLOCK;
+
+        return memcmp(volume->data + at, since->data + at, POOL_BLOCK) ? EXTENT_CHANGED : 0;
+}
+
+static int co_extents(struct volume *volume, const struct volume *since, block_flags *flags_of,
+                      uint64_t offset, uint64_t length, struct volume_extent *extents, size_t n_max,
+                      size_t *ret_n)
+{
         uint64_t end = offset + length;
         size_t n = 0;
 
@@ -305,7 +383,7 @@ int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
         while (offset < end) {
                 uint64_t block_end = (offset / POOL_BLOCK + 1) * POOL_BLOCK;
                 uint64_t piece = (block_end < end ? block_end : end) - offset;
-                unsigned f = flags[volume->blocks[offset / POOL_BLOCK]];
+                unsigned f = flags_of(volume, since, offset / POOL_BLOCK);
                 if (n > 0 && extents[n - 1].flags == f)
                         extents[n - 1].length += piece;
                 else if (n == n_max)
@@ -316,4 +394,22 @@ int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
         }
         *ret_n = n;
         return 0;
+}
+
+int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
+                     struct volume_extent *extents, size_t n_max, size_t *ret_n)
+{
+        return co_extents(volume, NULL, allocation_flags, offset, length, extents, n_max, ret_n);
+}
+
+int co_volume_depth(struct volume *volume, uint64_t offset, uint64_t length,
+                    struct volume_extent *extents, size_t n_max, size_t *ret_n)
+{
+        return co_extents(volume, NULL, depth_flags, offset, length, extents, n_max, ret_n);
+}
+
+int co_volume_changed(struct volume *volume, struct volume *since, uint64_t offset, uint64_t length,
+                      struct volume_extent *extents, size_t n_max, size_t *ret_n)
+{
+        return co_extents(volume, since, changed_flags, offset, length, extents, n_max, ret_n);
 }

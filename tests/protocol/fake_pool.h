@@ -1,5 +1,5 @@
 /* fake_pool.h - as much of pool.h as the NBD server uses, over memory: volume_submit(),
- * volume_size() and co_volume_status(), with faults to order. What it was asked to do it counts.
+ * volume_size(), co_volume_status(), co_volume_depth() and co_volume_changed(), with faults to order. What it was asked to do it counts.
  *
  * Units      bytes.
  * Threads    a volume belongs to its loop; fake_* functions are for [any thread].
@@ -13,6 +13,11 @@ struct volume *fake_volume_new(struct loop *loop, uint64_t size_bytes);
 void fake_volume_free(struct volume *volume); /* nothing in flight */
 /* not beyond the size it was made with */
 void fake_resize(struct volume *volume, uint64_t size_bytes);
+/* as the property discard=off does */
+void fake_keep(struct volume *volume, bool keep);
+
+/* When the next request comes; once. */
+void fake_shrink_at_submit(struct volume *volume, uint64_t size_bytes);
 
 /* Requests of @op fail with @error from now on; 0: no more. */
 void fake_fail(struct volume *volume, enum volume_op op, int error);

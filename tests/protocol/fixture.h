@@ -2,7 +2,9 @@
  * speak to it over a real socket.
  *
  * Exports: "pool/vol" ("vol" and "" mean the same), described; "pool/vol@snap", read-only;
- * "pool/big", of BIG_BYTES; opening "secret" is not permitted.
+ * "pool/big", of BIG_BYTES; opening "secret" is not permitted. Snapshots of both "pool/vol" and
+ * "pool/vol@snap", for what changed since: "snap", and "s0", "s1" and so on, as many as the test
+ * wants, which are the same; opening "locked" is not permitted.
  *
  * Units      bytes; times are milliseconds.
  * Threads    the test's own calls; the server's loop runs on the fixture's thread.
@@ -38,7 +40,12 @@ void fixture_run(struct fixture *fixture, void (*f)(void *arg), void *arg);
 void fixture_run_co(struct fixture *fixture, void (*co_f)(void *arg), void *arg);
 struct loop *fixture_loop(struct fixture *fixture);
 struct nbd_server *fixture_server(struct fixture *fixture);
+/* Cut off the clients of an export, and return when that has begun. */
+void fixture_begin_cut(struct fixture *fixture, const char *export_name);
 unsigned fixture_n_clients(struct fixture *fixture);
 unsigned fixture_n_open(struct fixture *fixture); /* exports opened and not closed */
+unsigned fixture_n_held(struct fixture *fixture); /* snapshots of contexts, likewise */
+/* Have this many snapshots more. */
+void fixture_snapshots_extra(struct fixture *fixture, unsigned n);
 /* List this many exports more. */
 void fixture_list_extra(struct fixture *fixture, unsigned n);

@@ -69,7 +69,6 @@ static void an_unknown_option_is_refused_after_its_payload_is_taken(void **state
         assert_int_equal(wire_ask(w, 0, NULL, 0), NBD_REP_ERR_UNSUP);
         assert_int_equal(wire_ask(w, 0xffffffff, "x", 1), NBD_REP_ERR_UNSUP);
         assert_int_equal(wire_ask(w, NBD_OPT_PEEK_EXPORT, NULL, 0), NBD_REP_ERR_UNSUP);
-        assert_int_equal(wire_ask(w, NBD_OPT_EXTENDED_HEADERS, NULL, 0), NBD_REP_ERR_UNSUP);
         assert_int_equal(wire_ask(w, NBD_OPT_STARTTLS, NULL, 0), NBD_REP_ERR_UNSUP);
         expect_negotiating(w);
         wire_close(w);
@@ -335,136 +334,6 @@ static void a_long_list_comes_whole_and_one_without_bound_is_refused(void **stat
         wire_close(w);
 }
 
-/* ---- metadata contexts ---- */
-
-static unsigned contexts(struct wire *w, uint32_t option, const char *name,
-                         const char *const *queries)
-{
-        uint8_t data[8192];
-        struct wire_reply reply;
-        unsigned n = 0;
-
-        wire_option(w, option, data, wire_meta_data(data, name, queries));
-        for (;; n++) {
-                wire_reply(w, option, &reply);
-                if (reply.type != NBD_REP_META_CONTEXT)
-                        break;
-                assert_string_equal((char *)reply.data + 4, "base:allocation");
-        }
-        assert_int_equal(reply.type, NBD_REP_ACK);
-        return n;
-}
-#define QUERIES(...) ((const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
-
-static bool has_status(struct wire *w)
-{
-        struct nbd_status_descriptor extent[8];
-        unsigned n;
-        uint32_t error = wire_status(w, 0, 0, 4096, extent, 8, &n);
-
-        assert_true(error == 0 || error == NBD_EINVAL);
-        return error == 0;
-}
-
-static void meta_contexts_need_structured_replies(void **state)
-{
-        struct wire *w = greeted(*state);
-        uint8_t data[64];
-        size_t length = wire_meta_data(data, "vol", QUERIES("base:allocation"));
-
-        assert_int_equal(wire_ask(w, NBD_OPT_SET_META_CONTEXT, data, length), NBD_REP_ERR_INVALID);
-        assert_int_equal(wire_ask(w, NBD_OPT_LIST_META_CONTEXT, data, length), NBD_REP_ERR_INVALID);
-        wire_structured(w);
-        assert_int_equal(contexts(w, NBD_OPT_SET_META_CONTEXT, "vol", QUERIES("base:allocation")),
-                         1);
-        wire_close(w);
-}
-
-static void base_is_a_wildcard_only_in_list(void **state)
-{
-        struct wire *w = greeted(*state);
-
-        wire_structured(w);
-        assert_int_equal(contexts(w, NBD_OPT_LIST_META_CONTEXT, "vol", QUERIES()), 1);
-        assert_int_equal(contexts(w, NBD_OPT_LIST_META_CONTEXT, "vol", QUERIES("base:")), 1);
-        assert_int_equal(contexts(w, NBD_OPT_LIST_META_CONTEXT, "vol", QUERIES("base:allocation")),
-                         1);
-        assert_int_equal(contexts(w, NBD_OPT_SET_META_CONTEXT, "vol", QUERIES()), 0);
-        assert_int_equal(contexts(w, NBD_OPT_SET_META_CONTEXT, "vol", QUERIES("base:")), 0);
-        wire_go(w, "vol", NULL, NULL);
-        assert_false(has_status(w));
-        wire_close(w);
-}
-
-static void unknown_contexts_are_ignored_and_one_named_twice_counts_once(void **state)
-{
-        struct wire *w = greeted(*state);
-
-        wire_structured(w);
-        assert_int_equal(
-            contexts(w, NBD_OPT_LIST_META_CONTEXT, "vol", QUERIES("x-no:such", "base:none")), 0);
-        assert_int_equal(
-            contexts(w, NBD_OPT_SET_META_CONTEXT, "vol",
-                     QUERIES("qemu:x", "base:allocation", "nocolon", "", "base:allocation")),
-            1);
-        wire_go(w, "vol", NULL, NULL);
-        assert_true(has_status(w));
-        wire_close(w);
-}
-
-static void setting_contexts_replaces_the_old_even_when_it_fails(void **state)
-{
-        struct wire *w = greeted(*state);
-        uint8_t data[64];
-        size_t length = wire_meta_data(data, "vol", QUERIES("base:allocation"));
-
-        wire_structured(w);
-        wire_set_meta(w, "vol");
-        for (size_t cut = 0; cut < length; cut++)
-                assert_int_equal(wire_ask(w, NBD_OPT_SET_META_CONTEXT, data, cut),
-                                 NBD_REP_ERR_INVALID);
-        wire_go(w, "vol", NULL, NULL);
-        assert_false(has_status(w));
-        wire_close(w);
-
-        w = greeted(*state);
-        wire_structured(w);
-        wire_set_meta(w, "vol");
-        assert_int_equal(contexts(w, NBD_OPT_SET_META_CONTEXT, "vol", QUERIES("x-no:such")), 0);
-        wire_go(w, "vol", NULL, NULL);
-        assert_false(has_status(w));
-        wire_close(w);
-}
-
-static void bad_meta_context_options_are_invalid(void **state)
-{
-        struct wire *w = greeted(*state);
-        uint8_t data[64] = {0};
-        size_t length = wire_meta_data(data, "vol", QUERIES("base:allocation"));
-
-        wire_structured(w);
-        assert_int_equal(wire_ask(w, NBD_OPT_LIST_META_CONTEXT, data, length + 1),
-                         NBD_REP_ERR_INVALID);
-        be32 huge = be32_make(0xffffffff);
-        memcpy(data + 7, &huge, sizeof(huge)); /* the number of queries */
-        assert_int_equal(wire_ask(w, NBD_OPT_LIST_META_CONTEXT, data, length), NBD_REP_ERR_INVALID);
-        length = wire_meta_data(data, "nosuch", QUERIES("base:allocation"));
-        assert_int_equal(wire_ask(w, NBD_OPT_SET_META_CONTEXT, data, length), NBD_REP_ERR_UNKNOWN);
-        expect_negotiating(w);
-        wire_close(w);
-}
-
-static void contexts_are_void_for_another_export(void **state)
-{
-        struct wire *w = greeted(*state);
-
-        wire_structured(w);
-        wire_set_meta(w, "pool/big");
-        wire_go(w, "pool/vol", NULL, NULL);
-        assert_false(has_status(w));
-        wire_close(w);
-}
-
 /* ---- limits on connections ---- */
 
 static void a_handshake_must_end_by_its_deadline(void **state)
@@ -676,12 +545,6 @@ int main(void)
             TEST(options_that_take_no_data_refuse_them),
             TEST(list_names_and_describes_the_exports),
             TEST(a_long_list_comes_whole_and_one_without_bound_is_refused),
-            TEST(meta_contexts_need_structured_replies),
-            TEST(base_is_a_wildcard_only_in_list),
-            TEST(unknown_contexts_are_ignored_and_one_named_twice_counts_once),
-            TEST(setting_contexts_replaces_the_old_even_when_it_fails),
-            TEST(bad_meta_context_options_are_invalid),
-            TEST(contexts_are_void_for_another_export),
             cmocka_unit_test(a_handshake_must_end_by_its_deadline),
             cmocka_unit_test(a_deadline_ends_one_that_does_not_read_its_replies),
             cmocka_unit_test(those_who_negotiate_are_few_at_a_time_and_others_wait_their_turn),

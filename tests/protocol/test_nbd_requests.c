@@ -482,6 +482,35 @@ static void requests_without_payload_may_be_longer_than_32_mib(void **state)
         wire_close(w);
 }
 
+static uint16_t flags_of_vol(void **state)
+{
+        struct wire *w = wire_connect(fixture_path(*state));
+        uint16_t flags;
+
+        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+        wire_go(w, "vol", NULL, &flags);
+        wire_close(w);
+        return flags;
+}
+
+static void trim_is_not_offered_and_changes_nothing_where_discard_is_off(void **state)
+{
+        struct wire *w = open_vol(state);
+        uint8_t data[8192];
+
+        assert_true(flags_of_vol(state) & NBD_FLAG_SEND_TRIM);
+        fake_keep(fixture_volume(*state), true);
+        assert_false(flags_of_vol(state) & NBD_FLAG_SEND_TRIM);
+        assert_true(flags_of_vol(state) & NBD_FLAG_SEND_WRITE_ZEROES);
+        memset(data, 1, sizeof(data));
+        assert_int_equal(write_wait(w, 0, 0, data, sizeof(data)), 0);
+        assert_int_equal(command(w, NBD_CMD_TRIM, NBD_CMD_FLAG_FUA, 0, 8192), 0);
+        assert_int_equal(one_status(w, 0, 8192), 0);
+        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, 0, 0, 8192), 0);
+        assert_int_equal(one_status(w, 0, 8192), NBD_STATE_ZERO);
+        wire_close(w);
+}
+
 static void trim_makes_holes(void **state)
 {
         struct wire *w = open_vol(state);
@@ -644,22 +673,74 @@ static void a_flush_that_fails_fails_the_fua_of_provisioned_zeroes(void **state)
 
 /* ---- resize ---- */
 
-static void a_resize_moves_the_end_and_new_connections_see_it(void **state)
+static struct wire *open_sized(struct fixture *f, uint64_t size)
 {
-        struct wire *w = open_vol(state), *later = wire_connect(fixture_path(*state));
-        uint8_t data[4096] = {0};
-        uint64_t size;
+        struct wire *w = wire_connect(fixture_path(f));
+        uint64_t told;
 
-        fake_resize(fixture_volume(*state), MIB);
+        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE);
+        wire_structured(w);
+        wire_set_meta(w, "vol");
+        wire_go(w, "vol", &told, NULL);
+        assert_true(told == size);
+        return w;
+}
+
+static void
+a_resize_is_seen_by_new_connections_and_old_ones_keep_the_end_they_were_told(void **state)
+{
+        struct volume *volume = fixture_volume(*state);
+        struct nbd_status_descriptor extent;
+        uint8_t data[4096] = {0};
+        unsigned n;
+
+        fake_resize(volume, MIB);
+        struct wire *old = open_sized(*state, MIB);
+        fake_resize(volume, 2 * MIB);
+        struct wire *young = open_sized(*state, 2 * MIB);
+        assert_int_equal(wire_read(young, 0, MIB, data, 4096), 0);
+        assert_int_equal(wire_read(old, 0, MIB - 1, data, 1), 0);
+        assert_int_equal(wire_read(old, 0, MIB, data, 4096), NBD_EINVAL);
+        assert_int_equal(write_wait(old, 0, MIB - 1, data, 2), NBD_ENOSPC);
+        assert_int_equal(command(old, NBD_CMD_WRITE_ZEROES, 0, MIB, 1), NBD_ENOSPC);
+        assert_int_equal(command(old, NBD_CMD_TRIM, 0, MIB, 1), NBD_EINVAL);
+        assert_int_equal(wire_status(old, 0, MIB, 4096, &extent, 1, &n), NBD_EINVAL);
+        assert_int_equal(wire_status(old, 0, 0, MIB, &extent, 1, &n), 0);
+        assert_int_equal(be32_get(extent.length), MIB);
+        wire_close(old);
+        wire_close(young);
+}
+
+static void what_a_shrink_takes_is_past_the_end_for_all_and_they_stay_connected(void **state)
+{
+        struct volume *volume = fixture_volume(*state);
+        struct wire *w = open_vol(state);
+        uint8_t data[4096] = {0};
+
+        fake_resize(volume, MIB);
         assert_int_equal(wire_read(w, 0, MIB, data, 4096), NBD_EINVAL);
         assert_int_equal(write_wait(w, 0, MIB - 1, data, 2), NBD_ENOSPC);
-        wire_greet(later, NBD_FLAG_FIXED_NEWSTYLE);
-        wire_go(later, "vol", &size, NULL);
-        assert_true(size == MIB);
-        fake_resize(fixture_volume(*state), 2 * MIB);
+        assert_int_equal(command(w, NBD_CMD_TRIM, 0, MIB, 1), NBD_EINVAL);
+        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, 0, MIB, 1), NBD_ENOSPC);
+        assert_int_equal(write_wait(w, 0, MIB - 4096, data, 4096), 0);
+        fake_resize(volume, 2 * MIB); /* grown again, but not beyond what the client was told */
         assert_int_equal(wire_read(w, 0, MIB, data, 4096), 0);
         wire_close(w);
-        wire_close(later);
+}
+
+static void what_a_shrink_takes_under_way_is_past_the_end_too(void **state)
+{
+        struct volume *volume = fixture_volume(*state);
+        struct wire *w = open_vol(state);
+        uint8_t data[4096] = {0};
+
+        fake_shrink_at_submit(volume, MIB); /* after the server has checked */
+        assert_int_equal(write_wait(w, 0, MIB, data, 4096), NBD_ENOSPC);
+        fake_resize(volume, VOL_BYTES);
+        fake_shrink_at_submit(volume, MIB);
+        assert_int_equal(wire_read(w, 0, MIB, data, 4096), NBD_EINVAL);
+        wire_expect_alive(w);
+        wire_close(w);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -688,6 +769,7 @@ int main(void)
             TEST(fast_zero_is_fast_or_changes_nothing),
             TEST(requests_without_payload_may_be_longer_than_32_mib),
             TEST(trim_makes_holes),
+            TEST(trim_is_not_offered_and_changes_nothing_where_discard_is_off),
             TEST(block_status_covers_the_range_once),
             TEST(block_status_gives_a_bounded_number_of_extents),
             TEST(block_status_needs_a_context),
@@ -695,7 +777,9 @@ int main(void)
             TEST(errors_of_the_engine_are_put_into_the_protocols_words),
             TEST(enotsup_is_for_fast_zero_only),
             TEST(a_flush_that_fails_fails_the_fua_of_provisioned_zeroes),
-            TEST(a_resize_moves_the_end_and_new_connections_see_it),
+            TEST(a_resize_is_seen_by_new_connections_and_old_ones_keep_the_end_they_were_told),
+            TEST(what_a_shrink_takes_is_past_the_end_for_all_and_they_stay_connected),
+            TEST(what_a_shrink_takes_under_way_is_past_the_end_too),
         };
         return cmocka_run_group_tests_name("nbd requests", tests, NULL, NULL);
 }

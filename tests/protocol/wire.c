@@ -131,6 +131,15 @@ bool wire_pending(struct wire *w)
         return n > 0;
 }
 
+bool wire_ended(struct wire *w)
+{
+        char byte;
+        ssize_t n = recv(w->fd, &byte, 1, MSG_DONTWAIT);
+
+        assert_true(n <= 0);
+        return n == 0 || errno == ECONNRESET;
+}
+
 /* ---- handshake ---- */
 
 void wire_greet(struct wire *w, uint32_t client_flags)
@@ -238,6 +247,12 @@ void wire_structured(struct wire *w)
         w->structured = true;
 }
 
+void wire_extended(struct wire *w)
+{
+        assert_int_equal(wire_ask(w, NBD_OPT_EXTENDED_HEADERS, NULL, 0), NBD_REP_ACK);
+        w->structured = w->extended = true;
+}
+
 void wire_set_meta(struct wire *w, const char *name)
 {
         static const char *const queries[] = {"base:allocation", NULL};
@@ -283,10 +298,35 @@ struct wire *wire_open(const char *path, const char *name, bool structured)
         return w;
 }
 
+struct wire *wire_open_extended(const char *path, const char *name)
+{
+        struct wire *w = wire_connect(path);
+
+        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+        wire_extended(w);
+        wire_set_meta(w, name);
+        wire_go(w, name, NULL, NULL);
+        return w;
+}
+
 /* ---- transmission ---- */
 
+static void request_extended(struct wire *w, uint16_t type, uint16_t flags, uint64_t cookie,
+                             uint64_t offset, uint64_t length)
+{
+        struct nbd_extended_request header = {
+            .magic = be32_make(NBD_EXTENDED_REQUEST_MAGIC),
+            .flags = be16_make(flags),
+            .type = be16_make(type),
+            .cookie = be64_make(cookie),
+            .offset = be64_make(offset),
+            .length = be64_make(length),
+        };
+        wire_send(w, &header, sizeof(header));
+}
+
 void wire_request(struct wire *w, uint16_t type, uint16_t flags, uint64_t cookie, uint64_t offset,
-                  uint32_t length)
+                  uint64_t length)
 {
         struct nbd_request_header header = {
             .magic = be32_make(NBD_REQUEST_MAGIC),
@@ -294,28 +334,34 @@ void wire_request(struct wire *w, uint16_t type, uint16_t flags, uint64_t cookie
             .type = be16_make(type),
             .cookie = be64_make(cookie),
             .offset = be64_make(offset),
-            .length = be32_make(length),
+            .length = be32_make((uint32_t)length),
         };
+        if (w->extended) {
+                request_extended(w, type, flags, cookie, offset, length);
+                return;
+        }
+        assert_true(length <= UINT32_MAX);
         wire_send(w, &header, sizeof(header));
 }
 
 void wire_write(struct wire *w, uint16_t flags, uint64_t cookie, uint64_t offset, const void *data,
                 uint32_t length)
 {
+        if (w->extended)
+                flags |= NBD_CMD_FLAG_PAYLOAD_LEN;
         wire_request(w, NBD_CMD_WRITE, flags, cookie, offset, length);
         wire_send(w, data, length);
 }
 
 static void answer_error_chunk(struct wire *w, struct wire_answer *answer)
 {
-        struct nbd_chunk_error error;
-        size_t fixed = sizeof(error) - sizeof(error.chunk);
+        struct nbd_payload_error error;
 
         assert_int_equal(answer->type, NBD_REPLY_TYPE_ERROR);
-        assert_true(answer->length >= fixed);
-        wire_receive(w, (uint8_t *)&error + sizeof(error.chunk), fixed);
+        assert_true(answer->length >= sizeof(error));
+        wire_receive(w, &error, sizeof(error));
         uint16_t length = be16_get(error.message_length);
-        assert_int_equal(answer->length, fixed + length);
+        assert_int_equal(answer->length, sizeof(error) + length);
         assert_true(length < sizeof(answer->text));
         wire_receive(w, answer->text, length);
         answer->text[length] = 0;
@@ -323,27 +369,52 @@ static void answer_error_chunk(struct wire *w, struct wire_answer *answer)
         assert_int_not_equal(answer->error, 0);
 }
 
-void wire_answer(struct wire *w, struct wire_answer *ret_answer)
+static void answer_extended(struct wire *w, struct wire_answer *answer)
+{
+        struct nbd_extended_chunk chunk;
+
+        wire_receive(w, &chunk, sizeof(chunk));
+        assert_int_equal(be32_get(chunk.magic), NBD_EXTENDED_REPLY_MAGIC);
+        answer->flags = be16_get(chunk.flags);
+        answer->type = be16_get(chunk.type);
+        answer->cookie = be64_get(chunk.cookie);
+        answer->request_offset = be64_get(chunk.offset);
+        assert_true(be64_get(chunk.length) <= UINT32_MAX);
+        answer->length = (uint32_t)be64_get(chunk.length);
+}
+
+static void answer_structured(struct wire *w, const struct nbd_simple_reply *begun,
+                              struct wire_answer *answer)
 {
         struct nbd_chunk chunk;
+
+        assert_int_equal(be32_get(begun->magic), NBD_STRUCTURED_REPLY_MAGIC);
+        assert_true(w->structured);
+        memcpy(&chunk, begun, sizeof(*begun));
+        wire_receive(w, &chunk.length, sizeof(chunk.length));
+        answer->flags = be16_get(chunk.flags);
+        answer->type = be16_get(chunk.type);
+        answer->length = be32_get(chunk.length);
+}
+
+void wire_answer(struct wire *w, struct wire_answer *ret_answer)
+{
         struct nbd_simple_reply simple;
         be64 offset;
 
         memset(ret_answer, 0, sizeof(*ret_answer));
-        wire_receive(w, &simple, sizeof(simple));
-        ret_answer->cookie = be64_get(simple.cookie);
-        if (be32_get(simple.magic) == NBD_SIMPLE_REPLY_MAGIC) {
-                ret_answer->error = be32_get(simple.error);
-                return;
+        if (w->extended) {
+                answer_extended(w, ret_answer);
+        } else {
+                wire_receive(w, &simple, sizeof(simple));
+                ret_answer->cookie = be64_get(simple.cookie);
+                if (be32_get(simple.magic) == NBD_SIMPLE_REPLY_MAGIC) {
+                        ret_answer->error = be32_get(simple.error);
+                        return;
+                }
+                answer_structured(w, &simple, ret_answer);
         }
-        assert_int_equal(be32_get(simple.magic), NBD_STRUCTURED_REPLY_MAGIC);
-        assert_true(w->structured);
-        memcpy(&chunk, &simple, sizeof(simple));
-        wire_receive(w, &chunk.length, sizeof(chunk.length));
         ret_answer->structured = true;
-        ret_answer->flags = be16_get(chunk.flags);
-        ret_answer->type = be16_get(chunk.type);
-        ret_answer->length = be32_get(chunk.length);
         if (ret_answer->type & (1 << 15)) {
                 answer_error_chunk(w, ret_answer);
         } else if (ret_answer->type == NBD_REPLY_TYPE_OFFSET_DATA) {
@@ -396,26 +467,70 @@ uint32_t wire_read(struct wire *w, uint16_t flags, uint64_t offset, void *data, 
         return wire_read_result(w, 0x5ead, offset, data, length);
 }
 
+static unsigned status_head(struct wire *w, const struct wire_answer *answer,
+                            struct wire_context *context)
+{
+        struct nbd_payload_status_ext head;
+        size_t fixed = w->extended ? 8 : 4, each = w->extended ? 16 : 8;
+
+        assert_true(answer->structured);
+        assert_int_equal(answer->type, w->extended ? NBD_REPLY_TYPE_BLOCK_STATUS_EXT
+                                                   : NBD_REPLY_TYPE_BLOCK_STATUS);
+        assert_true(answer->length >= fixed + each && (answer->length - fixed) % each == 0);
+        wire_receive(w, &head, fixed);
+        context->id = be32_get(head.context);
+        context->last = answer->flags == NBD_REPLY_FLAG_DONE;
+        assert_true(context->last || answer->flags == 0);
+        unsigned n = (unsigned)((answer->length - fixed) / each);
+        if (w->extended)
+                assert_int_equal(be32_get(head.n), n);
+        return n;
+}
+
+uint32_t wire_status_chunk(struct wire *w, uint64_t cookie, struct wire_context *ret_context)
+{
+        struct wire_answer answer;
+
+        wire_answer(w, &answer);
+        assert_true(answer.cookie == cookie);
+        if (answer.error) {
+                assert_int_equal(answer.flags, answer.structured ? NBD_REPLY_FLAG_DONE : 0);
+                return answer.error;
+        }
+        ret_context->n = status_head(w, &answer, ret_context);
+        assert_true(ret_context->n <= 2048);
+        for (unsigned i = 0; i < ret_context->n; i++) {
+                struct nbd_status_extent wide;
+                struct nbd_status_descriptor narrow;
+                if (w->extended) {
+                        wire_receive(w, &wide, sizeof(wide));
+                        ret_context->extents[i] =
+                            (struct wire_extent){be64_get(wide.length), be64_get(wide.flags)};
+                } else {
+                        wire_receive(w, &narrow, sizeof(narrow));
+                        ret_context->extents[i] =
+                            (struct wire_extent){be32_get(narrow.length), be32_get(narrow.flags)};
+                }
+                assert_true(ret_context->extents[i].length > 0);
+        }
+        return 0;
+}
+
 uint32_t wire_status(struct wire *w, uint16_t flags, uint64_t offset, uint32_t length,
                      struct nbd_status_descriptor *extents, unsigned n_max, unsigned *ret_n)
 {
-        struct wire_answer answer;
-        be32 context;
+        static _Thread_local struct wire_context context;
 
         wire_request(w, NBD_CMD_BLOCK_STATUS, flags, 0x57a7, offset, length);
-        wire_answer(w, &answer);
-        assert_true(answer.cookie == 0x57a7);
-        if (answer.error)
-                return answer.error;
-        assert_true(answer.structured);
-        assert_int_equal(answer.flags, NBD_REPLY_FLAG_DONE);
-        assert_int_equal(answer.type, NBD_REPLY_TYPE_BLOCK_STATUS);
-        assert_true(answer.length >= 12 && (answer.length - 4) % 8 == 0);
-        wire_receive(w, &context, sizeof(context));
-        unsigned n = (answer.length - 4) / 8;
-        assert_true(n <= n_max);
-        wire_receive(w, extents, n * sizeof(*extents));
-        *ret_n = n;
+        uint32_t error = wire_status_chunk(w, 0x57a7, &context);
+        if (error)
+                return error;
+        assert_true(context.last && context.n <= n_max);
+        for (unsigned i = 0; i < context.n; i++)
+                extents[i] =
+                    (struct nbd_status_descriptor){be32_make((uint32_t)context.extents[i].length),
+                                                   be32_make((uint32_t)context.extents[i].flags)};
+        *ret_n = context.n;
         return 0;
 }
 

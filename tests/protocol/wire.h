@@ -5,7 +5,8 @@
  * Errors     what the server must not do fails the running cmocka test; so does a server that stays
  *            silent for HANG_S seconds. uint32_t results are errors of the protocol.
  * Ownership  release a connection with wire_close().
- * Source     doc/proto.md of NetworkBlockDevice/nbd.
+ * Source     doc/proto.md of NetworkBlockDevice/nbd, master and branch extension-ext-header. Debian 12
+ *            has no other client of extended headers (libnbd 1.14), so these are tested by this alone.
  */
 #pragma once
 #include <stdbool.h>
@@ -17,7 +18,8 @@
 
 struct wire {
         int fd;
-        bool structured;
+        bool structured; /* replies in chunks are agreed on */
+        bool extended;   /* and headers of the longer form, both ways */
 };
 
 struct wire *wire_connect(const char *path);
@@ -32,6 +34,8 @@ void wire_receive(struct wire *w, void *data, size_t length);
 void wire_expect_closed(struct wire *w);
 /* Read whatever comes until the server closes. */
 void wire_drain(struct wire *w);
+/* Has the server closed? Does not wait; nothing else may come. */
+bool wire_ended(struct wire *w);
 void wire_shutdown_send(struct wire *w);
 /* Has anything come that is not yet read? Does not wait. */
 bool wire_pending(struct wire *w);
@@ -59,16 +63,20 @@ size_t wire_meta_data(uint8_t *data, const char *name, const char *const *querie
 /* Select base:allocation for the export. */
 void wire_set_meta(struct wire *w, const char *name);
 void wire_structured(struct wire *w);
+void wire_extended(struct wire *w); /* agree on extended headers */
 /* GO, and the size and flags that it gives. */
 void wire_go(struct wire *w, const char *name, uint64_t *ret_size, uint16_t *ret_flags);
 
 /* Connect, greet, agree on structured replies where asked, select base:allocation with them, go. */
 struct wire *wire_open(const char *path, const char *name, bool structured);
+/* The same with extended headers. */
+struct wire *wire_open_extended(const char *path, const char *name);
 
 /* ---- transmission ---- */
 
+/* In the form agreed on. */
 void wire_request(struct wire *w, uint16_t type, uint16_t flags, uint64_t cookie, uint64_t offset,
-                  uint32_t length);
+                  uint64_t length);
 void wire_write(struct wire *w, uint16_t flags, uint64_t cookie, uint64_t offset, const void *data,
                 uint32_t length);
 
@@ -76,10 +84,11 @@ struct wire_answer {
         bool structured;
         uint16_t flags, type; /* of the chunk */
         uint64_t cookie;
-        uint32_t error;  /* simple reply, or error chunk */
-        uint32_t length; /* of the chunk's payload */
-        uint64_t offset; /* OFFSET_DATA */
-        char text[4097]; /* of an error chunk */
+        uint64_t request_offset; /* extended: the request's */
+        uint32_t error;          /* simple reply, or error chunk */
+        uint32_t length;         /* of the chunk's payload */
+        uint64_t offset;         /* OFFSET_DATA */
+        char text[4097];         /* of an error chunk */
 };
 /* The head of the next reply. Of error chunks all is read, of OFFSET_DATA the offset, of others
  * nothing. */
@@ -91,8 +100,21 @@ uint32_t wire_read(struct wire *w, uint16_t flags, uint64_t offset, void *data, 
 /* The reply to a read of @length that is on its way, likewise. */
 uint32_t wire_read_result(struct wire *w, uint64_t cookie, uint64_t offset, void *data,
                           uint32_t length);
-/* Block status and wait: the error, or the number of extents. */
+/* Block status of a connection with one context and wait: the error, or the number of extents. */
 uint32_t wire_status(struct wire *w, uint16_t flags, uint64_t offset, uint32_t length,
                      struct nbd_status_descriptor *extents, unsigned n_max, unsigned *ret_n);
+
+/* One chunk of a block status, in either form, with numbers of this host. */
+struct wire_extent {
+        uint64_t length, flags;
+};
+struct wire_context {
+        uint32_t id;
+        bool last; /* the reply ends with it */
+        unsigned n;
+        struct wire_extent extents[2048];
+};
+/* The next chunk of the reply to @cookie: the error, or 0 and the chunk. */
+uint32_t wire_status_chunk(struct wire *w, uint64_t cookie, struct wire_context *ret_context);
 /* One that works: the connection is alive. */
 void wire_expect_alive(struct wire *w);

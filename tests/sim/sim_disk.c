@@ -186,9 +186,7 @@ static void complete(struct loop_timer *timer)
         op->io = NULL;
         if (!changes_disk(io->op))
                 op_free(op);
-        if (result < 0)
-                io->member->counters.errors++;
-        io->done(io, result);
+        member_answer(io, result);
 }
 
 /* ---- submission ---- */

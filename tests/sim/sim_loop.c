@@ -149,6 +149,7 @@ static void run_timer(struct sim_loop *s)
         heap_remove(s, timer);
         if (timer->deadline_ns > s->now_ns)
                 s->now_ns = timer->deadline_ns;
+        s->base.time_ns = 0;
         timer->fire(timer);
 }
 
@@ -227,6 +228,7 @@ uint32_t sim_loop_reset(struct loop *loop, uint64_t seed, bool shuffle)
         uint32_t n_armed = s->n_heap;
 
         s->now_ns = SIM_LOOP_START_NS;
+        s->base.time_ns = 0;
         sim_random_init(&s->random, seed);
         s->shuffle = shuffle;
         s->next_order = 0;

@@ -330,16 +330,15 @@ static void tcp_addresses_are_read_strictly(void **state)
         static const char *const bad[] = {"",           "1",         "127.0.0.1",
                                           "127.0.0.1:", "::1:10809", "127.0.0.1:notaport"};
         struct error e = ERROR_INIT;
-        bool exposed;
         int fd;
 
         for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-                assert_int_equal(socket_listen_tcp(bad[i], &fd, &exposed, &e), -EINVAL);
-        assert_int_equal(socket_listen_tcp("127.0.0.1:0", &fd, &exposed, &e), 0);
-        assert_false(exposed);
+                assert_int_equal(socket_listen_tcp(bad[i], &fd, &e), -EINVAL);
+        assert_int_equal(socket_listen_tcp("127.0.0.1:0", &fd, &e), 0);
+        assert_false(socket_is_exposed(fd));
         close(fd);
-        assert_int_equal(socket_listen_tcp("0.0.0.0:0", &fd, &exposed, &e), 0);
-        assert_true(exposed);
+        assert_int_equal(socket_listen_tcp("0.0.0.0:0", &fd, &e), 0);
+        assert_true(socket_is_exposed(fd));
         close(fd);
 }
 

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "common/coroutine.h"
+#include "common/loop_thread.h"
 #include "tests/unit/loop_fixture.h"
 
 /* More than a loop keeps for reuse. ThreadSanitizer takes milliseconds to make a fiber. */
@@ -492,6 +493,88 @@ static void loops_in_threads_do_not_disturb_each_other(void **state)
         }
 }
 
+/* Coroutines that move between the test's loop and that of a thread. */
+
+enum { MOVERS = 8, MOVES = 200 };
+
+struct mover {
+        struct loop *here, *there;
+        pid_t main_thread; /* not pthread_self(): compilers take it for a constant */
+        unsigned *n_ended;
+        bool failed;
+};
+
+static void moves_to_and_fro(void *arg)
+{
+        struct mover *m = arg;
+
+        for (int i = 0; i < MOVES; i++) {
+                struct loop *from = co_move(m->there);
+
+                m->failed |= from != m->here || co_loop() != m->there;
+                m->failed |= gettid() == m->main_thread;
+                if (i % 16 == 0)
+                        co_sleep_ns(1000); /* it is a coroutine like any other there */
+                m->failed |= co_move(m->there) != m->there;
+                m->failed |= co_move(m->here) != m->there || co_loop() != m->here;
+                m->failed |= gettid() != m->main_thread;
+        }
+        if (++*m->n_ended == MOVERS)
+                loop_stop(m->here);
+}
+
+static void coroutines_move_between_loops(void **state)
+{
+        struct loop_thread *thread;
+        struct mover movers[MOVERS];
+        unsigned n_ended = 0;
+
+        setenv("TARN_LOOP", fixture_backend == LOOP_BACKEND_URING ? "uring" : "threads", 1);
+        assert_int_equal(loop_thread_start("a name beyond 15", &thread, NULL), 0);
+        unsetenv("TARN_LOOP");
+        for (int i = 0; i < MOVERS; i++) {
+                movers[i] = (struct mover){.here = *state,
+                                           .there = loop_thread_loop(thread),
+                                           .main_thread = gettid(),
+                                           .n_ended = &n_ended};
+                assert_int_equal(co_spawn(*state, moves_to_and_fro, &movers[i]), 0);
+        }
+        loop_run(*state);
+        loop_thread_stop(thread);
+        for (int i = 0; i < MOVERS; i++)
+                assert_false(movers[i].failed);
+}
+
+struct ender {
+        struct loop *here, *there;
+        struct loop_task stop;
+};
+
+static void stop_here(struct loop_task *task)
+{
+        loop_stop(container_of(task, struct ender, stop)->here);
+}
+
+static void ends_elsewhere(void *arg)
+{
+        struct ender *e = arg;
+
+        co_move(e->there);
+        loop_post_remote(e->here, &e->stop);
+}
+
+static void one_may_end_on_another_loop(void **state)
+{
+        struct ender e = {.here = *state, .stop.run = stop_here};
+        struct loop_thread *thread;
+
+        assert_int_equal(loop_thread_start("ends", &thread, NULL), 0);
+        e.there = loop_thread_loop(thread);
+        assert_int_equal(co_spawn(*state, ends_elsewhere, &e), 0);
+        loop_run(*state);
+        loop_thread_stop(thread);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -508,6 +591,8 @@ int main(void)
             loop_test(coroutines_may_spawn_coroutines_deeply),
             loop_test(an_overflow_of_the_stack_ends_the_process),
             loop_test(loops_in_threads_do_not_disturb_each_other),
+            loop_test(coroutines_move_between_loops),
+            loop_test(one_may_end_on_another_loop),
         };
 
         return run_on_each_backend(tests);

@@ -206,7 +206,7 @@ static void test_readonly_member_takes_no_lock_and_no_writes(void **state)
         memset(page, 0, PAGE);
         assert_int_equal(do_io(f, reader, MEMBER_READ, page, PAGE, 0), 0);
         assert_int_equal(page[PAGE - 1], 0x5a);
-        assert_int_equal(reader->counters.errors, 2);
+        assert_int_equal(meter_errors(&reader->meter), 2);
         member_close(reader);
         member_close(writer);
         free(page);
@@ -259,9 +259,9 @@ static void test_any_number_of_sectors_in_memory_makes_one_request(void **state)
         assert_int_equal(do_iov(f, m, MEMBER_READ, iov, N, PAGE), 0);
         for (unsigned i = 0; i < N; i++)
                 assert_memory_equal(in + i * SECTOR, out + 2 * i * SECTOR, SECTOR);
-        assert_int_equal(m->counters.writes, 1);
-        assert_int_equal(m->counters.reads, 2);
-        assert_int_equal(m->counters.write_bytes, N * SECTOR);
+        assert_int_equal(m->meter.line[METER_WRITE].requests, 1);
+        assert_int_equal(m->meter.line[METER_READ].requests, 2);
+        assert_int_equal(m->meter.line[METER_WRITE].bytes, N * SECTOR);
         member_close(m);
         free(out);
         free(in);
@@ -289,7 +289,7 @@ static void test_discard_gives_space_back_and_keeps_the_size(void **state)
         assert_int_equal(do_io(f, m, MEMBER_READ, data, 8 * MIB, DISK_BYTES - 8 * MIB), 0);
         assert_int_equal(data[2 * MIB - 1], 0x5a);
         assert_int_equal(data[2 * MIB], 0);
-        assert_int_equal(m->counters.discard_bytes, 6 * MIB);
+        assert_int_equal(m->meter.line[METER_DISCARD].bytes, 6 * MIB);
 out:
         member_close(m);
         free(data);
@@ -438,7 +438,7 @@ static void test_file_truncated_in_use_is_an_io_error_and_logged_once(void **sta
         assert_int_equal(n_logged, 1);
         assert_non_null(strstr(logged, f->path));
         assert_non_null(strstr(logged, "truncated"));
-        assert_int_equal(m->counters.errors, 4);
+        assert_int_equal(meter_errors(&m->meter), 4);
         member_close(m);
         free(data);
 }

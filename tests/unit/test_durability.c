@@ -10,7 +10,7 @@ static uint64_t flushes_of(struct sim_pool *s, unsigned member)
 {
         struct pool_member_info info;
         pool_get_member_info(s->pool, member, &info);
-        return info.counters->flushes;
+        return info.meter->line[METER_FLUSH].requests;
 }
 
 static uint64_t reads_of_all(struct sim_pool *s)
@@ -19,7 +19,7 @@ static uint64_t reads_of_all(struct sim_pool *s)
         for (unsigned i = 0; i < s->n_disks; i++) {
                 struct pool_member_info info;
                 pool_get_member_info(s->pool, i, &info);
-                sum += info.counters->reads;
+                sum += info.meter->line[METER_READ].requests;
         }
         return sum;
 }
@@ -463,7 +463,7 @@ static uint64_t discarded(struct sim_pool *s)
         for (unsigned i = 0; i < s->n_disks; i++) {
                 struct pool_member_info info;
                 pool_get_member_info(s->pool, i, &info);
-                sum += info.counters->discard_bytes;
+                sum += info.meter->line[METER_DISCARD].bytes;
         }
         return sum;
 }

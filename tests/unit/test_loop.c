@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 #include "tests/unit/loop_fixture.h"
 
@@ -117,6 +118,39 @@ static void a_timer_never_fires_early(void **state)
         loop_run(loop);
         assert_true(loop_now_ns(loop) >= deadline);
         assert_happened(1);
+}
+
+static uint64_t times[4];
+
+static void note_time(struct event *event)
+{
+        struct timespec wait = {.tv_nsec = 1000000};
+
+        times[event->name] = loop_time_ns(event->loop);
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &wait, NULL); /* a callback that takes its time */
+        if (event->name == 3)
+                loop_stop(event->loop);
+        else if (event->name == 2)
+                loop_timer_set(event->loop, &event->other->timer, 0);
+}
+
+static void the_time_stands_still_for_a_batch_and_goes_on_with_the_next(void **state)
+{
+        struct loop *loop = *state;
+        struct event e[4];
+
+        for (int i = 0; i < 4; i++)
+                e[i] = event_make(loop, i, note_time);
+        n_trace = 0;
+        e[2].other = &e[3];
+        for (int i = 0; i < 3; i++)
+                loop_timer_set(loop, &e[i].timer, (uint64_t)i);
+        loop_run(loop);
+        assert_happened(0, 1, 2, 3);
+        assert_int_equal(times[1], times[0]);
+        assert_int_equal(times[2], times[0]);
+        assert_true(times[3] >= times[0] + 3000000);
+        assert_true(times[3] <= loop_now_ns(loop));
 }
 
 static void a_timer_can_be_moved_and_cancelled(void **state)
@@ -479,6 +513,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
             loop_test(timers_fire_by_deadline_and_equal_ones_in_the_order_armed),
             loop_test(a_timer_never_fires_early),
+            loop_test(the_time_stands_still_for_a_batch_and_goes_on_with_the_next),
             loop_test(a_timer_can_be_moved_and_cancelled),
             loop_test(a_due_timer_cancelled_by_one_before_it_does_not_fire),
             loop_test(thousands_of_timers_armed_moved_and_cancelled_keep_their_order),

@@ -147,8 +147,8 @@ static void test_reads_see_completed_writes_and_holes_are_zeroes(void **state)
         for (unsigned i = 0; i < 3 * PAGE; i++)
                 assert_int_equal(r.memory[i], i / PAGE == 1 ? 'w' : 0);
         free(r.memory);
-        assert_int_equal(w.member->counters.writes, 1);
-        assert_int_equal(w.member->counters.read_bytes, 3 * PAGE);
+        assert_int_equal(w.member->meter.line[METER_WRITE].requests, 1);
+        assert_int_equal(w.member->meter.line[METER_READ].bytes, 3 * PAGE);
         free_world(&w);
 }
 
@@ -491,7 +491,7 @@ static void test_error_hits_its_range_as_often_as_asked(void **state)
         assert_int_equal(run(&w, MEMBER_READ, 8 * PAGE, PAGE, 0), 0);
         sim_disk_get_stats(w.disk, &stats);
         assert_int_equal(stats.errors, 2);
-        assert_int_equal(w.member->counters.errors, 2);
+        assert_int_equal(meter_errors(&w.member->meter), 2);
         free_world(&w);
 }
 
@@ -688,11 +688,11 @@ static void test_coroutines_wait_for_their_operations(void **state)
         struct world w = new_world(1, NULL);
 
         assert_int_equal(sim_loop_co_run(w.loop, copy_a_page, &w), 0);
-        assert_int_equal(w.member->counters.reads, 1);
-        assert_int_equal(w.member->counters.writes, 1);
-        assert_int_equal(w.member->counters.flushes, 1);
-        assert_int_equal(w.member->counters.discards, 1);
-        assert_int_equal(w.member->counters.discard_bytes, PAGE);
+        assert_int_equal(w.member->meter.line[METER_READ].requests, 1);
+        assert_int_equal(w.member->meter.line[METER_WRITE].requests, 1);
+        assert_int_equal(w.member->meter.line[METER_FLUSH].requests, 1);
+        assert_int_equal(w.member->meter.line[METER_DISCARD].requests, 1);
+        assert_int_equal(w.member->meter.line[METER_DISCARD].bytes, PAGE);
         free_world(&w);
 }
 

@@ -163,6 +163,10 @@ void client_check_end(struct nbd_client *client)
                 request_release(client->payload);
                 client->payload = NULL;
         }
+        if (client->refused && !client->receiving) {
+                request_release(client->refused);
+                client->refused = NULL;
+        }
         if (client->state == CLIENT_DEAD && !client->sending)
                 reply_drop_all(client);
         if (ended(client))

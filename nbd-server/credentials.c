@@ -254,18 +254,19 @@ static int check_options(const struct nbd_tls_options *o, struct error *err)
         return 0;
 }
 
-/* Forward secrecy always: neither RSA nor a bare key agrees on the session's keys. */
+/* Forward secrecy always: neither RSA nor a bare key agrees on a session's keys. The server chooses
+ * the cipher: with a key, clients of GnuTLS would rather have ChaCha20, which was seen at a sixteenth
+ * of AES-GCM's speed. */
+#define PRIORITY                                                                                   \
+        "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-CIPHER-ALL:+AES-256-GCM:+AES-128-GCM:"        \
+        "+CHACHA20-POLY1305:%SERVER_PRECEDENCE:"
+
 static int make_priority(struct nbd_tls *tls, struct error *err)
 {
-        const char *psk_only =
-                       "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-KX-ALL:+ECDHE-PSK:+DHE-PSK",
-                   *both = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA:+ECDHE-PSK:+DHE-PSK",
-                   *certificate = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA";
-        int r = gnutls_priority_init(&tls->priority,
-                                     !tls->psk           ? certificate
-                                     : !tls->certificate ? psk_only
-                                                         : both,
-                                     NULL);
+        const char *priority = !tls->psk           ? PRIORITY "-RSA"
+                               : !tls->certificate ? PRIORITY "-KX-ALL:+ECDHE-PSK:+DHE-PSK"
+                                                   : PRIORITY "-RSA:+ECDHE-PSK:+DHE-PSK";
+        int r = gnutls_priority_init(&tls->priority, priority, NULL);
 
         return r < 0 ? error_set(err, -EINVAL, "cannot set up TLS: %s", gnutls_strerror(r)) : 0;
 }

@@ -153,7 +153,10 @@ struct nbd_client {
         bool hung_up; /* the stream ended without a DISC: what takes long is not finished */
         /* the last write was large: do not take the next one's payload into the buffer */
         bool large_last;
-        uint64_t skip_bytes; /* payload of a refused write, still to be taken off the wire */
+        uint64_t skip_bytes; /* payload of a refused request, still to be taken off the wire */
+        /* and the request: answered once that is done, as libnbd takes no reply to what it is still
+         * sending */
+        struct nbd_request *refused;
         struct nbd_request *payload; /* a large write whose payload is being received in place */
         size_t payload_have;
 
@@ -371,6 +374,8 @@ uint32_t status_take_payload(struct nbd_request *request, const uint8_t *payload
 void co_block_status(struct nbd_request *request);
 
 /* reply.c */
+/* A reply that is formed goes out. */
+void reply_queue(struct nbd_request *request);
 void reply_success(struct nbd_request *request);
 void reply_error(struct nbd_request *request, uint32_t error, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -117,10 +117,14 @@ static bool decode(struct nbd_client *client, struct header *ret_header)
 
 /* ---- requests ---- */
 
-/* Answer with an error; the payload of what is refused is still to be taken off the wire. */
+/* Answer with an error, once the payload of what is refused has been taken off the wire. */
 static void refuse(struct nbd_request *request, uint32_t error, const char *text)
 {
-        request->client->skip_bytes = request->wire_payload;
+        struct nbd_client *client = request->client;
+
+        client->skip_bytes = request->wire_payload;
+        if (client->skip_bytes > 0)
+                client->refused = request;
         reply_error(request, error, "%s", text);
 }
 
@@ -214,7 +218,12 @@ static bool skip_payload(struct nbd_client *client)
 
         client->receive_start += length;
         client->skip_bytes -= length;
-        return client->skip_bytes == 0;
+        if (client->skip_bytes > 0)
+                return false;
+        struct nbd_request *request = client->refused;
+        client->refused = NULL;
+        reply_queue(request);
+        return true;
 }
 
 /* One request from the buffer; false where it is not all there, must wait, or was the last. */

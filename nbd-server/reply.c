@@ -7,10 +7,12 @@
 #include <stdio.h>
 #include "nbd-server/tls.h"
 
-static void reply_queue(struct nbd_request *request)
+void reply_queue(struct nbd_request *request)
 {
         struct nbd_client *client = request->client;
 
+        if (request == client->refused)
+                return; /* receive.c does it when the payload has come */
         if (client->state == CLIENT_DEAD) {
                 request_release(request);
                 client_check_end(client);

@@ -20,8 +20,10 @@ struct tls {
         uint8_t *in, *out, *gather;
         size_t in_start, in_end, out_start, out_end;
         bool in_eof;
-        ssize_t pending; /* GnuTLS's error, met behind data that had to be handed on first */
-        char why[160];   /* the connection ended, for client_cut() */
+        bool established; /* from the handshake until the stream breaks: it may be ended politely */
+        bool ended;       /* close_notify was met, behind data that had to be handed on first */
+        ssize_t pending;  /* GnuTLS's error, likewise */
+        char why[160];    /* the connection ended, for client_cut() */
         /* transmission */
         struct loop_task receive_task; /* there may be data without asking the socket */
         struct loop_io receive_io, send_io;
@@ -85,9 +87,11 @@ static int pull_timeout(gnutls_transport_ptr_t arg, unsigned ms)
         return tls->in_end > tls->in_start || tls->in_eof;
 }
 
+/* Is there anything to be had without the socket? */
 static bool buffered(const struct tls *tls)
 {
-        return tls->in_end > tls->in_start || gnutls_record_check_pending(tls->session) > 0;
+        return tls->ended || tls->pending != 0 || tls->in_end > tls->in_start ||
+               gnutls_record_check_pending(tls->session) > 0;
 }
 
 /* ---- names ---- */
@@ -127,10 +131,12 @@ static void add_certificate_names(struct tls *tls, gnutls_x509_crt_t certificate
 {
         char name[TLS_NAME_MAX + 1];
         size_t length = sizeof(name);
+        gnutls_datum_t dn = {0};
 
-        if (gnutls_x509_crt_get_dn(certificate, name, &length) == 0)
-                add_name(tls, "dn", name, length);
-        length = sizeof(name);
+        /* As RFC 4514 writes it, and certtool -i shows it. */
+        if (gnutls_x509_crt_get_dn3(certificate, &dn, 0) == 0)
+                add_name(tls, "dn", dn.data, dn.size);
+        gnutls_free(dn.data);
         if (gnutls_x509_crt_get_dn_by_oid(certificate, GNUTLS_OID_X520_COMMON_NAME, 0, 0, name,
                                           &length) == 0)
                 add_name(tls, "cn", name, length);
@@ -280,11 +286,11 @@ static int fail(struct tls *tls, const char *what, ssize_t error)
  * where that is its fault. */
 static int judge(struct tls *tls, ssize_t error)
 {
-        switch (error) {
-        case GNUTLS_E_AGAIN:
-        case GNUTLS_E_INTERRUPTED:
-        case GNUTLS_E_WARNING_ALERT_RECEIVED:
+        if (error == GNUTLS_E_AGAIN || error == GNUTLS_E_INTERRUPTED ||
+            error == GNUTLS_E_WARNING_ALERT_RECEIVED)
                 return 0;
+        tls->established = false;
+        switch (error) {
         case GNUTLS_E_PREMATURE_TERMINATION:
                 return -ECONNRESET;
         case GNUTLS_E_REHANDSHAKE: /* there is nothing that it would be needed for */
@@ -315,10 +321,11 @@ static ssize_t decrypt(struct tls *tls, uint8_t *data, size_t length)
                         done += (size_t)n;
                         continue;
                 }
-                if (done > 0) {
-                        /* GnuTLS says again that the stream has ended, but errors only once. */
-                        if (gnutls_error_is_fatal((int)n) || n == GNUTLS_E_REHANDSHAKE)
-                                tls->pending = n;
+                if (done > 0) { /* that is handed on first */
+                        if (n == 0)
+                                tls->ended = true;
+                        else if (gnutls_error_is_fatal((int)n) || n == GNUTLS_E_REHANDSHAKE)
+                                tls->pending = n; /* GnuTLS says it only once */
                         break;
                 }
                 if (n == 0)
@@ -488,6 +495,7 @@ static int handshake_step(struct tls *tls)
                 r = gnutls_handshake(tls->session);
         } while (r < 0 && r != GNUTLS_E_AGAIN && !gnutls_error_is_fatal(r) && buffered(tls));
         if (r == 0) {
+                tls->established = true;
                 name_peer(tls);
                 return 0;
         }
@@ -634,7 +642,7 @@ void tls_receive(struct nbd_client *client)
 {
         struct tls *tls = client->tls;
 
-        if (buffered(tls) || tls->pending)
+        if (buffered(tls))
                 loop_post(client->worker->loop, &tls->receive_task);
         else
                 ask_socket(tls);
@@ -709,15 +717,16 @@ void tls_cancel(struct nbd_client *client)
 
 bool tls_input_waits(const struct nbd_client *client)
 {
-        return buffered(client->tls) || client->tls->pending;
+        return buffered(client->tls);
 }
 
 void tls_bye(struct nbd_client *client)
 {
         struct tls *tls = client->tls;
 
-        if (tls->sending || tls->out_start < tls->out_end)
+        if (!tls->established || tls->sending || tls->out_start < tls->out_end)
                 return;
+        tls->established = false;
         gnutls_bye(tls->session, GNUTLS_SHUT_WR);
         send_at_once(tls);
 }

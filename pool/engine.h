@@ -257,6 +257,7 @@ struct intent_log {
         uint64_t unmarked_blocks;
         uint64_t reserved_bytes; /* for records of writes in flight */
         struct list waiters;     /* commit_wait: for the next round */
+        struct list loggers;     /* commit_wait: for the pages of the next round only */
         struct co_queue idle;    /* the committer waits here */
         struct co_queue stopped;
         bool running, round_wanted, stopping;
@@ -686,7 +687,10 @@ bool log_has_room(struct pool *pool, size_t bytes);
 uint64_t log_pages_used(const struct pool *pool);
 int co_commit(struct pool *pool);                               /* a flush round */
 void commit_async(struct pool *pool, struct commit_wait *wait); /* the same with a callback */
-void log_kick(struct pool *pool);                               /* a background round */
+/* Until the records so far are written, though not flushed: VOLUME_LOGGED. */
+int co_logged(struct pool *pool);
+void logged_async(struct pool *pool, struct commit_wait *wait);
+void log_kick(struct pool *pool); /* a background round */
 void co_log_stop(struct pool *pool);
 #define LOG_WRITE_BYTES(n) ((sizeof(struct log_write_disk) + 4 * (size_t)(n) + 7) & ~(size_t)7)
 

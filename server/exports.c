@@ -114,9 +114,8 @@ static bool is_barred(const struct host_pool *hp, const char *name)
         return false;
 }
 
-/* Open @target unless it is barred, before or while it is being opened. */
-static int co_open_unbarred(struct host_pool *hp, const char *target, struct volume **ret_volume,
-                            struct error *err)
+int co_host_open_volume(struct host_pool *hp, const char *target, struct volume **ret_volume,
+                        struct error *err)
 {
         struct host_opening opening = {.target = target};
         bool barred = is_barred(hp, target);
@@ -175,7 +174,7 @@ static int co_open_target(struct host_pool *hp, const char *target, bool readonl
 
         if (!e)
                 return error_set(err, -ENOMEM, "out of memory");
-        r = co_open_unbarred(hp, target, &e->volume, err);
+        r = co_host_open_volume(hp, target, &e->volume, err);
         if (r < 0) {
                 free(e);
                 return r;
@@ -310,7 +309,7 @@ static int co_open_snapshot(const struct nbd_export *export, const char *snapsho
             pool_name_check(snapshot, "snapshot", NULL) < 0)
                 return error_set(err, -ENOENT, "there is no such snapshot");
         snprintf(target, sizeof(target), "%s@%s", volume, snapshot);
-        return co_open_unbarred(e->pool, target, ret_volume, err);
+        return co_host_open_volume(e->pool, target, ret_volume, err);
 }
 
 /* Who may open an export may know what changed since the snapshots of its volume. */

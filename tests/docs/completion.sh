@@ -83,6 +83,8 @@ offers 'tarn snapshot list tank/w' tank/web
 offers 'tarn snapshot restore tank/web@' @monday @tuesday
 offers 'tarn snapshot restore tank/web@t' @tuesday
 offers 'tarn snapshot diff tank/web@monday tank/w' tank/web tank/web@monday tank/web@tuesday
+offers 'tarn volume attach tank/web --vhost-user disk' disk-a disk-b
+nothing 'tarn volume attach tank/web '
 offers 'tarn image export tank/d' tank/data tank/data@monday
 offers 'tarn image export tank/data disk' disk-a disk-b
 offers 'tarn image import disk' disk-a disk-b

@@ -22,6 +22,8 @@ struct fixture {
         char folder[64], path[96];
         unsigned port;
         unsigned n_open, n_held, n_extra, n_snapshots;
+        unsigned n_asked;        /* to open an export, in all */
+        char identities[8][600]; /* of who asked last; empty behind them */
         unsigned stop_timeout_ms;
         bool stop_begun, stopped;
         sem_t stop_done;
@@ -34,6 +36,11 @@ static int co_export_open(void *arg, const char *name, struct nbd_client *client
 {
         struct fixture *f = arg;
 
+        f->n_asked++;
+        memset(f->identities, 0, sizeof(f->identities));
+        for (unsigned i = 0; i < 8 && nbd_client_identity(client, i); i++)
+                snprintf(f->identities[i], sizeof(f->identities[i]), "%s",
+                         nbd_client_identity(client, i));
         co_yield_loop(); /* as one that has to read */
         if (strcmp(name, "") == 0 || strcmp(name, "vol") == 0 || strcmp(name, "pool/vol") == 0) {
                 *ret = (struct nbd_export){.volume = f->volume, .name = "pool/vol"};
@@ -454,6 +461,26 @@ void fixture_snapshots_extra(struct fixture *fixture, unsigned n)
         struct counting c = {fixture, n};
 
         fixture_run(fixture, set_snapshots, &c);
+}
+
+const char *fixture_identity(const struct fixture *fixture, unsigned i)
+{
+        return fixture->identities[i];
+}
+
+static void count_asked(void *arg)
+{
+        struct counting *c = arg;
+
+        c->n = c->fixture->n_asked;
+}
+
+unsigned fixture_n_asked(struct fixture *fixture)
+{
+        struct counting c = {fixture, 0};
+
+        fixture_run(fixture, count_asked, &c);
+        return c.n;
 }
 
 static void set_extra(void *arg)

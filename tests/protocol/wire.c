@@ -59,7 +59,8 @@ static ssize_t receive_some(struct wire *w, void *data, size_t length)
         ssize_t n;
 
         do {
-                n = recv(w->fd, data, length, 0);
+                n = w->layer ? w->layer->receive(w->layer->arg, data, length)
+                             : recv(w->fd, data, length, 0);
         } while (n < 0 && errno == EINTR);
         return n;
 }
@@ -67,7 +68,9 @@ static ssize_t receive_some(struct wire *w, void *data, size_t length)
 bool wire_try_send(struct wire *w, const void *data, size_t length)
 {
         for (size_t done = 0; done < length;) {
-                ssize_t n = send(w->fd, (const uint8_t *)data + done, length - done, MSG_NOSIGNAL);
+                const uint8_t *at = (const uint8_t *)data + done;
+                ssize_t n = w->layer ? w->layer->send(w->layer->arg, at, length - done)
+                                     : send(w->fd, at, length - done, MSG_NOSIGNAL);
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
@@ -121,6 +124,14 @@ void wire_drain(struct wire *w)
 void wire_shutdown_send(struct wire *w)
 {
         shutdown(w->fd, SHUT_WR);
+}
+
+size_t wire_unsent(struct wire *w)
+{
+        int n = 0;
+
+        assert_return_code(ioctl(w->fd, TIOCOUTQ, &n), errno);
+        return (size_t)n;
 }
 
 bool wire_pending(struct wire *w)

@@ -12,14 +12,24 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include "nbd-server/protocol.h"
 
 #define HANG_S 30
 
+/* What stands between the bytes and the socket, where something does: as recv(2) and send(2), with
+ * errno. */
+struct wire_layer {
+        ssize_t (*receive)(void *arg, void *data, size_t length);
+        ssize_t (*send)(void *arg, const void *data, size_t length);
+        void *arg;
+};
+
 struct wire {
         int fd;
-        bool structured; /* replies in chunks are agreed on */
-        bool extended;   /* and headers of the longer form, both ways */
+        bool structured;                /* replies in chunks are agreed on */
+        bool extended;                  /* and headers of the longer form, both ways */
+        const struct wire_layer *layer; /* NULL: nothing; the layer's maker owns it */
 };
 
 struct wire *wire_connect(const char *path);
@@ -39,6 +49,8 @@ bool wire_ended(struct wire *w);
 void wire_shutdown_send(struct wire *w);
 /* Has anything come that is not yet read? Does not wait. */
 bool wire_pending(struct wire *w);
+/* Bytes that the server has not received yet. */
+size_t wire_unsent(struct wire *w);
 
 /* ---- handshake ---- */
 

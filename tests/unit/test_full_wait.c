@@ -5,7 +5,7 @@
 #define SECOND_NS  UINT64_C(1000000000)
 #define N_REQUESTS 4u
 
-static char data[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+static char data[64 * POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
 
 /* ---- who waits ---- */
 
@@ -74,8 +74,11 @@ static int co_full_pool(struct sim_pool *s, const char *on_full, struct volume *
         if (r < 0)
                 return r;
         pool_observe(s->pool, observe, NULL);
-        for (uint64_t block = 0; r == 0; block++)
-                r = co_volume_write(d, data, POOL_BLOCK, block * POOL_BLOCK, 0);
+        uint64_t at = 0;
+        while (co_volume_write(d, data, sizeof(data), at, 0) == 0)
+                at += sizeof(data);
+        for (; r == 0; at += POOL_BLOCK)
+                r = co_volume_write(d, data, POOL_BLOCK, at, 0);
         co_volume_close(d);
         return r == -ENOSPC && n_events[POOL_EVENT_FULL] == 1 ? 0 : -EINVAL;
 }
@@ -277,7 +280,7 @@ static void co_damage(void *arg)
         memset(n_events, 0, sizeof(n_events));
         expect(s, co_sim_pool_create(s) == 0 && co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
         expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
-        memset(data, 0x77, sizeof(data));
+        memset(data, 0x77, POOL_BLOCK);
         expect(s, co_volume_write(v, data, POOL_BLOCK, 8192, 0) == 0);
         pool_observe(s->pool, observe, NULL);
         sim_disk_add_fault(s->disk[0], &fault);

@@ -91,6 +91,7 @@ struct cli_verb {
 extern const struct cli_verb pool_verbs[], volume_verbs[], snapshot_verbs[], image_verbs[],
     other_verbs[];
 
+int cli_run_events(const struct cli_verb *verb, const struct cli_args *args);
 int cli_run_stat(const struct cli_verb *verb, const struct cli_args *args);
 
 /* Arguments after the words that named the verb. 0, or the exit status after a message. */

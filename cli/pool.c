@@ -578,6 +578,12 @@ const struct cli_verb pool_verbs[] = {
      "  --json   {\"n_findings\": N, \"findings\": [\"...\"]}\n\n"
      "Exit status: 0 clean, 1 findings, 3 it could not be checked.\n",
      CLI_DATA | CLI_JSON, 1, 1, run_check},
+    {"pool", "events", "NAME [--json]", "tell what happens to a pool, as it happens",
+     "Of a pool that is served: volumes and snapshots made, changed and deleted, clients that "
+     "come\n"
+     "and go, a pool that is full, members that fail. Ends when the server ends.\n\n"
+     "  --json   one object a line; docs/control.md has the events\n",
+     CLI_JSON, 1, 1, cli_run_events},
     {"pool", "import", "MEMBER...", "make a pool known by the labels on its members",
      "Members that are not named are searched for beside those that are, and under\n"
      "/dev/disk/by-id. Also after members have moved.\n",

@@ -248,8 +248,11 @@ static void co_client(void *arg)
                 r = co_worker_take(client);
         }
         if (r == 0) {
-                if (client_transmit(client) == 0)
+                if (client_transmit(client) == 0) {
+                        idle_start(client);
                         co_serve(client);
+                        idle_stop(client);
+                }
                 co_worker_return(client);
         }
         co_client_free(client);

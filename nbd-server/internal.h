@@ -59,9 +59,14 @@ void buffer_trim(struct buffer_pool *pool);
 
 enum context_kind {
         CONTEXT_ALLOCATION, /* base:allocation */
+        CONTEXT_DEPTH,      /* qemu:allocation-depth */
+        CONTEXT_CHANGED,    /* qemu:dirty-bitmap:SNAP */
 };
 struct meta_context {
         enum context_kind kind;
+        struct volume
+            *since; /* CONTEXT_CHANGED: the snapshot, held open; deleted, it is there still */
+        char snapshot[POOL_NAME_MAX + 1]; /* its name as it was asked for; else empty */
 };
 
 /* ---- requests ---- */
@@ -177,6 +182,9 @@ struct nbd_client {
         /* over the socket, in all; and as of the last tick */
         uint64_t moved_bytes, tick_moved_bytes;
         unsigned stuck_ticks;
+        struct loop_timer idle; /* idle.c's, these three; moved_bytes as of its last look */
+        uint64_t idle_moved_bytes;
+        unsigned idle_looks; /* in a row at which nothing had happened */
 
         /* changed on the worker's loop by counter_add(), read on any */
         uint64_t reads, writes, flushes, read_bytes, write_bytes;
@@ -283,6 +291,10 @@ void memory_give(struct nbd_request *request);               /* its buffer, if i
 void memory_withdraw(struct nbd_client *client);             /* it waits no more */
 void memory_touch(struct nbd_client *client);                /* something came in */
 
+/* idle.c, on the worker's loop: from the beginning of transmission to its end */
+void idle_start(struct nbd_client *client);
+void idle_stop(struct nbd_client *client);
+
 /* negotiate.c: 0 with the export chosen, or negative: close the connection. */
 int co_negotiate(struct nbd_client *client);
 
@@ -310,6 +322,9 @@ struct option {
         const uint8_t *data;
         uint32_t length;
 };
+/* The reply that says why it failed: err's sentence where there is one. */
+void replies_errno(struct option_replies *replies, const struct option *option, int error,
+                   const struct error *err, const char *otherwise);
 /* A name of the option's data: malloc'ed, with NUL. A failure has been replied.
  *
  * -EINVAL  it holds a NUL
@@ -323,8 +338,6 @@ int co_option_open(struct nbd_client *client, struct option_replies *replies,
 void co_option_close(struct nbd_client *client, struct nbd_export *export);
 enum option_outcome co_option(struct nbd_client *client, const struct option *option,
                               struct option_replies *replies);
-/* What was agreed and selected so far is void (proto.md, NBD_OPT_STARTTLS). */
-void co_options_forget(struct nbd_client *client);
 
 /* meta.c */
 enum option_outcome co_option_meta_context(struct nbd_client *client, const struct option *option,

@@ -40,14 +40,27 @@ struct nbd_exports {
         int (*co_list)(void *arg, struct nbd_client *client,
                        int (*each)(const char *name, const char *description, void *each_arg),
                        void *each_arg, struct error *err);
+        /* A snapshot of the export's volume by its own name (SNAP of VOL@SNAP), for what changed since.
+         * The export may be closed before it is.
+         *
+         * -ENOENT  there is none */
+        int (*co_snapshot_open)(void *arg, const struct nbd_export *export, const char *snapshot,
+                                struct volume **ret_volume, struct error *err);
+        void (*co_snapshot_close)(void *arg, struct volume *snapshot);
+        /* Every snapshot of the export's volume; a non-zero answer of each() ends the walk and is
+         * returned. */
+        int (*co_snapshot_list)(void *arg, const struct nbd_export *export,
+                                int (*each)(const char *snapshot, void *each_arg), void *each_arg,
+                                struct error *err);
         void *arg;
 };
 
-/* Zero means the default in brackets. */
+/* Zero means the default in brackets, where there is one. */
 struct nbd_server_options {
         unsigned max_connections;      /* [1024] */
         unsigned max_handshakes;       /* connections still negotiating [64] */
         unsigned handshake_timeout_ms; /* for the whole negotiation [10,000] */
+        unsigned idle_timeout_ms;      /* of a connection with nothing in flight; 0: none */
         unsigned max_requests;         /* in flight a connection [128] */
         uint64_t max_bytes;            /* in flight a connection [64 MiB] */
         uint64_t max_total_bytes;      /* in flight on all of them [512 MiB] */

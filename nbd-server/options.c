@@ -114,9 +114,19 @@ static uint32_t reply_from_errno(int error)
                 return NBD_REP_ERR_POLICY;
         case ESHUTDOWN:
                 return NBD_REP_ERR_SHUTDOWN;
+        case E2BIG:
+        case ENOMEM:
+                return NBD_REP_ERR_TOO_BIG;
         default:
                 return NBD_REP_ERR_UNKNOWN;
         }
+}
+
+void replies_errno(struct option_replies *replies, const struct option *option, int error,
+                   const struct error *err, const char *otherwise)
+{
+        replies_error(replies, option->number, reply_from_errno(error), "%s",
+                      err->code ? err->message : otherwise);
 }
 
 static int co_open(struct nbd_client *client, const char *name, struct nbd_export *ret_export,
@@ -144,8 +154,7 @@ int co_option_open(struct nbd_client *client, struct option_replies *replies,
         int r = co_open(client, name, ret_export, &err);
 
         if (r < 0)
-                replies_error(replies, option->number, reply_from_errno(r), "%s",
-                              err.code ? err.message : "the export cannot be opened");
+                replies_errno(replies, option, r, &err, "the export cannot be opened");
         return r;
 }
 
@@ -183,12 +192,6 @@ static void co_choose(struct nbd_client *client, const char *name, const struct 
         client->has_export = true;
         if (client->meta_name && strcmp(client->meta_name, name) != 0)
                 co_meta_forget(client);
-}
-
-void co_options_forget(struct nbd_client *client)
-{
-        client->structured = client->extended = false;
-        co_meta_forget(client);
 }
 
 /* ---- the options ---- */
@@ -262,8 +265,7 @@ static enum option_outcome co_option_list(struct nbd_client *client, const struc
                 replies_error(replies, option->number, NBD_REP_ERR_TOO_BIG,
                               "there are too many exports to list");
         else if (r < 0)
-                replies_error(replies, option->number, reply_from_errno(r), "%s",
-                              err.code ? err.message : "the exports cannot be listed");
+                replies_errno(replies, option, r, &err, "the exports cannot be listed");
         else
                 acknowledge(replies, option, OPTION_CONTINUE);
         return OPTION_CONTINUE;

@@ -49,8 +49,12 @@ static uint32_t wire_flags(const struct meta_context *context, unsigned flags)
         case CONTEXT_ALLOCATION:
                 return (flags & EXTENT_HOLE ? NBD_STATE_HOLE : 0u) |
                        (flags & EXTENT_ZERO ? NBD_STATE_ZERO : 0u);
+        case CONTEXT_DEPTH:
+                return flags;
+        case CONTEXT_CHANGED:
+                return flags & EXTENT_CHANGED ? NBD_STATE_DIRTY : 0u;
         }
-        return flags;
+        return 0;
 }
 
 static size_t put_extent(const struct nbd_client *client, uint8_t *at, uint64_t length,
@@ -93,6 +97,12 @@ static int co_extents(const struct nbd_request *request, const struct meta_conte
         case CONTEXT_ALLOCATION:
                 return co_volume_status(volume, request->offset, request->length, extents, n_max,
                                         ret_n);
+        case CONTEXT_DEPTH:
+                return co_volume_depth(volume, request->offset, request->length, extents, n_max,
+                                       ret_n);
+        case CONTEXT_CHANGED:
+                return co_volume_changed(volume, context->since, request->offset, request->length,
+                                         extents, n_max, ret_n);
         }
         return -EINVAL;
 }

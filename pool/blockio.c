@@ -24,7 +24,9 @@ int pool_fail(struct pool *pool, const char *format, ...)
         log_error("pool '%s' has stopped writing: %s; it can be read, and goes on when it is "
                   "opened again",
                   pool->name, pool->failed);
+        pool_tell(pool, &(struct pool_event){.kind = POOL_EVENT_STOPPED, .sentence = pool->failed});
         stalled_wake(pool);
+        full_give_up(pool);
         return -EIO;
 }
 
@@ -114,6 +116,12 @@ int co_legs_read(struct pool *pool, const struct leg *leg, unsigned n_legs, uint
                                         pool->repaired_errors++;
                         return 0;
                 }
+                pool_tell(pool, &(struct pool_event){
+                                    .kind = r == 0 ? POOL_EVENT_CHECKSUM : POOL_EVENT_MEMBER,
+                                    .sentence = r == 0 ? "a block of metadata fails its checksum"
+                                                       : "a block of metadata cannot be read",
+                                    .member = disk->member->path,
+                                    .member_offset = offset});
                 if (r == 0) {
                         pool->checksum_errors++;
                         log_error("pool '%s': %s fails its checksum on member '%s' at byte %llu",
@@ -161,6 +169,17 @@ int frozen_add(struct frozen *f, void *page, struct node *node, const struct leg
         return 0;
 }
 
+static void write_error_report(struct pool *pool, const struct batch_io *b)
+{
+        const char *path = b->disk->member->path;
+        log_error("pool '%s': cannot write metadata on member '%s' at byte %llu: %s", pool->name,
+                  path, (unsigned long long)b->io.offset, strerror(-b->result));
+        pool_tell(pool, &(struct pool_event){.kind = POOL_EVENT_MEMBER,
+                                             .sentence = "a block of metadata cannot be written",
+                                             .member = path,
+                                             .member_offset = b->io.offset});
+}
+
 /* One window of pages, all their legs at once. */
 static int co_write_window(struct pool *pool, const struct frozen_page *pages, size_t n,
                            struct batch_io *ios)
@@ -183,11 +202,7 @@ static int co_write_window(struct pool *pool, const struct frozen_page *pages, s
                         if (ios[k].result == 0)
                                 written = true;
                         else
-                                log_error("pool '%s': cannot write metadata on member '%s' at byte "
-                                          "%llu: %s",
-                                          pool->name, ios[k].disk->member->path,
-                                          (unsigned long long)ios[k].io.offset,
-                                          strerror(-ios[k].result));
+                                write_error_report(pool, &ios[k]);
                 }
                 if (!written)
                         return pool_fail(pool, "a block of metadata could be written to no member");

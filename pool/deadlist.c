@@ -9,8 +9,7 @@
 
 /* ---- which bucket ---- */
 
-/* The epochs of the ancestors, ascending, from the cache in @root. */
-static int ancestry_refresh(struct pool *pool, struct root *root)
+int ancestry_refresh(struct pool *pool, struct root *root)
 {
         if (root->ancestry_version == pool->ancestry_version)
                 return 0;

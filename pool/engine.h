@@ -353,6 +353,15 @@ struct pool {
         bool touched_dirty;     /* discards were done and no checkpoint knows yet */
         uint64_t n_checkpoints; /* ended, for better or worse */
         struct loop_timer checkpoint_timer;
+        /* for space (full.c): a write found none, and there has been no more since */
+        bool full;
+        /* blocks, when the last one failed; of metadata UINT64_MAX where that was not it */
+        uint64_t full_data_room, full_metadata_room;
+        struct list full_waiting;     /* requests */
+        struct loop_timer full_timer; /* armed while there are any */
+        void (*observer)(const struct pool_event *event, void *arg);
+        void *observer_arg;
+
         struct list stalled; /* spans that wait for room */
         struct loop_task stalled_task;
 
@@ -641,11 +650,20 @@ int co_map_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t 
 int root_supersede(struct pool *pool, struct root *root, const struct entry *entry);
 int deadlist_seal(struct pool *pool, struct root *root, struct frozen *frozen); /* the heads */
 int deadlist_seal_finished(struct pool *pool, struct frozen *frozen); /* the rest, once a cut */
+/* The epochs of the ancestors, ascending, in @root->ancestors. -ENOMEM */
+int ancestry_refresh(struct pool *pool, struct root *root);
 /* [sync] @into takes all of @from's buckets; chains of one key are joined where there is room. */
 int deadlist_merge(struct pool *pool, struct root_body *into, struct root_body *from);
 /* finds or makes; NULL: out of memory */
 struct bucket *bucket_add(struct root_body *body, uint64_t key);
 uint64_t deadlist_blocks_above(const struct root_body *body, uint64_t epoch);
+
+/* ---- status.c ---- */
+
+/* One more at the end; neighbours with equal flags become one. False: there is no room for
+ * another. */
+bool extent_add(struct volume_extent *extents, size_t n_max, size_t *n, uint64_t length,
+                unsigned flags);
 
 /* ---- intent.c ---- */
 
@@ -804,6 +822,27 @@ uint64_t clear_slice_blocks(const struct pool *pool, const struct root *root);
 int co_metadata_admit(struct pool *pool, uint64_t blocks, bool worker);
 /* Whether waiting may still bring space: something is on its way back, or being made. */
 bool space_may_come(const struct pool *pool, bool from_worker);
+
+/* "VOL" or "VOL@SNAP", "(deleted)" in the place of a name that there is no more. */
+#define ROOT_LABEL_MAX (2 * POOL_NAME_MAX + 12)
+void root_label(struct pool *pool, const struct root *root, char text[ROOT_LABEL_MAX]);
+
+/* ---- full.c: no space ---- */
+
+/* A request has failed with -ENOSPC and holds nothing any more. True: it waits, and will be started
+ * again; false: it is to be answered. */
+bool full_wait(struct volume_request *req);
+void full_look(struct pool *pool);    /* some room may have come */
+void full_written(struct pool *pool); /* one that waited has found space */
+/* Those that are no longer to wait end: of handles that were cancelled, of volumes that were set
+ * otherwise, all where the pool has stopped. */
+void full_give_up(struct pool *pool);
+
+static inline void pool_tell(struct pool *pool, const struct pool_event *event)
+{
+        if (pool->observer)
+                pool->observer(event, pool->observer_arg);
+}
 
 /* Coroutines of the engine are counted, so that close can wait for them. */
 int engine_spawn(struct pool *pool, co_entry *entry, void *arg);

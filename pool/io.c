@@ -16,6 +16,7 @@
 static void request_counted(struct volume_request *req)
 {
         struct volume *v = req->volume;
+        req->waited = false;
         req->began_ns = loop_time_ns(v->pool->loop);
         meter_queue_begin(&v->meter.queue, req->began_ns);
         meter_queue_begin(&v->root->usage->queue, req->began_ns);
@@ -24,6 +25,10 @@ static void request_counted(struct volume_request *req)
 static void request_answer(struct volume_request *req, int result)
 {
         struct volume *v = req->volume;
+        if (result == -ENOSPC && req->op != VOLUME_READ && full_wait(req))
+                return;
+        if (result == 0 && req->waited)
+                full_written(v->pool);
         uint64_t now_ns = loop_time_ns(v->pool->loop);
         meter_count(&v->meter.line[req->op], req->op == VOLUME_FLUSH ? 0 : req->length, result,
                     now_ns - req->began_ns);

@@ -65,6 +65,7 @@ struct pool *pool_new(struct loop *loop, const struct pool_options *options)
         list_init(&pool->dirty_roots);
         list_init(&pool->stalled);
         list_init(&pool->usages);
+        list_init(&pool->full_waiting);
         pool->opened_ns = loop_now_ns(loop);
         list_init(&pool->spare_spans);
         list_init(&pool->crossings);
@@ -140,6 +141,13 @@ int pool_add_disk(struct pool *pool, struct member *member, const uint8_t uuid[1
 }
 
 /* ---- what it is ---- */
+
+void pool_observe(struct pool *pool, void (*each)(const struct pool_event *event, void *arg),
+                  void *arg)
+{
+        pool->observer = each;
+        pool->observer_arg = arg;
+}
 
 struct loop *pool_loop(struct pool *pool)
 {

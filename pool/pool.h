@@ -179,6 +179,7 @@ struct volume_stats {
         struct throttle_limits limits;
         uint64_t throttled, throttled_ns; /* requests that waited for the limits, and how long */
         uint64_t n_waiting;               /* that do now */
+        uint64_t n_full;                  /* that wait for space now */
 };
 /* What is passed lives during the call, which must not suspend. */
 void pool_each_volume_stats(struct pool *pool,
@@ -193,6 +194,28 @@ struct handle_stats {
 void pool_each_handle_stats(struct pool *pool,
                             void (*each)(const struct handle_stats *stats, void *arg), void *arg);
 void pool_get_member_stats(struct pool *pool, size_t index, struct meter_stats *ret_stats);
+
+/* ---- events ---- */
+
+enum pool_event_kind {
+        POOL_EVENT_FULL,     /* a write found no space */
+        POOL_EVENT_SPACE,    /* there is more than then */
+        POOL_EVENT_CHECKSUM, /* a block fails its checksum */
+        POOL_EVENT_MEMBER,   /* a member fails to read or to write */
+        POOL_EVENT_STOPPED,  /* nothing is written any more until the pool is opened again */
+};
+struct pool_event {
+        enum pool_event_kind kind;
+        const char *sentence;
+        const char *volume; /* name of the volume or snapshot whose data it was, or NULL */
+        uint64_t offset;    /* in it */
+        const char *member; /* path, or NULL */
+        uint64_t member_offset;
+};
+/* Be told of what happens, on the pool's loop and as it happens: @each must not suspend, nor call
+ * anything of the pool's. One observer; NULL: none any more. */
+void pool_observe(struct pool *pool, void (*each)(const struct pool_event *event, void *arg),
+                  void *arg);
 
 /* ---- check ---- */
 
@@ -279,6 +302,8 @@ int co_snapshot_clone(struct pool *pool, const char *snapshot, const char *new_v
  *                              (all but flushes), and bytes read and written (as common/size.h)
  * iops-burst, bandwidth-burst  how much of it at once after a pause; default: a tenth of a second's
  * discard=off                  see volume_discards()
+ * on-full=wait                 what finds no space waits until there is some, and holds nothing
+ *                              meanwhile: no snapshot, flush or checkpoint waits for it
  *
  * A value that says nothing to it is as none. A NULL value removes. At most 16, keys up to 31 and
  * values up to 63 characters. */
@@ -318,8 +343,8 @@ bool volume_discards(const struct volume *volume);
 /* Who uses the handle, for statistics: "nbd unix pid 4711". At most 159 characters are kept. */
 void volume_set_user(struct volume *volume, const char *user);
 /* Nobody waits for the handle's answers any more: its requests that wait for the volume's limits end
- * with -ECANCELED, and so do those that come later and would have to. The rest ends as ever. [the
- * loop that the handle is used from] */
+ * with -ECANCELED, those that wait for space with -ENOSPC, and so do those that come later and would
+ * have to. The rest ends as ever. [the loop that the handle is used from] */
 void volume_cancel(struct volume *volume);
 
 enum volume_op {
@@ -354,7 +379,8 @@ struct volume_request {
         /* the engine's */
         struct volume *volume;
         uint64_t began_ns;
-        struct list link; /* while it waits for the volume's limits */
+        bool waited;      /* for space */
+        struct list link; /* while it waits for the volume's limits, or for space */
         struct loop_task task;
         int result;
         struct volume_request *next; /* these two: crossing.c's */
@@ -364,7 +390,7 @@ struct volume_request {
  * [the loop that the handle is used from] */
 void volume_submit(struct volume *volume, struct volume_request *request);
 
-/* [any loop] for these and co_volume_status() */
+/* [any loop] for these and for co_volume_status(), co_volume_depth(), co_volume_changed() */
 int co_volume_read(struct volume *volume, void *buffer, uint64_t length, uint64_t offset);
 int co_volume_write(struct volume *volume, const void *buffer, uint64_t length, uint64_t offset,
                     unsigned flags);
@@ -372,7 +398,7 @@ int co_volume_flush(struct volume *volume);
 int co_volume_discard(struct volume *volume, uint64_t offset, uint64_t length, unsigned flags);
 int co_volume_zero(struct volume *volume, uint64_t offset, uint64_t length, unsigned flags);
 
-enum extent_flags { EXTENT_HOLE = 1, EXTENT_ZERO = 2 };
+enum extent_flags { EXTENT_HOLE = 1, EXTENT_ZERO = 2, EXTENT_CHANGED = 4 };
 struct volume_extent {
         uint64_t length;
         unsigned flags; /* EXTENT_HOLE: takes no space; EXTENT_ZERO: reads as zeroes */
@@ -382,3 +408,17 @@ struct volume_extent {
  * the extents never add up to more than @length. */
 int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
                      struct volume_extent *extents, size_t n_max, size_t *ret_n);
+/* The same, but flags are depths: 0 where nothing was ever written or all of it was discarded, 1
+ * where the data (or the discard of a snapshot's data) are the volume's own, n where they are those
+ * of the n-1st root above: of the snapshots that it and its snapshots stand on. */
+int co_volume_depth(struct volume *volume, uint64_t offset, uint64_t length,
+                    struct volume_extent *extents, size_t n_max, size_t *ret_n);
+/* The same, but flags are EXTENT_CHANGED where the content may differ from @since's, and 0 where it
+ * is equal; behind @since's end that reads as zeroes. Exact to the block, except that a block which
+ * was written anew counts as changed, whatever was written. @since is any snapshot or volume of the
+ * same pool, and @volume may be written to meanwhile: each part is told as it is at some instant of
+ * the call.
+ *
+ * -EXDEV  @since is of another pool */
+int co_volume_changed(struct volume *volume, struct volume *since, uint64_t offset, uint64_t length,
+                      struct volume_extent *extents, size_t n_max, size_t *ret_n);

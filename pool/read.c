@@ -13,17 +13,28 @@ static void chunk_zero(struct chunk *chunk, uint32_t first, uint32_t n)
 
 /* ---- when a CRC does not fit ---- */
 
-static void read_error_log(struct pool *pool, const struct root *root, uint64_t block,
-                           const struct entry *e, int result)
+static void read_error_report(struct pool *pool, const struct root *root, uint64_t block,
+                              const struct entry *e, int result)
 {
         const struct slab *slab = address_slab(pool, e->address);
         const struct member *m = slab ? pool->disk[slab->leg[0].member]->member : NULL;
-        log_error(
-            "pool '%s', volume '%s'%s: offset %llu %s, on member '%s' at byte %llu", pool->name,
-            root->name[0] ? root->name : "(deleted)",
-            root->state == ROOT_FROZEN ? " (snapshot)" : "", (unsigned long long)block * BLOCK,
-            result == -EUCLEAN ? "fails its checksum" : strerror(-result), m ? m->path : "none",
-            (unsigned long long)(slab ? leg_offset(slab, 0, e->address, pool->slab_blocks) : 0));
+        uint64_t at = slab ? leg_offset(slab, 0, e->address, pool->slab_blocks) : 0;
+        char name[ROOT_LABEL_MAX];
+        log_error("pool '%s', volume '%s'%s: offset %llu %s, on member '%s' at byte %llu",
+                  pool->name, root->name[0] ? root->name : "(deleted)",
+                  root->state == ROOT_FROZEN ? " (snapshot)" : "",
+                  (unsigned long long)block * BLOCK,
+                  result == -EUCLEAN ? "fails its checksum" : strerror(-result),
+                  m ? m->path : "none", (unsigned long long)at);
+        root_label(pool, root, name);
+        pool_tell(pool, &(struct pool_event){
+                            .kind = result == -EUCLEAN ? POOL_EVENT_CHECKSUM : POOL_EVENT_MEMBER,
+                            .sentence = result == -EUCLEAN ? "a block of data fails its checksum"
+                                                           : "a block of data cannot be read",
+                            .volume = name,
+                            .offset = block * BLOCK,
+                            .member = m ? m->path : NULL,
+                            .member_offset = at});
 }
 
 /* One block by its entry as it is now, into @page. */
@@ -70,7 +81,7 @@ static int co_block_again(struct chunk *chunk, uint32_t i, void *page)
         if (r == 0)
                 return 0;
         pool->checksum_errors += r == -EUCLEAN;
-        read_error_log(pool, chunk->span->root, chunk->block + i, &e, r);
+        read_error_report(pool, chunk->span->root, chunk->block + i, &e, r);
         return -EIO;
 }
 

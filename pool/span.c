@@ -265,6 +265,7 @@ static void stalled_run(struct loop_task *task)
 
 void stalled_wake(struct pool *pool)
 {
+        full_look(pool);
         if (list_empty(&pool->stalled))
                 return;
         pool->stalled_task.run = stalled_run;

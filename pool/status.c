@@ -1,4 +1,5 @@
-/* status.c - which parts of a volume hold data. */
+/* status.c - what stands in a range of a volume, extent by extent: whether there are data, and of
+ * which of its ancestors they are. */
 #include <errno.h>
 #include "pool/engine.h"
 
@@ -6,16 +7,11 @@
  * millions. */
 #define STATUS_LEAVES_MAX 4096u
 
-static unsigned flags_of(const struct entry *e)
-{
-        return e->type == ENTRY_ABSENT ? EXTENT_HOLE | EXTENT_ZERO
-               : e->type == ENTRY_ZERO ? EXTENT_ZERO | EXTENT_HOLE
-                                       : 0;
-}
+/* What an entry is in an extent's flags. [sync] */
+typedef unsigned entry_flags(const struct root *root, const struct entry *e);
 
-/* Neighbours with equal flags become one; false: there is no room for another. */
-static bool extent_add(struct volume_extent *extents, size_t n_max, size_t *n, uint64_t length,
-                       unsigned flags)
+bool extent_add(struct volume_extent *extents, size_t n_max, size_t *n, uint64_t length,
+                unsigned flags)
 {
         if (*n && extents[*n - 1].flags == flags) {
                 extents[*n - 1].length += length;
@@ -37,50 +33,119 @@ static uint64_t hole_end(struct pool *pool, const struct tree *tree, uint64_t bl
         return (block / tree_span(level) + 1) * tree_span(level);
 }
 
-static int co_status(struct volume *v, uint64_t offset, uint64_t length,
-                     struct volume_extent *extents, size_t n_max, size_t *ret_n)
+struct walk {
+        struct volume *volume;
+        entry_flags *flags;
+        uint64_t at, end;
+        struct volume_extent *extents;
+        size_t n, n_max;
+        bool full;
+};
+
+static void walk_add(struct walk *w, uint64_t next, const struct entry *e)
 {
-        uint64_t size = volume_size(v), at = offset, end = offset + length;
+        next = min_u64(next, w->end);
+        w->full =
+            !extent_add(w->extents, w->n_max, &w->n, next - w->at, w->flags(w->volume->root, e));
+        w->at = next;
+}
+
+static int co_walk_leaf(struct walk *w)
+{
+        struct pool *pool = w->volume->pool;
+        struct root *root = w->volume->root;
+        struct node *leaf;
+        struct entry e;
+        int r = ancestry_refresh(pool, root);
+        if (r == 0)
+                r = co_tree_leaf(pool, &root->body->map, w->at / BLOCK, &leaf, &e);
+        if (r < 0)
+                return r;
+        if (!leaf) {
+                walk_add(w, hole_end(pool, &root->body->map, w->at / BLOCK) * BLOCK, &e);
+                return 0;
+        }
+        for (unsigned i = w->at / BLOCK % LEAF_BLOCKS;
+             i < LEAF_BLOCKS && w->at < w->end && !w->full; i++) {
+                e = entry_get(&((struct node_disk *)leaf->page)->entry[i]);
+                walk_add(w, (w->at / BLOCK + 1) * BLOCK, &e);
+        }
+        node_unpin(pool, leaf);
+        return 0;
+}
+
+static int co_walk_here(struct volume *v, entry_flags *flags, uint64_t offset, uint64_t length,
+                        struct volume_extent *extents, size_t n_max, size_t *ret_n)
+{
+        uint64_t size = volume_size(v);
+        struct walk w = {.volume = v,
+                         .flags = flags,
+                         .at = offset,
+                         .end = offset + length,
+                         .extents = extents,
+                         .n_max = n_max};
         if (offset > size || length > size - offset || length == 0 || n_max == 0)
                 return -EINVAL;
-        size_t n = 0;
         uint64_t interval = reader_enter(v->pool);
         int r = 0;
-        bool room = true;
-        for (unsigned leaves = 0; at < end && room && leaves < STATUS_LEAVES_MAX; leaves++) {
-                struct node *leaf;
-                struct entry e;
-                uint64_t block = at / BLOCK;
-                r = co_tree_leaf(v->pool, &v->root->body->map, block, &leaf, &e);
-                if (r < 0)
-                        break;
-                if (!leaf) {
-                        uint64_t next =
-                            min_u64(hole_end(v->pool, &v->root->body->map, block) * BLOCK, end);
-                        room = extent_add(extents, n_max, &n, next - at, flags_of(&e));
-                        at = next;
-                        continue;
-                }
-                for (unsigned i = block % LEAF_BLOCKS; i < LEAF_BLOCKS && at < end && room; i++) {
-                        struct entry one = entry_get(&((struct node_disk *)leaf->page)->entry[i]);
-                        uint64_t next = min_u64((at / BLOCK + 1) * BLOCK, end);
-                        room = extent_add(extents, n_max, &n, next - at, flags_of(&one));
-                        at = next;
-                }
-                node_unpin(v->pool, leaf);
-        }
+        for (unsigned i = 0; r == 0 && w.at < w.end && !w.full && i < STATUS_LEAVES_MAX; i++)
+                r = co_walk_leaf(&w);
         reader_exit(v->pool, interval);
         if (r < 0)
                 return r == -EUCLEAN ? -EIO : r;
-        *ret_n = n;
+        *ret_n = w.n;
         return 0;
+}
+
+static int co_walk(struct volume *v, entry_flags *flags, uint64_t offset, uint64_t length,
+                   struct volume_extent *extents, size_t n_max, size_t *ret_n)
+{
+        struct loop *from = co_move(v->pool->loop);
+        int r = co_walk_here(v, flags, offset, length, extents, n_max, ret_n);
+        co_move(from);
+        return r;
+}
+
+/* ---- data and holes ---- */
+
+static unsigned allocation_flags(const struct root *root, const struct entry *e)
+{
+        return entry_is_hole(e) ? EXTENT_HOLE | EXTENT_ZERO : 0;
 }
 
 int co_volume_status(struct volume *v, uint64_t offset, uint64_t length,
                      struct volume_extent *extents, size_t n_max, size_t *ret_n)
 {
-        struct loop *from = co_move(v->pool->loop);
-        int r = co_status(v, offset, length, extents, n_max, ret_n);
-        co_move(from);
-        return r;
+        return co_walk(v, allocation_flags, offset, length, extents, n_max, ret_n);
+}
+
+/* ---- whose ---- */
+
+/* How many ancestors are no older than @birth: those between the root and the one that wrote it. */
+static size_t ancestors_since(const struct root *root, uint64_t birth)
+{
+        size_t low = 0, high = root->n_ancestors;
+        while (low < high) {
+                size_t middle = low + (high - low) / 2;
+                if (root->ancestors[middle] < birth)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return root->n_ancestors - low;
+}
+
+/* What is absent was never written, or was discarded: then it may hide what an older root has. */
+static unsigned depth_flags(const struct root *root, const struct entry *e)
+{
+        size_t above = ancestors_since(root, e->birth);
+        if (e->type == ENTRY_ABSENT && above == root->n_ancestors)
+                return 0;
+        return (unsigned)above + 1;
+}
+
+int co_volume_depth(struct volume *v, uint64_t offset, uint64_t length,
+                    struct volume_extent *extents, size_t n_max, size_t *ret_n)
+{
+        return co_walk(v, depth_flags, offset, length, extents, n_max, ret_n);
 }

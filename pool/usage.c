@@ -46,6 +46,9 @@ void usage_set(struct pool *pool, struct root *root)
                 return;
         const char *discard = property_get(root, "discard");
         __atomic_store_n(&u->discards, !discard || strcmp(discard, "off") != 0, __ATOMIC_RELAXED);
+        const char *on_full = property_get(root, "on-full");
+        u->waits_when_full = on_full && strcmp(on_full, "wait") == 0;
+        full_give_up(pool);
         u->limits = (struct throttle_limits){0};
         if (root->state == ROOT_LIVE)
                 u->limits = (struct throttle_limits){
@@ -211,6 +214,7 @@ static void cancel_run(struct loop_task *task)
                 throttled_remove(v, req);
                 request_end(req, -ECANCELED);
         }
+        full_give_up(v->pool);
         struct usage *u = v->root->usage;
         if (u->n_waiting) /* the next one may cost less */
                 usage_serve(u, loop_now_ns(v->pool->loop));
@@ -246,14 +250,15 @@ void pool_get_member_stats(struct pool *pool, size_t index, struct meter_stats *
         meter_read(&pool->disk[index]->member->meter, loop_now_ns(pool->loop), stats);
 }
 
-static void usage_name(struct pool *pool, const struct root *root, char *text, size_t size)
+void root_label(struct pool *pool, const struct root *root, char text[ROOT_LABEL_MAX])
 {
+        static const char deleted[] = "(deleted)";
         const struct root *head = root_head(pool, root->volume_id);
         if (root->state == ROOT_LIVE)
-                snprintf(text, size, "%s", root->name);
+                snprintf(text, ROOT_LABEL_MAX, "%s", root->name[0] ? root->name : deleted);
         else
-                snprintf(text, size, "%s@%s", head ? head->name : "(deleted)",
-                         root->name[0] ? root->name : "(deleted)");
+                snprintf(text, ROOT_LABEL_MAX, "%s@%s", head ? head->name : deleted,
+                         root->name[0] ? root->name : deleted);
 }
 
 void pool_each_volume_stats(struct pool *pool,
@@ -262,10 +267,10 @@ void pool_each_volume_stats(struct pool *pool,
         uint64_t now_ns = loop_now_ns(pool->loop);
         list_for_each (it, &pool->usages) {
                 const struct usage *u = container_of(it, struct usage, link);
-                char name[2 * POOL_NAME_MAX + 2];
+                char name[ROOT_LABEL_MAX];
                 if (!u->root->name[0] && !u->root->n_handles)
                         continue; /* deleted, and not collected yet */
-                usage_name(pool, u->root, name, sizeof(name));
+                root_label(pool, u->root, name);
                 struct volume_stats stats = {
                     .name = name,
                     .n_handles = u->root->n_handles,
@@ -273,6 +278,7 @@ void pool_each_volume_stats(struct pool *pool,
                     .throttled = u->throttled,
                     .throttled_ns = u->throttled_ns,
                     .n_waiting = u->n_waiting,
+                    .n_full = u->n_full,
                     .meter = {.depth = u->queue.depth,
                               .depth_ns = meter_queue_depth_ns(&u->queue, now_ns),
                               .busy_ns = meter_queue_busy_ns(&u->queue, now_ns)},
@@ -293,8 +299,8 @@ void pool_each_handle_stats(struct pool *pool,
         uint64_t now_ns = loop_now_ns(pool->loop);
         list_for_each (it, &pool->usages) {
                 const struct usage *u = container_of(it, struct usage, link);
-                char name[2 * POOL_NAME_MAX + 2];
-                usage_name(pool, u->root, name, sizeof(name));
+                char name[ROOT_LABEL_MAX];
+                root_label(pool, u->root, name);
                 list_for_each (h, &u->handles) {
                         const struct volume *v = container_of(h, struct volume, link);
                         if (!v->user[0])

@@ -92,6 +92,27 @@ static void chunk_data_written(struct chunk *chunk)
         chunk_write_finish(chunk, r);
 }
 
+static void write_error_report(const struct run *run, uint64_t member_offset, int result)
+{
+        const struct chunk *chunk = run->chunk;
+        struct pool *pool = chunk->span->pool;
+        const char *path = run->disk->member->path;
+        char name[ROOT_LABEL_MAX];
+        if (result == -ENOSPC && pool->full)
+                return; /* those that wait for space try again and again */
+        log_error("pool '%s': cannot write data on member '%s' at byte %llu: %s", pool->name, path,
+                  (unsigned long long)member_offset, strerror(-result));
+        if (result == -ENOSPC)
+                return;
+        root_label(pool, chunk->span->root, name);
+        pool_tell(pool, &(struct pool_event){.kind = POOL_EVENT_MEMBER,
+                                             .sentence = "a block of data cannot be written",
+                                             .volume = name,
+                                             .offset = (chunk->block + run->first) * BLOCK,
+                                             .member = path,
+                                             .member_offset = member_offset});
+}
+
 static void run_written(struct member_io *io, int result)
 {
         struct run *run = container_of(io, struct run, io);
@@ -99,9 +120,7 @@ static void run_written(struct member_io *io, int result)
         if (result == 0) {
                 run->disk->writes_done++;
         } else {
-                log_error("pool '%s': cannot write data on member '%s' at byte %llu: %s",
-                          chunk->span->pool->name, run->disk->member->path,
-                          (unsigned long long)io->offset, strerror(-result));
+                write_error_report(run, io->offset, result);
                 /* A sparse member whose file system is full is a full pool, not a broken disk. */
                 chunk->result = result == -ENOSPC ? -ENOSPC : -EIO;
         }

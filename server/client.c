@@ -94,8 +94,10 @@ struct received {
         size_t length, room;
 };
 
-static int lost(struct error *err)
+static int lost(const struct client_call *call, struct error *err)
 {
+        if (call->event)
+                return error_set(err, -ECONNRESET, "the server has ended");
         error_set(err, -ECONNRESET, "the server ended before it answered");
         return error_hint(err, LOOK_HINT);
 }
@@ -120,7 +122,8 @@ static int hang_up(int fd, struct error *err)
 }
 
 /* Wait for bytes, or for a signal. */
-static int receive_more(int fd, struct received *in, int *signal_fd, struct error *err)
+static int receive_more(int fd, const struct client_call *call, struct received *in, int *signal_fd,
+                        struct error *err)
 {
         struct pollfd polls[2] = {{.fd = fd, .events = POLLIN},
                                   {.fd = *signal_fd, .events = POLLIN}};
@@ -150,7 +153,7 @@ static int receive_more(int fd, struct received *in, int *signal_fd, struct erro
         if (n < 0 && errno == EINTR)
                 return 0;
         if (n <= 0)
-                return lost(err);
+                return lost(call, err);
         in->length += (size_t)n;
         return 0;
 }
@@ -160,6 +163,11 @@ static bool take_line(const struct client_call *call, json_t *line, json_t **ret
 {
         json_t *progress = json_object_get(line, "progress");
 
+        if (call->event && !json_object_get(line, "error")) {
+                if (json_object_get(line, "event"))
+                        call->event(call->arg, line);
+                return false;
+        }
         if (!json_is_object(progress)) {
                 *ret_reply = json_incref(line);
                 return true;
@@ -186,7 +194,7 @@ static int read_reply(int fd, const struct client_call *call, json_t **ret_reply
 
                 if (!end) {
                         looked = in.length;
-                        r = receive_more(fd, &in, &signal_fd, err);
+                        r = receive_more(fd, call, &in, &signal_fd, err);
                         continue;
                 }
                 used = (size_t)(end - in.data) + 1;

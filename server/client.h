@@ -18,11 +18,14 @@ struct client_call {
         const int *fds;
         size_t n_fds;
         void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
+        /* A subscription: called for each event, until the server ends. NULL: there is one reply */
+        void (*event)(void *arg, json_t *event);
         void *arg;
         int signal_fd; /* of signals_open(); -1: none */
 };
 /* Ask and wait for the reply. A signal hangs up, and the server's answer to that is awaited; the
  * next one ends the process.
  *
- * -ECANCELED  there was a signal before the server took the request: it has not begun */
+ * -ECANCELED   there was a signal before the server took the request: it has not begun
+ * -ECONNRESET  the server has ended */
 int client_run(int fd, const struct client_call *call, json_t **ret_reply, struct error *err);

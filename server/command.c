@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "server/events.h"
+
 static const struct {
         const char *name;
         co_command *co_run;
@@ -76,6 +78,8 @@ int co_command_run(struct host *host, json_t *request, const int *fds, size_t n_
                 return error_set(err, -ENOMEM, "out of memory");
         co_move(c.hp->loop);
         r = commands[i].co_run(&c, err);
+        if (r == 0)
+                events_emit_command(&c, name);
         co_move(host->loop);
         if (r < 0) {
                 json_decref(c.reply);

@@ -87,6 +87,7 @@ static void tell_volume(const struct volume_stats *stats, void *arg)
                       (int)stats->n_handles);
         put_meter(j, &stats->meter, METER_KINDS);
         json_object_set_new(j, "throttle", throttle_json(stats));
+        put(j, "waiting_for_space", stats->n_full);
         json_array_append_new(t->volumes, j);
 }
 

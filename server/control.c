@@ -10,6 +10,7 @@
 
 #include "common/coroutine.h"
 #include "common/log.h"
+#include "server/events.h"
 
 #define RECEIVE_SIZE 16384u
 #define DEPTH_MAX    16u
@@ -297,6 +298,60 @@ static bool has_gone(const struct client *c)
         return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR));
 }
 
+static int co_send_events(struct client *c, struct subscriber *s)
+{
+        int r = 0;
+
+        while (r == 0 && !c->cancelled) {
+                char *text = events_next(s);
+
+                if (text) {
+                        size_t length = strlen(text);
+
+                        text[length] = '\n'; /* in the place of the NUL */
+                        r = co_send_all(c, text, length + 1);
+                        free(text);
+                        continue;
+                }
+                s->co = c->co = co_self();
+                co_suspend();
+                s->co = c->co = NULL;
+        }
+        return r;
+}
+
+/* Until the client hangs up: it has nothing more to ask on this connection. */
+static int co_subscription(struct client *c, json_t *request)
+{
+        const char *pool = json_string_value(json_object_get(request, "pool"));
+        struct error e = ERROR_INIT;
+        struct subscriber subscriber;
+        struct host_pool *hp;
+        json_t *reply;
+        int r;
+
+        r = host_find(c->control->host, pool ? pool : "", &hp, &e);
+        if (r < 0)
+                return co_send_error(c, &e);
+        events_subscribe(&subscriber, hp);
+        reply = json_pack("{s:b}", "ok", true);
+        watch_hangup(c);
+        r = co_send_json(c, reply);
+        if (r == 0)
+                r = co_send_events(c, &subscriber);
+        co_unwatch_hangup(c);
+        events_unsubscribe(&subscriber);
+        json_decref(reply);
+        return r < 0 ? r : -EPIPE;
+}
+
+static bool is_subscription(const json_t *request)
+{
+        const char *command = json_string_value(json_object_get(request, "command"));
+
+        return command && strcmp(command, "events") == 0;
+}
+
 static int co_answer(struct client *c, size_t line_length)
 {
         struct error e = ERROR_INIT;
@@ -314,6 +369,11 @@ static int co_answer(struct client *c, size_t line_length)
                 return co_send_error(c, &e);
         }
         c->cancelled = c->control->stopping;
+        if (is_subscription(request)) {
+                r = co_subscription(c, request);
+                json_decref(request);
+                return r;
+        }
         c->caller = (struct command_caller){.progress = send_progress, .cancelled = &c->cancelled};
         watch_hangup(c);
         r = co_command_run(c->control->host, request, c->fds, c->n_fds, &c->caller, &reply, &e);
@@ -461,6 +521,8 @@ void co_control_stop(struct control *control)
                 struct client *c = container_of(it, struct client, link);
 
                 c->cancelled = true;
+                if (c->co)
+                        co_wake(c->co);
                 if (c->waiting && c->waiting->op == LOOP_POLL)
                         loop_cancel(loop, c->waiting);
         }

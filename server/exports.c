@@ -7,6 +7,7 @@
 
 #include "common/size.h"
 #include "server/command.h"
+#include "server/events.h"
 
 #define NAMES_MAX 64u /* that a client's certificate gives it; the NBD server has a lower limit */
 
@@ -158,12 +159,18 @@ static enum access_right right_of(const struct access_list *access, const struct
         return access_decide(access, names, n, export);
 }
 
+static void tell(const struct host_export *e, const char *event)
+{
+        events_emit(e->pool, event,
+                    json_pack("{s:s, s:s, s:b}", "volume", volume_name(e->volume), "user", e->user,
+                              "readonly", e->readonly));
+}
+
 /* On the pool's loop. */
 static int co_open_target(struct host_pool *hp, const char *target, bool readonly, const char *peer,
                           struct nbd_export *ret_export, struct error *err)
 {
         struct host_export *e = calloc(1, sizeof(*e));
-        char user[sizeof(e->peer) + 8];
         int r;
 
         if (!e)
@@ -176,9 +183,10 @@ static int co_open_target(struct host_pool *hp, const char *target, bool readonl
         e->pool = hp;
         e->readonly = readonly || volume_is_readonly(e->volume);
         snprintf(e->peer, sizeof(e->peer), "%s", peer);
-        snprintf(user, sizeof(user), "nbd %s", peer);
-        volume_set_user(e->volume, user);
+        snprintf(e->user, sizeof(e->user), "nbd %s", peer);
+        volume_set_user(e->volume, e->user);
         list_append(&hp->exports, &e->link);
+        tell(e, "client-connected");
         *ret_export = (struct nbd_export){.volume = e->volume, .readonly = e->readonly, .priv = e};
         snprintf(ret_export->name, sizeof(ret_export->name), "%s/%s", hp->name, target);
         describe(strchr(target, '@') != NULL, volume_size(e->volume), ret_export->description,
@@ -227,6 +235,7 @@ static void co_export_close(void *arg, struct nbd_export *export)
         struct loop *from = co_move(e->pool->loop);
 
         list_remove(&e->link);
+        tell(e, "client-disconnected");
         co_volume_close(e->volume);
         free(e);
         co_move(from);
@@ -279,10 +288,86 @@ static int co_export_list(void *arg, struct nbd_client *client,
         return r;
 }
 
+/* ---- snapshots of an export's volume ---- */
+
+/* Of VOL or VOL@SNAP as it is named now: a rename may have come between. -ENOENT: it was deleted. */
+static int export_volume_name(const struct nbd_export *export, char name[POOL_NAME_MAX + 1])
+{
+        const char *full = volume_name(export->volume);
+
+        snprintf(name, POOL_NAME_MAX + 1, "%.*s", (int)strcspn(full, "@"), full);
+        return pool_name_check(name, "volume", NULL) < 0 ? -ENOENT : 0;
+}
+
+/* On the pool's loop. */
+static int co_open_snapshot(const struct nbd_export *export, const char *snapshot,
+                            struct volume **ret_volume, struct error *err)
+{
+        const struct host_export *e = export->priv;
+        char volume[POOL_NAME_MAX + 1], target[2 * POOL_NAME_MAX + 2];
+
+        if (export_volume_name(export, volume) < 0 ||
+            pool_name_check(snapshot, "snapshot", NULL) < 0)
+                return error_set(err, -ENOENT, "there is no such snapshot");
+        snprintf(target, sizeof(target), "%s@%s", volume, snapshot);
+        return co_open_unbarred(e->pool, target, ret_volume, err);
+}
+
+/* Who may open an export may know what changed since the snapshots of its volume. */
+static int co_export_snapshot_open(void *arg, const struct nbd_export *export, const char *snapshot,
+                                   struct volume **ret_volume, struct error *err)
+{
+        const struct host_export *e = export->priv;
+        struct loop *from = co_move(e->pool->loop);
+        int r = co_open_snapshot(export, snapshot, ret_volume, err);
+
+        co_move(from);
+        return r;
+}
+
+static void co_export_snapshot_close(void *arg, struct volume *snapshot)
+{
+        co_volume_close(snapshot);
+}
+
+struct snapshot_listing {
+        const char *volume;
+        int (*each)(const char *snapshot, void *arg);
+        void *arg;
+};
+
+static int list_snapshot(const struct root_info *info, void *arg)
+{
+        const struct snapshot_listing *l = arg;
+
+        if (info->kind != ROOT_SNAPSHOT || strcmp(info->volume, l->volume) != 0)
+                return 0;
+        return l->each(info->snapshot, l->arg);
+}
+
+static int co_export_snapshot_list(void *arg, const struct nbd_export *export,
+                                   int (*each)(const char *snapshot, void *each_arg),
+                                   void *each_arg, struct error *err)
+{
+        const struct host_export *e = export->priv;
+        char volume[POOL_NAME_MAX + 1];
+        struct snapshot_listing l = {.volume = volume, .each = each, .arg = each_arg};
+        struct loop *from = co_move(e->pool->loop);
+        int r = 0;
+
+        if (export_volume_name(export, volume) == 0)
+                r = co_pool_list(e->pool->pool, list_snapshot, &l, err);
+        co_move(from);
+        return r;
+}
+
 struct nbd_exports host_exports(struct host *host)
 {
         return (struct nbd_exports){.co_open = co_export_open,
                                     .co_close = co_export_close,
                                     .co_list = co_export_list,
+                                    .co_snapshot_open = co_export_snapshot_open,
+                                    .co_snapshot_close = co_export_snapshot_close,
+                                    .co_snapshot_list = co_export_snapshot_list,
                                     .arg = host};
 }

@@ -9,12 +9,14 @@
 
 #include "common/coroutine.h"
 #include "common/log.h"
+#include "server/events.h"
 #include "server/members.h"
 
 void host_init(struct host *host, struct loop *loop)
 {
         *host = (struct host){.loop = loop};
         list_init(&host->pools);
+        list_init(&host->subscribers);
 }
 
 int host_find(struct host *host, const char *pool_name, struct host_pool **ret_pool,
@@ -138,6 +140,7 @@ static int co_open_here(struct host_pool *hp, struct pool_state **state,
         free(members);
         hp->state = *state;
         *state = NULL;
+        events_observe(hp);
         host_pool_save(hp);
         return 0;
 }

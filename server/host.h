@@ -23,6 +23,7 @@ struct host_pool {
         struct loop *loop; /* the pool's; with the two below it never changes */
         char name[POOL_NAME_MAX + 1];
         uint8_t uuid[16];
+        atomic_uint n_subscribers; /* [any thread] */
         bool claimed; /* its state file says that this process serves it. The host's loop */
 
         /* the pool's loop */
@@ -41,6 +42,7 @@ struct host_export {
         struct volume *volume;
         bool readonly;
         char peer[128];
+        char user[160]; /* "nbd unix pid 4711" */
 };
 
 /* While one stands, nobody can open the volume:
@@ -59,6 +61,7 @@ struct host_opening {
 struct host {
         struct loop *loop;
         struct list pools;
+        struct list subscribers;    /* events.h */
         struct nbd_server *nbd;     /* NULL in a one-shot command */
         struct access_list *access; /* NULL: whoever gets to the NBD server opens anything */
         const char *control_path;   /* NULL in a one-shot command */

@@ -20,7 +20,7 @@ static const struct property {
     {"iops-burst", {NULL}, "0", NULL, 1, THROTTLE_BURST_MAX, false},
     {"bandwidth", {NULL}, "0", NULL, THROTTLE_BANDWIDTH_MIN, THROTTLE_BANDWIDTH_MAX, true},
     {"bandwidth-burst", {NULL}, "0", NULL, 1, THROTTLE_BURST_MAX, true},
-    {"on-full", {"wait", "enospc"}, "enospc", "enospc"},
+    {"on-full", {"wait", "enospc"}, "enospc", NULL},
     {"discard", {"on", "off"}, "on", NULL},
     {"compression", {"off", "zstd"}, "off", "off"},
 };

@@ -120,4 +120,46 @@ assert h.pread(8192, 0) == bytes(8192)
 h.shutdown()
 PY
 serve_end
+
+# on-full=wait: a writer waits, and goes on when a volume is deleted
+ok tarn pool create small s0 --file-size 64M
+ok tarn volume create small/data 1G
+ok tarn volume create small/web 64M
+serve_now small
+cat >fill.py <<'PY'
+import nbd, sys
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+at = 0
+for size in (1 << 20, 4096):
+    try:
+        while True:
+            h.pwrite(b"x" * size, at)
+            at += size
+    except nbd.Error as e:
+        assert e.errno == "ENOSPC", e
+print("full")
+h.shutdown()
+PY
+same "$(timeout 100 $python fill.py "nbd+unix:///small/data?socket=$work/run/small.nbd")" full
+same "$(timeout 100 $python fill.py "nbd+unix:///small/web?socket=$work/run/small.nbd")" full
+ok tarn volume set small/web on-full=wait
+uri="nbd+unix:///small/web?socket=$work/run/small.nbd"
+write 50
+for _ in $(seq 400); do
+    n=$(echo '{"command":"stats","pool":"small"}' | timeout 20 $python -c '
+import json, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+s.sendall(sys.stdin.buffer.read())
+print(sum(v["waiting_for_space"] for v in json.loads(s.makefile().readline())["volumes"]))' run/small.control)
+    [ "$n" = 0 ] || break
+    sleep 0.05
+done
+[ "$n" != 0 ] || die "nobody waits for space"
+ok tarn snapshot create small/web@full
+kill -0 $writer 2>/dev/null || die "the writer has not waited"
+ok tarn volume delete small/data --yes
+wait $writer || die "the writer that waited has failed: $(cat writer.err)"
+serve_end
 echo "limits: passed"

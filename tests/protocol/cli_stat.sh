@@ -88,7 +88,7 @@ s.sendall(sys.stdin.buffer.read())
 print(s.makefile().readline())')
 same "$(keys "")" "cache checkpoints exports members ok opened_ns time_ns volumes"
 same "$(keys "['cache']")" "dirty hits max misses size"
-same "$(keys "['volumes'][0]")" "busy_ns depth depth_ns discard flush name open read throttle write zero"
+same "$(keys "['volumes'][0]")" "busy_ns depth depth_ns discard flush name open read throttle waiting_for_space write zero"
 same "$(keys "['volumes'][0]['write']")" "bytes errors histogram latency_ns requests"
 same "$(keys "['volumes'][0]['throttle']")" "bandwidth bandwidth_burst iops iops_burst requests waited_ns waiting"
 same "$(keys "['exports'][0]")" "busy_ns depth depth_ns discard flush name read readonly user write zero"

@@ -336,11 +336,40 @@ static void answer_all(struct loop_task *task)
         }
 }
 
-int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
-                     struct volume_extent *extents, size_t n_max, size_t *ret_n)
+/* ---- what stands where ---- */
+
+typedef unsigned block_flags(const struct volume *volume, const struct volume *since,
+                             uint64_t block);
+
+static unsigned allocation_flags(const struct volume *volume, const struct volume *since,
+                                 uint64_t block)
 {
         static const unsigned flags[] = {
             [BLOCK_HOLE] = EXTENT_HOLE | EXTENT_ZERO, [BLOCK_ZERO] = EXTENT_ZERO, [BLOCK_DATA] = 0};
+
+        return flags[volume->blocks[block]];
+}
+
+/* Zeroes are an ancestor's. */
+static unsigned depth_flags(const struct volume *volume, const struct volume *since, uint64_t block)
+{
+        static const unsigned depths[] = {[BLOCK_HOLE] = 0, [BLOCK_ZERO] = 2, [BLOCK_DATA] = 1};
+
+        return depths[volume->blocks[block]];
+}
+
+static unsigned changed_flags(const struct volume *volume, const struct volume *since,
+                              uint64_t block)
+{
+        size_t at = block * POOL_BLOCK;
+
+        return memcmp(volume->data + at, since->data + at, POOL_BLOCK) ? EXTENT_CHANGED : 0;
+}
+
+static int co_extents(struct volume *volume, const struct volume *since, block_flags *flags_of,
+                      uint64_t offset, uint64_t length, struct volume_extent *extents, size_t n_max,
+                      size_t *ret_n)
+{
         uint64_t end = offset + length;
         size_t n = 0;
 
@@ -354,7 +383,7 @@ int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
         while (offset < end) {
                 uint64_t block_end = (offset / POOL_BLOCK + 1) * POOL_BLOCK;
                 uint64_t piece = (block_end < end ? block_end : end) - offset;
-                unsigned f = flags[volume->blocks[offset / POOL_BLOCK]];
+                unsigned f = flags_of(volume, since, offset / POOL_BLOCK);
                 if (n > 0 && extents[n - 1].flags == f)
                         extents[n - 1].length += piece;
                 else if (n == n_max)
@@ -365,4 +394,22 @@ int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
         }
         *ret_n = n;
         return 0;
+}
+
+int co_volume_status(struct volume *volume, uint64_t offset, uint64_t length,
+                     struct volume_extent *extents, size_t n_max, size_t *ret_n)
+{
+        return co_extents(volume, NULL, allocation_flags, offset, length, extents, n_max, ret_n);
+}
+
+int co_volume_depth(struct volume *volume, uint64_t offset, uint64_t length,
+                    struct volume_extent *extents, size_t n_max, size_t *ret_n)
+{
+        return co_extents(volume, NULL, depth_flags, offset, length, extents, n_max, ret_n);
+}
+
+int co_volume_changed(struct volume *volume, struct volume *since, uint64_t offset, uint64_t length,
+                      struct volume_extent *extents, size_t n_max, size_t *ret_n)
+{
+        return co_extents(volume, since, changed_flags, offset, length, extents, n_max, ret_n);
 }

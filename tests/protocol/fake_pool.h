@@ -1,5 +1,5 @@
 /* fake_pool.h - as much of pool.h as the NBD server uses, over memory: volume_submit(),
- * volume_size() and co_volume_status(), with faults to order. What it was asked to do it counts.
+ * volume_size(), co_volume_status(), co_volume_depth() and co_volume_changed(), with faults to order. What it was asked to do it counts.
  *
  * Units      bytes.
  * Threads    a volume belongs to its loop; fake_* functions are for [any thread].

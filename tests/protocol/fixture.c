@@ -21,7 +21,7 @@ struct fixture {
         struct volume *volume, *snapshot, *big;
         char folder[64], path[96];
         unsigned port;
-        unsigned n_open, n_extra;
+        unsigned n_open, n_held, n_extra, n_snapshots;
         unsigned n_asked;        /* to open an export, in all */
         char identities[8][600]; /* of who asked last; empty behind them */
         unsigned stop_timeout_ms;
@@ -83,6 +83,49 @@ static int co_export_list(void *arg, struct nbd_client *client,
                 char name[64];
                 snprintf(name, sizeof(name), "pool/extra-%u", i);
                 r = each(name, "one more, so that the list is long", each_arg);
+        }
+        return r;
+}
+
+static int co_snapshot_open(void *arg, const struct nbd_export *export, const char *snapshot,
+                            struct volume **ret_volume, struct error *err)
+{
+        struct fixture *f = arg;
+        unsigned i;
+        char end;
+
+        co_yield_loop();
+        if (strcmp(snapshot, "locked") == 0)
+                return error_set(err, -EPERM, "'locked' is not for you");
+        bool is_there = strcmp(snapshot, "snap") == 0 ||
+                        (sscanf(snapshot, "s%u%c", &i, &end) == 1 && i < f->n_snapshots);
+        if (!is_there || export->volume == f->big)
+                return error_set(err, -ENOENT, "there is no snapshot '%s'", snapshot);
+        f->n_held++;
+        *ret_volume = f->snapshot;
+        return 0;
+}
+
+static void co_snapshot_close(void *arg, struct volume *snapshot)
+{
+        struct fixture *f = arg;
+
+        co_yield_loop();
+        assert(snapshot == f->snapshot && f->n_held > 0);
+        f->n_held--;
+}
+
+static int co_snapshot_list(void *arg, const struct nbd_export *export,
+                            int (*each)(const char *snapshot, void *each_arg), void *each_arg,
+                            struct error *err)
+{
+        struct fixture *f = arg;
+        int r = export->volume == f->big ? 0 : each("snap", each_arg);
+
+        for (unsigned i = 0; r == 0 && i < f->n_snapshots && export->volume != f->big; i++) {
+                char name[16];
+                snprintf(name, sizeof(name), "s%u", i);
+                r = each(name, each_arg);
         }
         return r;
 }
@@ -207,7 +250,13 @@ struct fixture *fixture_start(const struct nbd_server_options *options)
         f->volume = fake_volume_new(f->loop, VOL_BYTES);
         f->snapshot = fake_volume_new(f->loop, VOL_BYTES);
         f->big = fake_volume_new(f->loop, BIG_BYTES);
-        struct nbd_exports exports = {co_export_open, co_export_close, co_export_list, f};
+        struct nbd_exports exports = {.co_open = co_export_open,
+                                      .co_close = co_export_close,
+                                      .co_list = co_export_list,
+                                      .co_snapshot_open = co_snapshot_open,
+                                      .co_snapshot_close = co_snapshot_close,
+                                      .co_snapshot_list = co_snapshot_list,
+                                      .arg = f};
         r = nbd_server_new(f->loop, options, &exports, &f->server, &err);
         assert(r == 0);
         r = nbd_server_listen(f->server, listen_unix(f), &err);
@@ -262,7 +311,7 @@ void fixture_stop(struct fixture *fixture, unsigned timeout_ms)
                 fixture_begin_stop(fixture, timeout_ms);
         if (!fixture->stopped)
                 fixture_wait_stopped(fixture);
-        assert(fixture->n_open == 0);
+        assert(fixture->n_open == 0 && fixture->n_held == 0);
         fixture_run(fixture, stop_loop, fixture);
         pthread_join(fixture->thread, NULL);
         nbd_server_free(fixture->server);
@@ -403,6 +452,35 @@ unsigned fixture_n_asked(struct fixture *fixture)
 
         fixture_run(fixture, count_asked, &c);
         return c.n;
+}
+
+static void count_held(void *arg)
+{
+        struct counting *c = arg;
+
+        c->n = c->fixture->n_held;
+}
+
+unsigned fixture_n_held(struct fixture *fixture)
+{
+        struct counting c = {fixture, 0};
+
+        fixture_run(fixture, count_held, &c);
+        return c.n;
+}
+
+static void set_snapshots(void *arg)
+{
+        struct counting *c = arg;
+
+        c->fixture->n_snapshots = c->n;
+}
+
+void fixture_snapshots_extra(struct fixture *fixture, unsigned n)
+{
+        struct counting c = {fixture, n};
+
+        fixture_run(fixture, set_snapshots, &c);
 }
 
 static void set_extra(void *arg)

@@ -598,6 +598,32 @@ static void many_bad_clients_do_not_fill_the_log(void **state)
 
 /* ---- memory ---- */
 
+static void a_connection_that_asks_for_nothing_is_ended_where_that_is_asked_for(void **state)
+{
+        struct nbd_server_options options = {.idle_timeout_ms = 400};
+        struct fixture *f = fixture_start(&options);
+        struct wire *idle = wire_open(fixture_path(f), "vol", true),
+                    *busy = wire_open(fixture_path(f), "vol", true),
+                    *waiting = wire_open(fixture_path(f), "vol", true);
+
+        fake_hold(fixture_volume(f));
+        wire_request(waiting, NBD_CMD_FLUSH, 0, 1, 0, 0);
+        fake_wait_held(fixture_volume(f), 1);
+        while (!wire_ended(idle)) { /* one that asks now and then, and one that is not answered */
+                wire_request(busy, 99, 0, 2, 0, 0);
+                assert_int_equal(wire_result(busy, 2), NBD_EINVAL);
+                usleep(10000);
+        }
+        fake_release_all(fixture_volume(f));
+        assert_int_equal(wire_result(waiting, 1), 0);
+        wire_expect_closed(busy);
+        wire_expect_closed(waiting);
+        wire_close(idle);
+        wire_close(busy);
+        wire_close(waiting);
+        fixture_stop(f, 5000);
+}
+
 static void an_idle_connection_gives_its_memory_back_and_goes_on(void **state)
 {
         struct wire *w = open_vol(state);
@@ -653,6 +679,7 @@ int main(void)
             cmocka_unit_test(stopping_cuts_off_those_who_do_not_end_in_time),
             cmocka_unit_test(a_new_connection_after_a_stop_is_not_served),
             cmocka_unit_test(many_bad_clients_do_not_fill_the_log),
+            cmocka_unit_test(a_connection_that_asks_for_nothing_is_ended_where_that_is_asked_for),
             TEST(an_idle_connection_gives_its_memory_back_and_goes_on),
         };
         return cmocka_run_group_tests_name("nbd limits", tests, NULL, NULL);

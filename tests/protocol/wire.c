@@ -142,6 +142,15 @@ bool wire_pending(struct wire *w)
         return n > 0;
 }
 
+bool wire_ended(struct wire *w)
+{
+        char byte;
+        ssize_t n = recv(w->fd, &byte, 1, MSG_DONTWAIT);
+
+        assert_true(n <= 0);
+        return n == 0 || errno == ECONNRESET;
+}
+
 /* ---- handshake ---- */
 
 void wire_greet(struct wire *w, uint32_t client_flags)

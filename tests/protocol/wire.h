@@ -44,6 +44,8 @@ void wire_receive(struct wire *w, void *data, size_t length);
 void wire_expect_closed(struct wire *w);
 /* Read whatever comes until the server closes. */
 void wire_drain(struct wire *w);
+/* Has the server closed? Does not wait; nothing else may come. */
+bool wire_ended(struct wire *w);
 void wire_shutdown_send(struct wire *w);
 /* Has anything come that is not yet read? Does not wait. */
 bool wire_pending(struct wire *w);

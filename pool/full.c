@@ -1,0 +1,102 @@
+/* full.c - a pool that has no space: it is told, and who would rather wait than fail waits.
+ *
+ * A request that found no space has been taken back altogether: it holds nothing, and nothing waits
+ * for it. It starts anew when there is more room than when the last one failed, and each second
+ * besides, as what a file system under a sparse member has free is not known here. */
+#include <errno.h>
+#include "pool/usage.h"
+
+#define RETRY_NS       UINT64_C(1000000000)
+#define METADATA_SHORT 64 /* blocks, beside the reserve: more than one request takes */
+
+static uint64_t data_room(const struct pool *pool)
+{
+        uint64_t room = pool->data_free;
+        for (size_t i = 0; i < pool->n_disks; i++)
+                room += (uint64_t)pool->disk[i]->free_units << pool->slab_shift;
+        return room;
+}
+
+/* Metadata comes and goes with each checkpoint: it counts only where it was what lacked. */
+static uint64_t metadata_room(const struct pool *pool)
+{
+        int64_t wanted = (int64_t)metadata_reserve(pool) + METADATA_SHORT;
+        return metadata_available(pool) < wanted ? pool->metadata_free : UINT64_MAX;
+}
+
+static void full_ends(struct pool *pool)
+{
+        pool->full = false;
+        pool_tell(pool, &(struct pool_event){.kind = POOL_EVENT_SPACE,
+                                             .sentence = "there is space again"});
+        if (!list_empty(&pool->full_waiting))
+                loop_timer_set(pool->loop, &pool->full_timer, 0);
+}
+
+void full_look(struct pool *pool)
+{
+        if (pool->full && (data_room(pool) > pool->full_data_room ||
+                           pool->metadata_free > pool->full_metadata_room))
+                full_ends(pool);
+}
+
+static void full_fire(struct loop_timer *timer)
+{
+        struct pool *pool = container_of(timer, struct pool, full_timer);
+        struct list retry = LIST_INIT(retry);
+        list_splice(&retry, &pool->full_waiting);
+        list_for_each_safe (it, &retry) {
+                struct volume_request *req = container_of(it, struct volume_request, link);
+                list_remove(it);
+                req->volume->root->usage->n_full--;
+                request_start(req);
+        }
+}
+
+static bool is_to_wait(const struct volume_request *req)
+{
+        const struct volume *v = req->volume;
+        return v->root->usage->waits_when_full && !v->cancelled && !pool_failed(v->pool);
+}
+
+bool full_wait(struct volume_request *req)
+{
+        struct pool *pool = req->volume->pool;
+        pool->full_data_room = data_room(pool);
+        pool->full_metadata_room = metadata_room(pool);
+        if (!pool->full) {
+                pool->full = true;
+                pool_tell(pool, &(struct pool_event){.kind = POOL_EVENT_FULL,
+                                                     .sentence = "there is no space left"});
+        }
+        if (!is_to_wait(req))
+                return false;
+        req->waited = true;
+        req->volume->root->usage->n_full++;
+        if (list_empty(&pool->full_waiting)) {
+                pool->full_timer.fire = full_fire;
+                loop_timer_set(pool->loop, &pool->full_timer, loop_now_ns(pool->loop) + RETRY_NS);
+        }
+        list_append(&pool->full_waiting, &req->link);
+        return true;
+}
+
+void full_written(struct pool *pool)
+{
+        if (pool->full)
+                full_ends(pool);
+}
+
+void full_give_up(struct pool *pool)
+{
+        list_for_each_safe (it, &pool->full_waiting) {
+                struct volume_request *req = container_of(it, struct volume_request, link);
+                if (is_to_wait(req))
+                        continue;
+                list_remove(it);
+                req->volume->root->usage->n_full--;
+                request_end(req, pool_failed(pool) ? -EIO : -ENOSPC);
+        }
+        if (list_empty(&pool->full_waiting))
+                loop_timer_cancel(pool->loop, &pool->full_timer);
+}

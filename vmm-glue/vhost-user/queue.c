@@ -49,6 +49,7 @@ static void signal_submit(struct signal *signal)
         signal->io.fd = signal->fd;
         signal->io.iov = &signal->iov;
         signal->io.n_iov = 1;
+        signal->io.offset = LOOP_NO_OFFSET;
         loop_submit(server_of(signal->queue)->loop, &signal->io);
 }
 

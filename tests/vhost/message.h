@@ -137,7 +137,7 @@ struct vu_config {
 struct vu_inflight {
         uint64_t size, offset;
         uint16_t n_queues, queue_size;
-        uint32_t padding; /* not sent: the message ends before it */
+        uint32_t padding; /* of QEMU's structure; the document's ends before it */
 };
 #define VU_INFLIGHT_SIZE 20u
 

@@ -58,10 +58,10 @@ void raw_desc(struct raw *r, uint16_t i, uint64_t guest, uint32_t n_bytes, uint1
 void raw_entry(struct raw *r, uint16_t i, uint64_t guest, uint32_t n_bytes, uint16_t flags,
                uint16_t next)
 {
-        struct vring_desc d = {guest, n_bytes, flags, next};
+        struct ring_buffer buffer = {.guest = guest, .n_bytes = n_bytes};
 
         assert(i < TABLE_ENTRIES);
-        guest_write(r->disk->memory, r->table + i * sizeof(d), &d, sizeof(d));
+        ring_write_entry(r->ring, r->table, i, &buffer, flags, next);
 }
 
 void raw_indirect(struct raw *r, uint32_t n_bytes, uint16_t more_flags)

@@ -161,27 +161,29 @@ int ring_stop(struct ring *r, struct front *f, unsigned index, uint32_t *ret_bas
 
 /* ---- use ---- */
 
-uint64_t ring_write_table(struct ring *r, uint64_t table, const struct ring_buffer *buffers,
-                          unsigned n)
+void ring_write_entry(struct ring *r, uint64_t table, unsigned i, const struct ring_buffer *buffer,
+                      uint16_t flags, uint16_t next)
+{
+        const struct vring_desc split = {buffer->guest, buffer->n_bytes, flags, next};
+        const struct vring_packed_desc packed = {buffer->guest, buffer->n_bytes, 0, flags};
+
+        if (r->packed)
+                guest_write(r->memory, table + i * sizeof(packed), &packed, sizeof(packed));
+        else
+                guest_write(r->memory, table + i * sizeof(split), &split, sizeof(split));
+}
+
+static uint32_t write_table(struct ring *r, uint64_t table, const struct ring_buffer *buffers,
+                            unsigned n)
 {
         for (unsigned i = 0; i < n; i++) {
                 uint16_t flags = buffers[i].writable ? VRING_DESC_F_WRITE : 0;
-                struct vring_desc d = {.addr = buffers[i].guest, .len = buffers[i].n_bytes};
-                /* 2.8.7: a packed ring's table has its order alone, NEXT means nothing there. Its
-                 * descriptors have their flags in another place. */
-                struct vring_packed_desc p = {
-                    .addr = buffers[i].guest, .len = buffers[i].n_bytes, .flags = flags};
-
-                d.flags = flags;
-                if (i + 1 < n) {
-                        d.flags |= VRING_DESC_F_NEXT;
-                        d.next = (uint16_t)(i + 1);
-                }
-                static_assert(sizeof(d) == sizeof(p), "2.7.5, 2.8.13");
-                guest_write(r->memory, table + i * sizeof(d), r->packed ? (void *)&p : (void *)&d,
-                            sizeof(d));
+                /* 2.8.7: a packed ring's table has its order alone, NEXT means nothing there. */
+                if (!r->packed && i + 1 < n)
+                        flags |= VRING_DESC_F_NEXT;
+                ring_write_entry(r, table, i, &buffers[i], flags, (uint16_t)(i + 1));
         }
-        return n * sizeof(struct vring_desc);
+        return n * (uint32_t)sizeof(struct vring_desc);
 }
 
 bool ring_add(struct ring *r, const struct ring_buffer *buffers, unsigned n, uint64_t table,
@@ -197,8 +199,7 @@ bool ring_add(struct ring *r, const struct ring_buffer *buffers, unsigned n, uin
         for (unsigned i = 0; i < n; i++)
                 n_written += buffers[i].writable ? buffers[i].n_bytes : 0;
         if (table)
-                indirect = (struct ring_buffer){
-                    table, (uint32_t)ring_write_table(r, table, buffers, n), false};
+                indirect = (struct ring_buffer){table, write_table(r, table, buffers, n), false};
         uint16_t id = r->packed
                           ? ring_packed_add(r, table ? &indirect : buffers, n_taken, table != 0)
                           : ring_split_add(r, table ? &indirect : buffers, n_taken, table != 0);

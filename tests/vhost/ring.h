@@ -92,6 +92,11 @@ bool ring_wait_call(struct ring *r, int timeout_ms);
 int ring_wait(struct ring *r, int timeout_ms, void **ret_cookie, uint32_t *ret_n_bytes,
               struct error *err);
 
+/* Write entry @i of an indirect table, in this kind of ring's form. @buffer's writable is not looked
+ * at, and @next is nothing to packed rings. */
+void ring_write_entry(struct ring *r, uint64_t table, unsigned i, const struct ring_buffer *buffer,
+                      uint16_t flags, uint16_t next);
+
 /* The areas, for who writes them by hand. */
 struct vring_desc *ring_table(struct ring *r);
 struct vring_avail *ring_available(struct ring *r);

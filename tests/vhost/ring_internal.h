@@ -5,10 +5,6 @@
 #pragma once
 #include "tests/vhost/ring.h"
 
-/* Fill an indirect table; its length. */
-uint64_t ring_write_table(struct ring *r, uint64_t table, const struct ring_buffer *buffers,
-                          unsigned n);
-
 uint16_t ring_split_add(struct ring *r, const struct ring_buffer *buffers, unsigned n,
                         bool indirect);
 bool ring_split_publish(struct ring *r);

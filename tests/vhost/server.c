@@ -2,6 +2,7 @@
 #include "tests/vhost/server.h"
 #include <assert.h>
 #include <dirent.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,15 @@ struct server {
         unsigned n_fds;
 };
 
+static struct sigaction sigbus;
+static bool sigbus_known;
+
+void server_take_sigbus(void)
+{
+        assert(sigbus_known);
+        sigaction(SIGBUS, &sigbus, NULL);
+}
+
 /* ---- volumes ---- */
 
 static int co_device_open(void *arg, struct vhost_client *client, struct vhost_volume *ret,
@@ -42,7 +52,7 @@ static int co_device_open(void *arg, struct vhost_client *client, struct vhost_v
 
         *ret = (struct vhost_volume){
             .volume = d->volume, .readonly = d->readonly, .discard = d->discard};
-        snprintf(ret->serial, sizeof(ret->serial), "a serial of twenty bytes");
+        snprintf(ret->serial, sizeof(ret->serial), "twenty bytes, not 21");
         d->server->n_open++;
         return 0;
 }
@@ -118,6 +128,10 @@ struct server *server_start(const struct vhost_server_options *options)
                 snprintf(d->path, sizeof(d->path), "%s/%u", s->folder, i);
         }
         loop_thread_run(s->thread, start_devices, s);
+        if (!sigbus_known) { /* it is installed once in a process */
+                sigaction(SIGBUS, NULL, &sigbus);
+                sigbus_known = true;
+        }
         return s;
 }
 

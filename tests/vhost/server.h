@@ -42,6 +42,10 @@ void server_turn(struct server *s);
 int server_setup(void **state);
 int server_teardown(void **state);
 
+/* For a test that takes guest memory away: give the server its SIGBUS handler back, in whose place
+ * cmocka has put its own for the time of the test. */
+void server_take_sigbus(void);
+
 /* Of this process: descriptors that are open, and pieces of memory that are mapped. */
 unsigned server_n_fds(void);
 unsigned server_n_mappings(void);

@@ -76,18 +76,23 @@ static void rule_1_a_descriptor_with_a_user_address_is_refused(void **state)
 
 static void rule_1_a_ring_at_a_guest_address_is_not_started(void **state)
 {
-        struct disk *d = check_open((struct disk_options){.stopped = true});
-        struct ring *ring = &d->rings[0];
-        struct vu_vring_state num = {0, ring->size};
-        struct vu_vring_addr address = {
-            .descriptor = ring->descriptors, .used = ring->device, .available = ring->driver};
-
-        ok(front_tell(d->front, VU_SET_VRING_NUM, &num, sizeof(num), NULL, 0, &check_err));
-        check_err = ERROR_INIT;
-        int r =
-            front_tell(d->front, VU_SET_VRING_ADDR, &address, sizeof(address), NULL, 0, &check_err);
-        assert_true(r < 0);
-        disk_close(d);
+        FOR_EACH_KIND(k)
+        {
+                struct disk_options options = kinds[k];
+                options.stopped = true;
+                struct raw *r = raw_open(options);
+                struct vu_vring_addr address = {.descriptor = r->ring->descriptors,
+                                                .used = r->ring->device,
+                                                .available = r->ring->driver};
+                ok(disk_start(r->disk, &check_err));
+                check_err = ERROR_INIT;
+                if (front_tell(r->disk->front, VU_SET_VRING_ADDR, &address, sizeof(address), NULL,
+                               0, &check_err) == 0) {
+                        raw_show(r, 0);
+                        raw_expect_refused(r);
+                }
+                raw_close(r);
+        }
 }
 
 /* ---- 3: chains ---- */

@@ -523,7 +523,7 @@ static int get_inflight_fd(struct vhost_client *client, struct message *m, struc
         /* Nobody shrinks it then. */
         fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
         reply->fd = fd;
-        reply->size = VHOST_INFLIGHT_BYTES;
+        reply->size = m->header.size;
         reply->payload.inflight = *want;
         reply->payload.inflight.mmap_size = size;
         reply->payload.inflight.mmap_offset = 0;
@@ -619,6 +619,13 @@ static const struct kind *find_kind(uint32_t request)
         return &kinds[request];
 }
 
+/* The document's structure has no padding at its end, QEMU's message has. */
+static bool has_size(const struct kind *kind, uint32_t size)
+{
+        return kind->size == ANY_SIZE || kind->size == size ||
+               (kind->size == VHOST_INFLIGHT_BYTES && size == sizeof(struct vhost_inflight));
+}
+
 static int co_dispatch(struct vhost_client *client, struct message *m, struct reply *reply,
                        struct error *err)
 {
@@ -628,7 +635,7 @@ static int co_dispatch(struct vhost_client *client, struct message *m, struct re
         if (!kind)
                 return error_set(err, -EOPNOTSUPP, "it sends message %u, which is not known here",
                                  request);
-        if (kind->size != ANY_SIZE && kind->size != m->header.size)
+        if (!has_size(kind, m->header.size))
                 return error_set(err, -EPROTO, "it sends message %u of %u bytes, not %u", request,
                                  m->header.size, kind->size);
         if (m->n_fds < kind->min_fds || m->n_fds > kind->max_fds)

@@ -129,8 +129,10 @@ union vhost_payload {
         struct vhost_inflight inflight;
 };
 
-/* "struct vhost_inflight" is packed on the wire: without the padding at its end. */
+/* "struct vhost_inflight" as documented: without the padding at its end, which QEMU sends as well
+ * and expects back. */
 #define VHOST_INFLIGHT_BYTES 20u
+static_assert(sizeof(struct vhost_inflight) == 24, "QEMU's");
 static_assert(sizeof(struct vhost_header) == 12, "wire");
 static_assert(sizeof(struct vhost_vring_addr) == 40, "wire");
 static_assert(sizeof(struct vhost_mem_table) == 8 + 32 * VHOST_TABLE_REGIONS_MAX, "wire");

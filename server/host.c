@@ -224,7 +224,7 @@ void co_host_renamed(struct host_pool *hp, const char *old_name, const char *new
 
 static bool writes_to(const struct host_export *e, const char *volume)
 {
-        return !e->readonly && strcmp(volume_name(e->volume), volume) == 0;
+        return e->to_use && !e->readonly && strcmp(volume_name(e->volume), volume) == 0;
 }
 
 unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t size)
@@ -274,6 +274,12 @@ static bool is_being_opened(const struct host_pool *hp, const char *volume)
                 if (host_name_is_of(o->target, volume))
                         return true;
         }
+        list_for_each (it, &hp->exports) {
+                const struct host_export *e = container_of(it, struct host_export, link);
+
+                if (!e->to_use && host_name_is_of(volume_name(e->volume), volume))
+                        return true;
+        }
         return false;
 }
 
@@ -285,7 +291,8 @@ int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, 
 
         *bar = (struct host_bar){.volume = volume};
         list_append(&hp->bars, &bar->link);
-        /* Who is about to open it holds it already, finds the bar then, and lets go. */
+        /* Who is about to open it holds it already, finds the bar then, and lets go; so does who only
+         * asks about it. */
         while (is_being_opened(hp, volume))
                 co_wait(&hp->opened);
         n = host_users(hp, volume, users, sizeof(users));

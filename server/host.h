@@ -33,7 +33,7 @@ struct host_pool {
         struct list exports;      /* that NBD clients have open */
         struct list bars;
         struct list openings;
-        struct co_queue opened; /* woken when an opening has ended, well or not */
+        struct co_queue opened; /* woken when an opening has ended, well or not, or an export */
         /* attach.h */
         struct vhost_server *vhost; /* NULL in a one-shot command */
         struct list attachments;
@@ -44,6 +44,7 @@ struct host_export {
         struct list link;
         struct host_pool *pool;
         struct volume *volume;
+        bool to_use; /* false: it is only asked about, and will be closed at once */
         bool readonly;
         char peer[128];
         char user[160]; /* "nbd unix pid 4711" */

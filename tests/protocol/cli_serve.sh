@@ -33,6 +33,16 @@ ok tarn volume create tank/two 1M
 ok tarn volume resize tank/two 2M
 same "$(nbdinfo --size "$(uri two)")" $((2 << 20))
 
+# whoever only asks what there is stands in nobody's way
+while [ ! -e asked ]; do nbdinfo --list "$(uri '')" >/dev/null 2>&1 || true; done &
+asker=$!
+for i in $(seq 10); do
+    ok tarn volume create tank/brief 1M
+    ok tarn volume delete tank/brief --yes
+done
+touch asked
+wait $asker
+
 # a second server, and what needs the pool closed, are refused with the server's name
 fails 1 "already being served, by process $server" tarn serve tank
 fails 1 "already being served" tarn serve d1

@@ -342,6 +342,7 @@ int co_volume_use_from(struct volume *volume, struct loop *loop);
 bool volume_discards(const struct volume *volume);
 /* Who uses the handle, for statistics: "nbd unix pid 4711". At most 159 characters are kept. */
 void volume_set_user(struct volume *volume, const char *user);
+const char *volume_user(const struct volume *volume); /* empty where nobody was named */
 /* Nobody waits for the handle's answers any more: its requests that wait for the volume's limits end
  * with -ECANCELED, those that wait for space with -ENOSPC, and so do those that come later and would
  * have to. The rest ends as ever. [the loop that the handle is used from] */

@@ -126,6 +126,11 @@ void volume_set_user(struct volume *v, const char *user)
         snprintf(v->user, sizeof(v->user), "%s", user);
 }
 
+const char *volume_user(const struct volume *v)
+{
+        return v->user;
+}
+
 /* ---- limits ---- */
 
 /* Nothing is moved by a discard, or by zeroes. */

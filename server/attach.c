@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "server/command.h"
 #include "server/control.h"
+#include "server/events.h"
 
 struct attachment {
         struct list link; /* hp->attachments */
@@ -56,12 +57,20 @@ static void make_serial(const char *target, const uint8_t uuid[16], char *serial
                 snprintf(serial + 2 * i, 3, "%02x", uuid[i]);
 }
 
+static void tell(const struct attachment *a, const struct vhost_volume *v, const char *event)
+{
+        events_emit(a->hp, event,
+                    json_pack("{s:s, s:s, s:b}", "volume", volume_name(v->volume), "user",
+                              volume_user(v->volume), "readonly", v->readonly));
+}
+
 static int co_open(void *arg, struct vhost_client *client, struct vhost_volume *ret_volume,
                    struct error *err)
 {
         struct attachment *a = arg;
         struct facts facts = {.discard = true};
         struct volume *volume;
+        char user[64];
         int r = co_host_open_volume(a->hp, a->target, &volume, err);
 
         if (r == 0) {
@@ -75,11 +84,15 @@ static int co_open(void *arg, struct vhost_client *client, struct vhost_volume *
                                             .readonly = a->readonly || volume_is_readonly(volume),
                                             .discard = facts.discard};
         make_serial(a->target, facts.uuid, ret_volume->serial, sizeof(ret_volume->serial));
+        snprintf(user, sizeof(user), "vhost-user pid %d", (int)vhost_client_pid(client));
+        volume_set_user(volume, user);
+        tell(a, ret_volume, "client-connected");
         return 0;
 }
 
 static void co_close(void *arg, struct vhost_volume *volume)
 {
+        tell(arg, volume, "client-disconnected");
         co_volume_close(volume->volume);
 }
 

@@ -157,6 +157,8 @@ static const struct {
     {"volume-rename", "volume-renamed", {"volume", "new_name"}},
     {"volume-delete", "volume-deleted", {"volume"}},
     {"volume-set", "volume-set", {"volume", "properties"}},
+    {"volume-attach", "volume-attached", {"volume", "path"}},
+    {"volume-detach", "volume-detached", {"volume", "path"}},
     {"snapshot-create", "snapshots-created", {"names"}},
     {"snapshot-restore", "snapshot-restored", {"snapshot", "kept"}},
     {"snapshot-delete", "snapshot-deleted", {"snapshot"}},

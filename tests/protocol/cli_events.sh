@@ -57,6 +57,10 @@ next snapshot-restored snapshot=web@one
 ! grep -q '"kept"' <<<"$out" || die "nothing was kept: $out"
 ok tarn volume rename tank/copy tank/other
 next volume-renamed volume=copy new_name=other
+ok tarn volume attach tank/other --vhost-user "$work/v.sock"
+next volume-attached volume=other path="$work/v.sock"
+ok tarn volume detach tank/other
+next volume-detached volume=other path="$work/v.sock"
 ok tarn volume delete --yes tank/other
 next volume-deleted volume=other
 ok tarn snapshot delete --yes tank/web@one

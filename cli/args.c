@@ -45,6 +45,7 @@ static const struct {
     {"tls-access", required_argument, CLI_TLS_ACCESS},
     {"max-connections", required_argument, CLI_MAX_CONNECTIONS},
     {"handshake-timeout", required_argument, CLI_HANDSHAKE_TIMEOUT},
+    {"idle-timeout", required_argument, CLI_IDLE_TIMEOUT},
 };
 #define N_KNOWN (sizeof(known) / sizeof(known[0]))
 
@@ -145,6 +146,9 @@ static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_opt
                 break;
         case CLI_HANDSHAKE_TIMEOUT:
                 args->handshake_timeout = value;
+                break;
+        case CLI_IDLE_TIMEOUT:
+                args->idle_timeout = value;
                 break;
         case CLI_INTERVAL:
                 args->interval = value;

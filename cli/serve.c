@@ -9,6 +9,7 @@
 
 #define CONNECTIONS_MAX 100000u /* descriptors set a lower limit on most machines */
 #define HANDSHAKE_S_MAX 3600u
+#define IDLE_S_MAX      1000000u
 
 static void announce(const struct host *host)
 {
@@ -107,6 +108,10 @@ static int take_limits(const struct cli_args *args, struct serve_options *option
                 r = take_number(args->threads, "number of threads", SERVE_THREADS_MAX,
                                 &options->threads, err);
         options->handshake_timeout_ms = 1000 * seconds;
+        seconds = 0;
+        if (r == 0 && args->idle_timeout)
+                r = take_number(args->idle_timeout, "time in seconds", IDLE_S_MAX, &seconds, err);
+        options->idle_timeout_ms = 1000 * seconds;
         return r;
 }
 
@@ -154,7 +159,9 @@ const struct cli_verb other_verbs[] = {
      "  --threads N              event loops (default: one a processor)\n"
      "  --group G                sockets are for this group too (0660 in place of 0600)\n"
      "  --max-connections N      of NBD at a time (default 1024)\n"
-     "  --handshake-timeout S    seconds a client may take to choose its export (default 10)\n\n"
+     "  --handshake-timeout S    seconds a client may take to choose its export (default 10)\n"
+     "  --idle-timeout S         seconds after which a client that asks for nothing is cut off\n"
+     "                           (default: never)\n\n"
      "TLS, by a certificate, pre-shared keys or both:\n"
      "  --tls MODE               off, allow, require, or require-network (not on Unix sockets);\n"
      "                           default: require where a file is given, else off\n"
@@ -178,7 +185,7 @@ const struct cli_verb other_verbs[] = {
      "  tarn serve tank &\n"
      "  qemu-img info 'nbd+unix:///tank/web?socket=/run/tarn/tank.nbd'\n",
      CLI_NBD | CLI_VHOST_USER | CLI_CONTROL | CLI_GROUP | CLI_THREADS | CLI_LATER | CLI_TLS_ALL |
-         CLI_MAX_CONNECTIONS | CLI_HANDSHAKE_TIMEOUT,
+         CLI_MAX_CONNECTIONS | CLI_HANDSHAKE_TIMEOUT | CLI_IDLE_TIMEOUT,
      1, -1, run_serve},
     {NULL, "stat", "[POOL[/VOLUME]] [--interval S] [--count N] [--exports] [--members] [--json]",
      "show what volumes do, as iostat shows disks",

@@ -827,27 +827,6 @@ int co_metadata_admit(struct pool *pool, uint64_t blocks, bool worker);
 /* Whether waiting may still bring space: something is on its way back, or being made. */
 bool space_may_come(const struct pool *pool, bool from_worker);
 
-/* "VOL" or "VOL@SNAP", "(deleted)" in the place of a name that there is no more. */
-#define ROOT_LABEL_MAX (2 * POOL_NAME_MAX + 12)
-void root_label(struct pool *pool, const struct root *root, char text[ROOT_LABEL_MAX]);
-
-/* ---- full.c: no space ---- */
-
-/* A request has failed with -ENOSPC and holds nothing any more. True: it waits, and will be started
- * again; false: it is to be answered. */
-bool full_wait(struct volume_request *req);
-void full_look(struct pool *pool);    /* some room may have come */
-void full_written(struct pool *pool); /* one that waited has found space */
-/* Those that are no longer to wait end: of handles that were cancelled, of volumes that were set
- * otherwise, all where the pool has stopped. */
-void full_give_up(struct pool *pool);
-
-static inline void pool_tell(struct pool *pool, const struct pool_event *event)
-{
-        if (pool->observer)
-                pool->observer(event, pool->observer_arg);
-}
-
 /* Coroutines of the engine are counted, so that close can wait for them. */
 int engine_spawn(struct pool *pool, co_entry *entry, void *arg);
 void engine_coroutine_ends(struct pool *pool);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "pool/crossing.h"
+#include "pool/full.h"
 #include "pool/span.h"
 #include "pool/usage.h"
 

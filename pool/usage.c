@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "common/size.h"
+#include "pool/full.h"
 #include "pool/usage.h"
 
 #define LATE_MAX_NS UINT64_C(100000000)

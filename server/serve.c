@@ -365,6 +365,7 @@ static int start_nbd(struct server *s, struct error *err)
         const struct nbd_server_options options = {
             .max_connections = nbd_connections_max(s),
             .handshake_timeout_ms = s->options->handshake_timeout_ms,
+            .idle_timeout_ms = s->options->idle_timeout_ms,
             .tls_mode = s->options->tls_mode,
             .tls = s->tls,
             .loops = loops,

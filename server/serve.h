@@ -29,9 +29,10 @@ struct serve_options {
         const char *vhost_folder; /* a socket in it for each volume; NULL: none */
         unsigned threads;         /* event loops, at most SERVE_THREADS_MAX; 0: one a processor */
         enum nbd_tls_mode tls_mode;
-        struct nbd_tls_options tls;                     /* where tls_mode is not off */
-        const char *tls_access;                         /* a file as access.h has it; NULL: none */
-        unsigned max_connections, handshake_timeout_ms; /* zero: the NBD server's defaults */
+        struct nbd_tls_options tls; /* where tls_mode is not off */
+        const char *tls_access;     /* a file as access.h has it; NULL: none */
+        /* zero: the NBD server's defaults */
+        unsigned max_connections, handshake_timeout_ms, idle_timeout_ms;
         /* Called once everybody can connect. */
         void (*ready)(const struct host *host);
 };

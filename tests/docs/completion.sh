@@ -49,7 +49,7 @@ nothing 'tarn frobnicate something -'
 # values of options
 offers 'tarn pool create tank d0 --layout ' concat stripe
 offers 'tarn image import x tank/y --format ' raw
-offers 'tarn serve tank --nbd ' tcp: unix:
+offers 'tarn serve tank --nbd ' tcp: unix: vsock:
 offers 'tarn serve tank --nbd unix:disk' disk-a disk-b
 offers "tarn serve tank --group $(id -gn)" "$(id -gn)"
 nothing 'tarn pool create tank d0 --file-size '
@@ -76,16 +76,21 @@ offers 'tarn volume clone tank/web@monday t' tank/
 offers 'tarn snapshot create tank/w' tank/web@
 offers 'tarn snapshot create tank/web@wednesday tank/d' tank/data@
 nothing 'tarn snapshot create tank/web@'
+offers 'tarn stat po' pond pond/
+offers 'tarn serve tank --tls-cert disk' disk-a disk-b
 offers 'tarn snapshot list ta' tank tank/
 offers 'tarn snapshot list tank/w' tank/web
 offers 'tarn snapshot restore tank/web@' @monday @tuesday
 offers 'tarn snapshot restore tank/web@t' @tuesday
 offers 'tarn snapshot diff tank/web@monday tank/w' tank/web tank/web@monday tank/web@tuesday
+offers 'tarn volume attach tank/web --vhost-user disk' disk-a disk-b
+nothing 'tarn volume attach tank/web '
 offers 'tarn image export tank/d' tank/data tank/data@monday
 offers 'tarn image export tank/data disk' disk-a disk-b
 offers 'tarn image import disk' disk-a disk-b
 nothing 'tarn image export tank/web disk-a '
-offers 'tarn volume set tank/web ' bandwidth= compression= discard= iops= on-full=
+offers 'tarn volume set tank/web ' bandwidth-burst= bandwidth= compression= discard= iops-burst= iops= \
+    on-full=
 offers 'tarn volume set tank/web iops=5 on-full=' enospc wait
 
 # the same while it is served, and what it finds nothing of is silent

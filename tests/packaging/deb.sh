@@ -26,14 +26,14 @@ git -C "$source" ls-files -z | (cd "$source" && xargs -0 tar c) | tar x -C tree
 deb=$(echo tarn_"$version"_*.deb)
 [ -e "$deb" ] || die "there is no package: $(ls)"
 
-for library in liburing2 libisal2 libjansson4; do
+for library in libgnutls30 libisal2 libjansson4 libsystemd0 liburing2; do
     dpkg-deb -f "$deb" Depends | grep -q "$library" || die "it does not depend on $library: $(dpkg-deb -f "$deb" Depends)"
 done
 mkdir control root
 dpkg-deb -e "$deb" control
 same "$(find control -type f -printf '%f\n' | sort | tr '\n' ' ')" "control md5sums " "what runs when it is installed"
 dpkg-deb -x "$deb" root
-for file in usr/bin/tarn usr/share/man/man1/tarn{,-image,-pool,-serve,-snapshot,-volume}.1.gz \
+for file in usr/bin/tarn usr/share/man/man1/tarn{,-image,-pool,-serve,-snapshot,-stat,-volume}.1.gz \
     usr/share/bash-completion/completions/tarn usr/share/doc/tarn/copyright; do
     [ -s "root/$file" ] || die "the package lacks $file"
 done

@@ -46,7 +46,7 @@ boot() { # DISK...
         </dev/null >qemu.log 2>&1 &
     guest=$!
     server_pids+=("$guest")
-    "$scripts/guest" --timeout 300 console.sock --wait || die "the guest does not boot"
+    "$scripts/guest" --timeout 600 console.sock --wait || die "the guest does not boot"
 }
 
 power_off() {
@@ -56,7 +56,8 @@ power_off() {
 
 # in_guest COMMAND: its output is in $out.
 in_guest() {
-    out=$("$scripts/guest" --timeout 180 console.sock "$1") ||
+    echo "$1"
+    out=$("$scripts/guest" --timeout 400 console.sock "$1") ||
         die "in the guest failed '$1': $out $("$scripts/guest" --timeout 60 console.sock 'journalctl -b -u "tarn@*" | tail -30')"
 }
 

@@ -50,6 +50,7 @@ done
 for number in 0 -1 x 99999999999; do
     fails 1 "a number from 1 to" tarn serve tank "--max-connections=$number"
     fails 1 "a number from 1 to" tarn serve tank "--handshake-timeout=$number"
+    fails 1 "a number from 1 to" tarn serve tank "--idle-timeout=$number"
 done
 [ ! -e run/tank.nbd ] || die "a server that did not start left its socket"
 
@@ -178,7 +179,7 @@ ok tarn volume list tank
 serve_end
 
 # ---- limits ----
-serve_now tank --max-connections 2 --handshake-timeout 1
+serve_now tank --max-connections 2 --handshake-timeout 1 --idle-timeout 1
 $python - <<'P'
 import os, socket
 socks = []
@@ -190,6 +191,14 @@ for i in range(3):
 assert len(socks[0].recv(18, socket.MSG_WAITALL)) == 18 and len(socks[1].recv(18, socket.MSG_WAITALL)) == 18
 assert socks[2].recv(1) == b"", "a third connection was served"
 assert socks[0].recv(1) == b"", "a handshake went on for more than its time" # cut off after a second
+assert socks[1].recv(1) == b""
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(30)
+s.connect(os.environ["TARN_RUNTIME_DIR"] + "/tank.nbd")
+assert len(s.recv(18, socket.MSG_WAITALL)) == 18
+s.sendall(b"\0\0\0\3IHAVEOPT\0\0\0\1\0\0\0\x08tank/web") # EXPORT_NAME
+assert len(s.recv(10, socket.MSG_WAITALL)) == 10
+assert s.recv(1) == b"", "a connection was idle for more than its time"
 P
 serve_end
 

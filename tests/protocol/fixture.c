@@ -434,6 +434,26 @@ unsigned fixture_n_open(struct fixture *fixture)
         return c.n;
 }
 
+const char *fixture_identity(const struct fixture *fixture, unsigned i)
+{
+        return fixture->identities[i];
+}
+
+static void count_asked(void *arg)
+{
+        struct counting *c = arg;
+
+        c->n = c->fixture->n_asked;
+}
+
+unsigned fixture_n_asked(struct fixture *fixture)
+{
+        struct counting c = {fixture, 0};
+
+        fixture_run(fixture, count_asked, &c);
+        return c.n;
+}
+
 static void count_held(void *arg)
 {
         struct counting *c = arg;
@@ -461,26 +481,6 @@ void fixture_snapshots_extra(struct fixture *fixture, unsigned n)
         struct counting c = {fixture, n};
 
         fixture_run(fixture, set_snapshots, &c);
-}
-
-const char *fixture_identity(const struct fixture *fixture, unsigned i)
-{
-        return fixture->identities[i];
-}
-
-static void count_asked(void *arg)
-{
-        struct counting *c = arg;
-
-        c->n = c->fixture->n_asked;
-}
-
-unsigned fixture_n_asked(struct fixture *fixture)
-{
-        struct counting c = {fixture, 0};
-
-        fixture_run(fixture, count_asked, &c);
-        return c.n;
 }
 
 static void set_extra(void *arg)

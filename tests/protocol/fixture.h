@@ -44,11 +44,11 @@ struct nbd_server *fixture_server(struct fixture *fixture);
 void fixture_begin_cut(struct fixture *fixture, const char *export_name);
 unsigned fixture_n_clients(struct fixture *fixture);
 unsigned fixture_n_open(struct fixture *fixture);  /* exports opened and not closed */
-unsigned fixture_n_held(struct fixture *fixture); /* snapshots of contexts, likewise */
-/* Have this many snapshots more. */
-void fixture_snapshots_extra(struct fixture *fixture, unsigned n);
+unsigned fixture_n_held(struct fixture *fixture);  /* snapshots of contexts, likewise */
 unsigned fixture_n_asked(struct fixture *fixture); /* times that one was to be opened */
 /* The @i-th identity of the client that opened an export last; "" behind the last. */
 const char *fixture_identity(const struct fixture *fixture, unsigned i);
+/* Have this many snapshots more. */
+void fixture_snapshots_extra(struct fixture *fixture, unsigned n);
 /* List this many exports more. */
 void fixture_list_extra(struct fixture *fixture, unsigned n);

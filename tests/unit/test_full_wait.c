@@ -132,7 +132,7 @@ static void co_parts(void *arg)
         struct volume *v;
         expect(s, co_full_pool(s, "wait", &v) == 0);
         waiter_start(v, (1 << 20) + 512, 1024);
-        expect(s, !co_waiter_ends(s, 5 * SECOND_NS));
+        expect(s, !co_waiter_ends(s, 5500000000));
         uint64_t begin = loop_now_ns(s->loop);
         expect(s, co_sim_pool_snapshot(s, "v@a") == 0);
         expect(s, loop_now_ns(s->loop) - begin < SECOND_NS && waiter.n_done == 0);
@@ -156,7 +156,7 @@ static void co_added(void *arg)
         s->n_disks = 1;
         expect(s, co_full_pool(s, "wait", &v) == 0);
         waiter_start(v, 1 << 20, POOL_BLOCK);
-        expect(s, !co_waiter_ends(s, 5 * SECOND_NS));
+        expect(s, !co_waiter_ends(s, 5500000000));
         expect(s, sim_disk_open(s->disk[1], s->loop, &member) == 0);
         expect(s, co_pool_add(s->pool, &member, 1, NULL) == 0);
         expect(s, co_waiter_ends(s, SECOND_NS / 2) && waiter.result == 0);
@@ -205,14 +205,14 @@ static void co_given_up(void *arg)
         struct volume *v;
         expect(s, co_full_pool(s, "wait", &v) == 0);
         waiter_start(v, 1 << 20, POOL_BLOCK);
-        expect(s, !co_waiter_ends(s, 5 * SECOND_NS) && waiter.n_done == 0);
+        expect(s, !co_waiter_ends(s, 5500000000) && waiter.n_done == 0);
         expect(s, co_volume_set(s->pool, "v", "on-full", "enospc", NULL) == 0);
         expect(s, co_waiter_ends(s, SECOND_NS / 10) && waiter.result == -ENOSPC);
         waiter_start(v, 1 << 20, POOL_BLOCK);
         expect(s, co_waiter_ends(s, 5 * SECOND_NS) && waiter.result == -ENOSPC);
         expect(s, co_volume_set(s->pool, "v", "on-full", "wait", NULL) == 0);
         waiter_start(v, 1 << 20, POOL_BLOCK);
-        expect(s, !co_waiter_ends(s, 5 * SECOND_NS) && waiter.n_done == 0);
+        expect(s, !co_waiter_ends(s, 5500000000) && waiter.n_done == 0);
         volume_cancel(v);
         expect(s, co_waiter_ends(s, SECOND_NS / 10) && waiter.result == -ENOSPC);
         expect(s, co_volume_write(v, data, POOL_BLOCK, 1 << 20, 0) == -ENOSPC);
@@ -235,7 +235,7 @@ static void co_stopped(void *arg)
         expect(s, co_full_pool(s, "wait", &v) == 0);
         expect(s, co_volume_set(s->pool, "v", "iops", "1000000", NULL) == 0);
         waiter_start(v, 1 << 20, POOL_BLOCK);
-        expect(s, !co_waiter_ends(s, 5 * SECOND_NS) && waiter.n_done == 0);
+        expect(s, !co_waiter_ends(s, 5500000000) && waiter.n_done == 0);
         sim_disk_add_fault(s->disk[0], &fault);
         expect(s, co_volume_discard(v, 0, POOL_BLOCK, VOLUME_FUA) == -EIO);
         expect(s, n_events[POOL_EVENT_STOPPED] == 1 && strstr(last.sentence, "flush"));

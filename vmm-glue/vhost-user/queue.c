@@ -49,6 +49,7 @@ static void signal_submit(struct signal *signal)
         signal->io.fd = signal->fd;
         signal->io.iov = &signal->iov;
         signal->io.n_iov = 1;
+        signal->io.offset = LOOP_NO_OFFSET;
         loop_submit(server_of(signal->queue)->loop, &signal->io);
 }
 
@@ -459,6 +460,8 @@ void queue_translate(struct queue *queue)
                 return;
         queue->log_ring = queue->addr.flags & VHOST_VRING_F_LOG;
         queue->ring_lost = queue->ops->translate(queue, &e) < 0;
+        /* What the driver reads of our wish to be kicked is told again where it reads now. */
+        queue->notifying = false;
         if (queue->ring_lost && vhost_may_log(server_of(queue)))
                 log_info("vhost: %s: queue %u of client %llu waits: %s",
                          queue->client->device->name, queue->index,

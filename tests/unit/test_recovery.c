@@ -170,7 +170,7 @@ static uint64_t flushes_of_all(struct sim_pool *s)
         for (unsigned i = 0; i < s->n_disks; i++) {
                 struct pool_member_info info;
                 pool_get_member_info(s->pool, i, &info);
-                sum += info.counters->flushes;
+                sum += info.meter->line[METER_FLUSH].requests;
         }
         return sum;
 }

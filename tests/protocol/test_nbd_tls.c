@@ -178,6 +178,27 @@ static void simple_replies_are_back_after_starttls(void **state)
         fixture_stop(f, 5000);
 }
 
+static void starttls_forgets_extended_headers_and_they_work_through_tls(void **state)
+{
+        struct fixture *f = start(NBD_TLS_ALLOW, 0);
+
+        for (unsigned again = 0; again < 2; again++) {
+                struct wire *w = greeted(f);
+                uint8_t data[512];
+                wire_extended(w);
+                struct tls_client *c = tls_client_upgrade(w, &anonymous);
+                wire_structured(w); /* refused, were they still agreed on */
+                if (again)
+                        wire_extended(w);
+                wire_go(w, "vol", NULL, NULL);
+                wire_write(w, 0, 1, 0, data, sizeof(data));
+                assert_int_equal(wire_result(w, 1), 0);
+                assert_int_equal(wire_read(w, 0, 0, data, sizeof(data)), 0);
+                tls_client_close(c);
+        }
+        fixture_stop(f, 5000);
+}
+
 static void plain_text_behind_starttls_ends_the_connection(void **state)
 {
         struct fixture *f = start(NBD_TLS_ALLOW, 0);
@@ -1035,6 +1056,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
             cmocka_unit_test(starttls_forgets_structured_replies_and_contexts),
             cmocka_unit_test(simple_replies_are_back_after_starttls),
+            cmocka_unit_test(starttls_forgets_extended_headers_and_they_work_through_tls),
             cmocka_unit_test(plain_text_behind_starttls_ends_the_connection),
             cmocka_unit_test(plain_text_in_place_of_a_handshake_is_not_interpreted),
             cmocka_unit_test(a_second_starttls_is_invalid),

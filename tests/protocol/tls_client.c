@@ -142,7 +142,7 @@ struct tls_client *tls_client_upgrade(struct wire *w, const struct tls_client_op
         int r = tls_client_start(w, options, &c);
         if (r < 0)
                 fail_msg("the handshake failed: %s", gnutls_strerror(r));
-        w->structured = false;
+        w->structured = w->extended = false;
         return c;
 }
 

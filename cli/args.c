@@ -31,8 +31,10 @@ static const struct {
     {"count", required_argument, CLI_COUNT},
     {"exports", no_argument, CLI_EXPORTS},
     {"members", no_argument, CLI_MEMBERS},
-    {"vhost-user", required_argument, CLI_LATER},
     {"threads", required_argument, CLI_THREADS},
+    {"vhost-user", required_argument, CLI_VHOST_USER},
+    {"queues", required_argument, CLI_QUEUES},
+    {"readonly", no_argument, CLI_READONLY},
     {"takeover", no_argument, CLI_LATER},
     {"tls", required_argument, CLI_TLS},
     {"tls-cert", required_argument, CLI_TLS_CERT},
@@ -153,6 +155,12 @@ static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_opt
                 break;
         case CLI_COUNT:
                 args->count = value;
+                break;
+        case CLI_VHOST_USER:
+                args->vhost_user = value;
+                break;
+        case CLI_QUEUES:
+                args->queues = value;
                 break;
         case CLI_LATER:
                 args->later = name;

@@ -57,7 +57,10 @@ enum cli_option {
         CLI_MAX_CONNECTIONS = 1 << 21,
         CLI_HANDSHAKE_TIMEOUT = 1 << 22,
         CLI_THREADS = 1 << 23,
-        CLI_IDLE_TIMEOUT = 1 << 28,
+        CLI_VHOST_USER = 1 << 28,
+        CLI_QUEUES = 1 << 29,
+        CLI_READONLY = 1 << 30,
+        CLI_IDLE_TIMEOUT = 1u << 31,
 };
 #define CLI_TLS_ALL                                                                                \
         (CLI_TLS | CLI_TLS_CERT | CLI_TLS_KEY | CLI_TLS_CA | CLI_TLS_VERIFY | CLI_TLS_PSK |        \
@@ -66,7 +69,7 @@ enum cli_option {
 struct cli_args {
         unsigned given; /* of enum cli_option */
         const char *layout, *file_size, *size, *format, *control, *group, *threads;
-        const char *interval, *count;
+        const char *interval, *count, *vhost_user, *queues;
         const char *tls, *tls_cert, *tls_key, *tls_ca, *tls_psk, *tls_access;
         const char *max_connections, *handshake_timeout, *idle_timeout;
         const char *later; /* the name of an option that is not built yet */

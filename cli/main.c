@@ -179,6 +179,10 @@ int main(int argc, char **argv)
         hold_standard_streams();
         setlocale(LC_ALL, "");
         signal(SIGPIPE, SIG_IGN);
+        /* Whom a service manager started is told by SIGHUP to read its files anew. A server that has
+         * none goes on as it is. */
+        if (getenv("NOTIFY_SOCKET"))
+                signal(SIGHUP, SIG_IGN);
         status = run_words(argc, argv);
         /* Output that did not arrive is a failure: a full disk behind a redirection. */
         if ((fflush(stdout) != 0 || ferror(stdout)) && errno != EPIPE && status == EXIT_SUCCESS) {

@@ -585,8 +585,8 @@ const struct cli_verb pool_verbs[] = {
      "  --json   one object a line; docs/control.md has the events\n",
      CLI_JSON, 1, 1, cli_run_events},
     {"pool", "import", "MEMBER...", "make a pool known by the labels on its members",
-     "Members that are not named are searched for beside those that are, and under\n"
-     "/dev/disk/by-id. Also after members have moved.\n",
+     "Members that are not named are searched for beside those that are, and among the disks\n"
+     "of this machine. Also after members have moved.\n",
      0, 1, -1, run_import},
     {"pool", "forget", "NAME", "forget where a pool is; its members stay as they are", "", 0, 1, 1,
      run_forget},

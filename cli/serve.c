@@ -20,6 +20,8 @@ static void announce(const struct host *host)
         }
         for (size_t i = 0; i < host->n_nbd_addresses; i++)
                 printf("  NBD      %s\n", host->nbd_addresses[i]);
+        if (host->vhost_folder)
+                printf("  vhost    %s\n", host->vhost_folder);
         printf("  control  %s\n", host->control_path);
         /* A server is none the worse where nobody can read what it says. */
         if (fflush(stdout) != 0) {
@@ -121,6 +123,7 @@ static int run_serve(const struct cli_verb *verb, const struct cli_args *args)
                                         .n_nbd = args->n_nbd,
                                         .control = args->control,
                                         .group = args->group,
+                                        .vhost_folder = args->vhost_user,
                                         .ready = announce};
         struct error e = ERROR_INIT;
         int r = 0;
@@ -140,17 +143,18 @@ static int run_serve(const struct cli_verb *verb, const struct cli_args *args)
 
 const struct cli_verb other_verbs[] = {
     {NULL, "serve",
-     "POOL... [--nbd unix:PATH|tcp:ADDRESS:PORT|vsock:PORT]... [--control PATH] [--threads N] "
-     "[--group G] [--tls MODE] [--tls-...]",
-
-     "serve the volumes of pools over NBD, until SIGTERM",
+     "POOL... [--nbd unix:PATH|tcp:ADDRESS:PORT|vsock:PORT]... [--vhost-user FOLDER] "
+     "[--control PATH] [--threads N] [--group G] [--tls MODE] [--tls-...]",
+     "serve the volumes of pools over NBD and vhost-user, until SIGTERM",
      "Runs in the foreground and says what it serves once it does. Exports are named\n"
      "POOL/VOLUME and POOL/VOLUME@SNAPSHOT (read-only); VOLUME alone where only one pool has\n"
-     "it; the empty name is a server's only volume. Other commands go on working, and ask the\n"
-     "server.\n\n"
+     "it; the empty name is a server's only volume. What 'volume attach' offers is offered\n"
+     "again. Other commands go on working, and ask the server.\n\n"
      "  --nbd unix:PATH          listen on a Unix socket (default: POOL.nbd in the socket folder)\n"
      "  --nbd tcp:ADDRESS:PORT   listen on TCP; tcp:[::1]:10809 for IPv6\n"
      "  --nbd vsock:[CID:]PORT   listen for virtual machines, or in one\n"
+     "  --vhost-user FOLDER      offer each volume to virtual machines, on FOLDER/VOLUME.sock;\n"
+     "                           on FOLDER/POOL/VOLUME.sock where several pools are served\n"
      "  --control PATH           the control socket (default: POOL.control in the socket folder)\n"
      "  --threads N              event loops (default: one a processor)\n"
      "  --group G                sockets are for this group too (0660 in place of 0600)\n"
@@ -180,7 +184,7 @@ const struct cli_verb other_verbs[] = {
      "Example:\n"
      "  tarn serve tank &\n"
      "  qemu-img info 'nbd+unix:///tank/web?socket=/run/tarn/tank.nbd'\n",
-     CLI_NBD | CLI_CONTROL | CLI_GROUP | CLI_THREADS | CLI_LATER | CLI_TLS_ALL |
+     CLI_NBD | CLI_VHOST_USER | CLI_CONTROL | CLI_GROUP | CLI_THREADS | CLI_LATER | CLI_TLS_ALL |
          CLI_MAX_CONNECTIONS | CLI_HANDSHAKE_TIMEOUT | CLI_IDLE_TIMEOUT,
      1, -1, run_serve},
     {NULL, "stat", "[POOL[/VOLUME]] [--interval S] [--count N] [--exports] [--members] [--json]",

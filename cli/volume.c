@@ -3,9 +3,13 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/list.h"
+#include "server/control.h"
+#include "server/listen.h"
 
 /* One request about POOL/REST: the pool goes into the call, the rest into field @key. */
 static int call_about(const char *word, const char *key, json_t *request, json_t **ret_reply)
@@ -113,6 +117,22 @@ static int run_list(const struct cli_verb *verb, const struct cli_args *args)
         return status;
 }
 
+static void print_attachments(json_t *attached)
+{
+        json_t *a, *client;
+        size_t i, k;
+
+        json_array_foreach (attached, i, a) {
+                printf("%-12s %s (queues: %llu%s)", i == 0 ? "attached at" : "",
+                       cli_text(a, "path"), (unsigned long long)cli_number(a, "queues"),
+                       json_is_true(json_object_get(a, "readonly")) ? ", read-only" : "");
+                json_array_foreach (json_object_get(a, "clients"), k, client)
+                        printf("%s pid %llu", k == 0 ? ", connected:" : ",",
+                               (unsigned long long)cli_number(client, "pid"));
+                printf("\n");
+        }
+}
+
 static void print_volume(json_t *v)
 {
         json_t *value, *snapshots = json_object_get(v, "snapshots");
@@ -130,6 +150,7 @@ static void print_volume(json_t *v)
                 printf("origin       %s\n", cli_text(v, "parent"));
         if (cli_text(v, "used_by")[0])
                 printf("in use by    %s\n", cli_text(v, "used_by"));
+        print_attachments(json_object_get(v, "attached"));
         json_object_foreach (json_object_get(v, "properties"), key, value)
                 printf("%-12s %s\n", key, json_string_value(value));
         json_array_foreach (snapshots, i, value)
@@ -306,6 +327,99 @@ static int run_clone(const struct cli_verb *verb, const struct cli_args *args)
         return done(r, reply, "cloned '%s' as volume '%s'\n", args->words[0], args->words[1]);
 }
 
+/* ---- attach ---- */
+
+static int usage(const char *sentence, const char *hint)
+{
+        struct error e = ERROR_INIT;
+
+        error_set(&e, -EINVAL, "%s", sentence);
+        error_hint(&e, "%s", hint);
+        cli_fail(&e);
+        return EXIT_USAGE;
+}
+
+static int parse_queues(const char *text, uint64_t *ret)
+{
+        struct error e = ERROR_INIT;
+
+        if (size_parse(text, ret, &e) < 0 || *ret < 1 || *ret > VHOST_QUEUES_MAX) {
+                error_set(&e, -EINVAL, "a device has 1 to %u queues, not '%s'", VHOST_QUEUES_MAX,
+                          text);
+                cli_fail(&e);
+                return -EINVAL;
+        }
+        return 0;
+}
+
+/* The socket is made here, by whoever types the command, and passed on. */
+static int attach(const struct cli_args *args, const char *path, json_t *request)
+{
+        struct error e = ERROR_INIT;
+        const char *volume;
+        json_t *reply = NULL;
+        char *pool;
+        int fd, r;
+
+        if (cli_split(args->words[0], &pool, &volume, &e) < 0)
+                return cli_fail(&e);
+        json_object_set_new(request, "volume", json_string(volume));
+        r = socket_listen_unix(path, (gid_t)-1, &fd, &e);
+        if (r < 0) {
+                free(pool);
+                return cli_fail(&e);
+        }
+        r = cli_call(
+            &(struct cli_call){
+                .pool = pool, .request = json_incref(request), .fds = &fd, .n_fds = 1},
+            &reply);
+        if (r < 0)
+                unlink(path);
+        close(fd);
+        free(pool);
+        return done(r, reply, "attached '%s' at '%s'\n", args->words[0], path);
+}
+
+static int run_attach(const struct cli_verb *verb, const struct cli_args *args)
+{
+        uint64_t n_queues = 0;
+        json_t *request;
+        char *path;
+        int status;
+
+        if (!args->vhost_user)
+                return usage("'attach' needs the path of a socket", "write --vhost-user PATH");
+        if (args->queues && parse_queues(args->queues, &n_queues) < 0)
+                return EXIT_FAILURE;
+        path = absolute_path(args->vhost_user);
+        request = json_pack("{s:s, s:s?, s:b}", "command", "volume-attach", "path", path,
+                            "readonly", (int)((args->given & CLI_READONLY) != 0));
+        if (args->queues)
+                json_object_set_new(request, "queues", json_integer((json_int_t)n_queues));
+        if (path && request)
+                status = attach(args, path, request);
+        else
+                status = cli_fail(&(struct error){.code = -ENOMEM, .message = "out of memory"});
+        json_decref(request);
+        free(path);
+        return status;
+}
+
+static int run_detach(const struct cli_verb *verb, const struct cli_args *args)
+{
+        json_t *reply = NULL;
+        struct stat st;
+        const char *path;
+        int r =
+            call_about(args->words[0], "volume", request_with_force("volume-detach", args), &reply);
+
+        /* Whoever made the socket takes it away; a server has done so with its own. */
+        path = json_string_value(json_object_get(reply, "path"));
+        if (r == 0 && path && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
+                unlink(path);
+        return done(r, reply, "detached '%s'\n", args->words[0]);
+}
+
 const struct cli_verb volume_verbs[] = {
     {"volume", "create", "POOL/VOLUME SIZE", "make an empty volume",
      "SIZE takes K, M, G, T (1024); it is a multiple of 512. Space is taken as it is written:\n"
@@ -352,8 +466,24 @@ const struct cli_verb volume_verbs[] = {
      0, 2, -1, run_set},
     {"volume", "clone", "POOL/VOLUME@SNAPSHOT POOL/NEW", "make a writable copy of a snapshot",
      "Takes milliseconds and no space, whatever the size.\n", 0, 2, 2, run_clone},
-    {"volume", "attach", "POOL/VOLUME --vhost-user PATH", "offer a volume over vhost-user", "", 0,
-     0, -1, NULL},
-    {"volume", "detach", "POOL/VOLUME", "end an attachment", "", 0, 0, -1, NULL},
+    {"volume", "attach", "POOL/VOLUME[@SNAPSHOT] --vhost-user PATH [--queues N] [--readonly]",
+     "offer a volume to virtual machines over vhost-user",
+     "The pool must be served. The volume is offered on a Unix socket until it is detached, also\n"
+     "after the server was started again: QEMU's vhost-user-blk-pci, Cloud Hypervisor and others\n"
+     "connect to it. Snapshots are read-only.\n\n"
+     "  --vhost-user PATH   where the socket is made\n"
+     "  --queues N          the most queues that a guest may use (default and limit: 16)\n"
+     "  --readonly          nobody writes\n\n"
+     "Example:\n"
+     "  tarn volume attach tank/web --vhost-user /run/tarn/web.sock\n"
+     "  qemu-system-x86_64 -object memory-backend-memfd,id=m,size=1G,share=on \\\n"
+     "      -machine q35,memory-backend=m -m 1G \\\n"
+     "      -chardev socket,id=c,path=/run/tarn/web.sock,reconnect=1 \\\n"
+     "      -device vhost-user-blk-pci,chardev=c\n",
+     CLI_VHOST_USER | CLI_QUEUES | CLI_READONLY, 1, 1, run_attach},
+    {"volume", "detach", "POOL/VOLUME[@SNAPSHOT] [--force]", "end an attachment",
+     "Refused while a virtual machine is connected.\n\n"
+     "  --force   cut it off\n",
+     CLI_FORCE, 1, 1, run_detach},
     {0},
 };

@@ -46,7 +46,7 @@ enum loop_timer_state { LOOP_TIMER_IDLE, LOOP_TIMER_ARMED, LOOP_TIMER_DUE };
 
 enum loop_io_op {
         LOOP_READV,  /* iov at offset */
-        LOOP_WRITEV, /* iov at offset */
+        LOOP_WRITEV, /* iov at offset; at LOOP_NO_OFFSET: to what has none, as an eventfd */
         LOOP_FDATASYNC,
         LOOP_FALLOCATE, /* mode = flags, offset, length */
         LOOP_RECV,      /* into iov[0]; flags as recv(2) */
@@ -55,6 +55,8 @@ enum loop_io_op {
         LOOP_ACCEPT,
         LOOP_POLL, /* flags are POLLIN etc.; result the events */
 };
+
+#define LOOP_NO_OFFSET UINT64_MAX
 
 /* One asynchronous operation. result: as the system call's, or -errno (-ECANCELED after
  * loop_cancel). Short counts are passed on, not repeated. */

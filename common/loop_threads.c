@@ -76,6 +76,8 @@ static ssize_t file_call(struct loop_io *io)
         case LOOP_READV:
                 return preadv(io->fd, io->iov, (int)io->n_iov, (off_t)io->offset);
         case LOOP_WRITEV:
+                if (io->offset == LOOP_NO_OFFSET)
+                        return writev(io->fd, io->iov, (int)io->n_iov);
                 return pwritev(io->fd, io->iov, (int)io->n_iov, (off_t)io->offset);
         case LOOP_FDATASYNC:
                 return fdatasync(io->fd);

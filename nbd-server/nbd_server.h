@@ -29,11 +29,12 @@ struct nbd_export {
 };
 
 struct nbd_exports {
-        /* Resolve an export's name and open it.
+        /* Resolve an export's name and open it: @to_use, for the rest of the connection, or for one
+         * answer about it, and then it is closed at once.
          *
          * -ENOENT  unknown
          * -EPERM   not for this client */
-        int (*co_open)(void *arg, const char *name, struct nbd_client *client,
+        int (*co_open)(void *arg, const char *name, bool to_use, struct nbd_client *client,
                        struct nbd_export *ret_export, struct error *err);
         void (*co_close)(void *arg, struct nbd_export *export);
         /* Every export for NBD_OPT_LIST; a non-zero answer of each() ends the walk. */

@@ -129,13 +129,13 @@ void replies_errno(struct option_replies *replies, const struct option *option, 
                       err->code ? err->message : otherwise);
 }
 
-static int co_open(struct nbd_client *client, const char *name, struct nbd_export *ret_export,
-                   struct error *err)
+static int co_open(struct nbd_client *client, const char *name, bool to_use,
+                   struct nbd_export *ret_export, struct error *err)
 {
         const struct nbd_exports *exports = &client->server->exports;
 
         *ret_export = (struct nbd_export){0};
-        int r = exports->co_open(exports->arg, name, client, ret_export, err);
+        int r = exports->co_open(exports->arg, name, to_use, client, ret_export, err);
         assert(r <= 0 && (r < 0 || ret_export->volume));
         return r;
 }
@@ -151,7 +151,7 @@ int co_option_open(struct nbd_client *client, struct option_replies *replies,
                    const struct option *option, const char *name, struct nbd_export *ret_export)
 {
         struct error err = ERROR_INIT;
-        int r = co_open(client, name, ret_export, &err);
+        int r = co_open(client, name, option->number == NBD_OPT_GO, ret_export, &err);
 
         if (r < 0)
                 replies_errno(replies, option, r, &err, "the export cannot be opened");
@@ -207,7 +207,7 @@ static enum option_outcome co_option_export_name(struct nbd_client *client,
          * NOT be asked for. */
         if (client->extended || copy_name(option->data, option->length, &name) < 0)
                 return OPTION_CLOSE;
-        int r = co_open(client, name, &export, NULL);
+        int r = co_open(client, name, true, &export, NULL);
         if (r == 0) {
                 uint64_t size = volume_size(export.volume);
                 co_choose(client, name, &export, size);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "pool/engine.h"
+#include "pool/full.h"
 
 #define BATCH_MAX 64u /* operations in flight for one coroutine */
 

@@ -257,6 +257,7 @@ struct intent_log {
         uint64_t unmarked_blocks;
         uint64_t reserved_bytes; /* for records of writes in flight */
         struct list waiters;     /* commit_wait: for the next round */
+        struct list loggers;     /* commit_wait: for the pages of the next round only */
         struct co_queue idle;    /* the committer waits here */
         struct co_queue stopped;
         bool running, round_wanted, stopping;
@@ -686,7 +687,10 @@ bool log_has_room(struct pool *pool, size_t bytes);
 uint64_t log_pages_used(const struct pool *pool);
 int co_commit(struct pool *pool);                               /* a flush round */
 void commit_async(struct pool *pool, struct commit_wait *wait); /* the same with a callback */
-void log_kick(struct pool *pool);                               /* a background round */
+/* Until the records so far are written, though not flushed: VOLUME_LOGGED. */
+int co_logged(struct pool *pool);
+void logged_async(struct pool *pool, struct commit_wait *wait);
+void log_kick(struct pool *pool); /* a background round */
 void co_log_stop(struct pool *pool);
 #define LOG_WRITE_BYTES(n) ((sizeof(struct log_write_disk) + 4 * (size_t)(n) + 7) & ~(size_t)7)
 
@@ -822,27 +826,6 @@ uint64_t clear_slice_blocks(const struct pool *pool, const struct root *root);
 int co_metadata_admit(struct pool *pool, uint64_t blocks, bool worker);
 /* Whether waiting may still bring space: something is on its way back, or being made. */
 bool space_may_come(const struct pool *pool, bool from_worker);
-
-/* "VOL" or "VOL@SNAP", "(deleted)" in the place of a name that there is no more. */
-#define ROOT_LABEL_MAX (2 * POOL_NAME_MAX + 12)
-void root_label(struct pool *pool, const struct root *root, char text[ROOT_LABEL_MAX]);
-
-/* ---- full.c: no space ---- */
-
-/* A request has failed with -ENOSPC and holds nothing any more. True: it waits, and will be started
- * again; false: it is to be answered. */
-bool full_wait(struct volume_request *req);
-void full_look(struct pool *pool);    /* some room may have come */
-void full_written(struct pool *pool); /* one that waited has found space */
-/* Those that are no longer to wait end: of handles that were cancelled, of volumes that were set
- * otherwise, all where the pool has stopped. */
-void full_give_up(struct pool *pool);
-
-static inline void pool_tell(struct pool *pool, const struct pool_event *event)
-{
-        if (pool->observer)
-                pool->observer(event, pool->observer_arg);
-}
 
 /* Coroutines of the engine are counted, so that close can wait for them. */
 int engine_spawn(struct pool *pool, co_entry *entry, void *arg);

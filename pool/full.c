@@ -4,6 +4,7 @@
  * for it. It starts anew when there is more room than when the last one failed, and each second
  * besides, as what a file system under a sparse member has free is not known here. */
 #include <errno.h>
+#include "pool/full.h"
 #include "pool/usage.h"
 
 #define RETRY_NS       UINT64_C(1000000000)

@@ -243,7 +243,8 @@ static int co_pages_write(struct pool *pool)
         return list_empty(&log->sealed) ? 0 : 1;
 }
 
-static int co_round(struct pool *pool)
+/* Pages, and the members' flushes where @flush. @loggers are answered between the two. */
+static int co_round(struct pool *pool, struct list *loggers, bool flush)
 {
         struct intent_log *log = &pool->log;
         int r;
@@ -254,11 +255,14 @@ static int co_round(struct pool *pool)
                 r = co_pages_write(pool);
         } while (r > 0);
         if (r < 0 || pool_failed(pool))
-                return -EIO;
+                r = -EIO;
         /* Only what is in pages that were written: a mark past a break in the chain is to prove
-         * damage. */
+         * damage. Taken before others run, who may append more. */
         uint64_t covered = log->open_used ? log->open_first : log->next_record;
         uint64_t blocks = log->unmarked_blocks;
+        waiters_answer(loggers, r);
+        if (r < 0 || !flush)
+                return r;
         r = co_flush_members(pool);
         if (r < 0)
                 return r;
@@ -267,19 +271,26 @@ static int co_round(struct pool *pool)
         return 0;
 }
 
+static bool round_is_due(const struct intent_log *log)
+{
+        return log->round_wanted || !list_empty(&log->waiters) || !list_empty(&log->loggers);
+}
+
 static void committer_main(void *arg)
 {
         struct pool *pool = arg;
         struct intent_log *log = &pool->log;
         for (;;) {
-                while (list_empty(&log->waiters) && !log->round_wanted && !log->stopping)
+                while (!round_is_due(log) && !log->stopping)
                         co_wait(&log->idle);
-                if (list_empty(&log->waiters) && !log->round_wanted)
+                if (!round_is_due(log))
                         break;
-                struct list served = LIST_INIT(served);
+                struct list served = LIST_INIT(served), loggers = LIST_INIT(loggers);
                 list_splice(&served, &log->waiters);
+                list_splice(&loggers, &log->loggers);
+                bool flush = log->round_wanted || !list_empty(&served);
                 log->round_wanted = false;
-                int r = co_round(pool);
+                int r = co_round(pool, &loggers, flush);
                 waiters_answer(&served, r);
                 if (checkpoint_due(pool))
                         checkpoint_kick(pool);
@@ -306,9 +317,9 @@ void log_kick(struct pool *pool)
         co_wake_one(&pool->log.idle);
 }
 
-static void wait_enqueue(struct pool *pool, struct commit_wait *w)
+static void wait_enqueue(struct pool *pool, struct list *queue, struct commit_wait *w)
 {
-        list_append(&pool->log.waiters, &w->link);
+        list_append(queue, &w->link);
         co_wake_one(&pool->log.idle);
 }
 
@@ -316,18 +327,35 @@ void commit_async(struct pool *pool, struct commit_wait *w)
 {
         assert(pool->log.running);
         w->co = NULL;
-        wait_enqueue(pool, w);
+        wait_enqueue(pool, &pool->log.waiters, w);
 }
 
-int co_commit(struct pool *pool)
+void logged_async(struct pool *pool, struct commit_wait *w)
+{
+        assert(pool->log.running);
+        w->co = NULL;
+        wait_enqueue(pool, &pool->log.loggers, w);
+}
+
+static int co_wait_in(struct pool *pool, struct list *queue)
 {
         if (!pool->log.running)
                 return pool_failed(pool) ? -EIO : 0;
         struct commit_wait w = {.co = co_self(), .result = 1};
-        wait_enqueue(pool, &w);
+        wait_enqueue(pool, queue, &w);
         while (w.result == 1)
                 co_suspend();
         return w.result;
+}
+
+int co_commit(struct pool *pool)
+{
+        return co_wait_in(pool, &pool->log.waiters);
+}
+
+int co_logged(struct pool *pool)
+{
+        return co_wait_in(pool, &pool->log.loggers);
 }
 
 void co_log_stop(struct pool *pool)

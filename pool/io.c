@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "pool/crossing.h"
+#include "pool/full.h"
 #include "pool/span.h"
 #include "pool/usage.h"
 
@@ -310,6 +311,8 @@ static void co_request(void *arg)
         int r = req->op == VOLUME_READ || req->op == VOLUME_WRITE ? co_bounce(req) : co_clear(req);
         if (r == 0 && (req->flags & VOLUME_FUA) && req->op != VOLUME_READ)
                 r = co_commit(pool);
+        else if (r == 0 && (req->flags & VOLUME_LOGGED) && req->op != VOLUME_READ)
+                r = co_logged(pool);
         pool->n_spans--;
         if (pool->n_spans == 0)
                 co_wake_all(&pool->idle);
@@ -380,6 +383,7 @@ static void direct_submit(struct volume_request *req)
         }
         span->write = req->op == VOLUME_WRITE;
         span->fua = span->write && (req->flags & VOLUME_FUA);
+        span->logged = span->write && (req->flags & VOLUME_LOGGED);
         span->block = req->offset / BLOCK;
         span->n = req->length / BLOCK;
         span->iov = req->iov;

@@ -72,6 +72,7 @@ struct pool *pool_new(struct loop *loop, const struct pool_options *options)
         list_init(&pool->log.sealed);
         list_init(&pool->log.spare);
         list_init(&pool->log.waiters);
+        list_init(&pool->log.loggers);
         co_queue_init(&pool->log.idle);
         co_queue_init(&pool->log.stopped);
         co_queue_init(&pool->maker_done);

@@ -358,6 +358,10 @@ enum {
         VOLUME_FUA = 1, /* answer when durable; on WRITE, DISCARD, ZERO */
         /* WRITE from memory that may change under way: copied once, CRC of the copy */
         VOLUME_UNSTABLE = 2,
+        /* answer when it is written, if not flushed: it survives the end of this process, though not
+         * of the power. For those whom the process serves and who outlive it. On WRITE, DISCARD,
+         * ZERO. */
+        VOLUME_LOGGED = 4,
 };
 
 /* One request. Any offset and length down to a byte inside the volume; for READ and WRITE @iov's

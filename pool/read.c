@@ -3,6 +3,7 @@
  * counted, and logged with its place. */
 #include <errno.h>
 #include <stdlib.h>
+#include "pool/full.h"
 #include "pool/span.h"
 
 static void chunk_zero(struct chunk *chunk, uint32_t first, uint32_t n)

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include "pool/full.h"
 #include "pool/span.h"
 
 /* ---- memory ---- */
@@ -344,9 +345,12 @@ static void span_written(struct span *span)
 {
         span_unadmit(span);
         span_leave(span);
-        if (span->result == 0 && span->fua) {
+        if (span->result == 0 && (span->fua || span->logged)) {
                 span->wait.done = span_committed;
-                commit_async(span->pool, &span->wait);
+                if (span->fua)
+                        commit_async(span->pool, &span->wait);
+                else
+                        logged_async(span->pool, &span->wait);
                 return;
         }
         span_answer(span, span->result);

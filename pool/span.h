@@ -36,7 +36,7 @@ struct span {
         struct list link; /* stalled, held, or spare */
         struct pool *pool;
         struct root *root;
-        bool write, nested, fua, counted;
+        bool write, nested, fua, logged, counted;
         uint64_t block;
         uint64_t n;
         /* each piece a multiple of 4096 bytes, aligned to MEMBER_BUFFER_ALIGN */

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "common/size.h"
+#include "pool/full.h"
 #include "pool/usage.h"
 
 #define LATE_MAX_NS UINT64_C(100000000)
@@ -181,11 +182,11 @@ static void limits_fire(struct loop_timer *timer)
         usage_serve(u, loop_now_ns(next_turn(u)->pool->loop));
 }
 
-bool usage_admit(struct volume_request *req)
+bool usage_admit_limited(struct volume_request *req)
 {
         struct volume *v = req->volume;
         struct usage *u = v->root->usage;
-        if (!throttle_is_on(&u->throttle) || req->op == VOLUME_FLUSH || req->length == 0)
+        if (req->op == VOLUME_FLUSH || req->length == 0)
                 return true;
         uint64_t now_ns = req->began_ns;
         if (!u->n_waiting && throttle_when(&u->throttle, request_bytes(req), now_ns) <= now_ns) {

@@ -32,7 +32,11 @@ void usage_set(struct pool *pool, struct root *root);
 /* The volume goes on as another root: so does what was counted. No handle is open. */
 void usage_move(struct root *from, struct root *to);
 /* Whether the limits let the request go now; otherwise it will be started, or ended, later. */
-bool usage_admit(struct volume_request *req);
+bool usage_admit_limited(struct volume_request *req);
+static inline bool usage_admit(struct volume_request *req)
+{
+        return !throttle_is_on(&req->volume->root->usage->throttle) || usage_admit_limited(req);
+}
 
 /* ---- io.c ---- */
 

@@ -3,6 +3,7 @@
  * copied. */
 #include <errno.h>
 #include <stdlib.h>
+#include "pool/full.h"
 #include "pool/span.h"
 
 int chunk_write_take(struct chunk *chunk)

@@ -9,13 +9,15 @@
 #
 # Everything is named here, also what a usual machine has: a missing name shows only on a bare one.
 packages_build=(
-        gcc libc6-dev meson ninja-build pkg-config
+        gcc libc6-dev meson ninja-build pkg-config scdoc
         liburing-dev libisal-dev libblkid-dev libfdisk-dev libsmartcols-dev libjansson-dev
         libgnutls28-dev libsystemd-dev)
 packages_test=(
         clang clang-format libclang-rt-14-dev libcmocka-dev libnbd-dev
         git python3 libnbd-bin python3-libnbd nbdkit nbd-client fio qemu-utils
-        gnutls-bin systemd qemu-system-x86 busybox-static cpio kmod e2fsprogs fdisk util-linux mount jq procps)
+        qemu-system-x86 busybox-static cpio kmod e2fsprogs fdisk util-linux mount jq procps
+        gnutls-bin mandoc groff-base systemd debhelper dpkg-dev lintian
+        fuse3 libvirt-clients libxml2-utils)
 packages_demo=(
         qemu-system-x86 python3
         mmdebstrap uidmap fakeroot gpg debian-archive-keyring e2fsprogs fdisk util-linux)

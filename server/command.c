@@ -25,6 +25,8 @@ static const struct {
     {"volume-delete", co_volume_delete_one, false, true},
     {"volume-set", co_volume_set_all, false},
     {"volume-clone", co_volume_clone_one, false},
+    {"volume-attach", co_volume_attach, false},
+    {"volume-detach", co_volume_detach, false},
     {"snapshot-create", co_snapshot_create_all, false},
     {"snapshot-list", co_snapshot_list_all, true},
     {"snapshot-restore", co_snapshot_restore_one, false, true},

@@ -75,7 +75,8 @@ bool import_is_under_way(const struct root_info *info);
 typedef int co_command(struct command *c, struct error *err);
 co_command co_pool_status, co_pool_add_members, co_pool_check_all;
 co_command co_volume_create_one, co_volume_list_all, co_volume_show, co_volume_resize_one,
-    co_volume_rename_one, co_volume_delete_one, co_volume_set_all, co_volume_clone_one;
+    co_volume_rename_one, co_volume_delete_one, co_volume_set_all, co_volume_clone_one,
+    co_volume_attach, co_volume_detach;
 co_command co_snapshot_create_all, co_snapshot_list_all, co_snapshot_restore_one,
     co_snapshot_delete_one, co_snapshot_diff;
 co_command co_image_import, co_image_export;

@@ -8,6 +8,7 @@
 #include "common/coroutine.h"
 #include "common/log.h"
 #include "common/size.h"
+#include "server/attach.h"
 #include "server/transfer.h"
 
 /* A volume is filled under this name and renamed when all of it is durable: so that the name the
@@ -172,6 +173,7 @@ int co_image_import(struct command *c, struct error *err)
                                     c->hp->name, name);
         }
         if (r == 0) {
+                attach_volume_made(c->hp, volume);
                 json_object_set_new(c->reply, "size", json_integer((json_int_t)size));
                 json_object_set_new(c->reply, "format", json_string(image->driver->name));
                 json_object_set_new(c->reply, "guessed", json_boolean(image->guessed));

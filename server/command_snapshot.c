@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "server/attach.h"
 #include "server/command.h"
 #include "server/roots.h"
 
@@ -110,7 +111,11 @@ int co_snapshot_delete_one(struct command *c, struct error *err)
         r = command_string(c, "snapshot", &name, err);
         if (r == 0)
                 r = snapshot_name_parse(name, &parsed, err);
-        return r < 0 ? r : co_snapshot_delete(c->hp->pool, name, err);
+        if (r == 0)
+                r = co_snapshot_delete(c->hp->pool, name, err);
+        if (r == 0)
+                co_attach_volume_gone(c->hp, name);
+        return r;
 }
 
 struct diff {

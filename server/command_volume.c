@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/size.h"
+#include "server/attach.h"
 #include "server/command.h"
 #include "server/property.h"
 #include "server/roots.h"
@@ -18,7 +19,11 @@ int co_volume_create_one(struct command *c, struct error *err)
         r = command_volume(c, "volume", &volume, err);
         if (r == 0)
                 r = command_size(c, "size", &size, err);
-        return r < 0 ? r : co_volume_create(c->hp->pool, volume, size, err);
+        if (r == 0)
+                r = co_volume_create(c->hp->pool, volume, size, err);
+        if (r == 0)
+                attach_volume_made(c->hp, volume);
+        return r;
 }
 
 static int keep_property(const char *key, const char *value, void *arg)
@@ -88,6 +93,7 @@ int co_volume_show(struct command *c, struct error *err)
                 json_object_set_new(c->reply, "snapshots", snapshots);
                 host_users(c->hp, volume, users, sizeof(users));
                 json_object_set_new(c->reply, "used_by", json_string(users));
+                json_object_set_new(c->reply, "attached", attach_json(c->hp, volume));
         }
         roots_release(&roots);
         return r;
@@ -113,8 +119,12 @@ int co_volume_resize_one(struct command *c, struct error *err)
                 r = co_root_get(c->hp->pool, volume, keep_size, &now, err);
         if (r < 0)
                 return r;
-        if (size >= now)
-                return co_volume_resize(c->hp->pool, volume, size, err);
+        if (size >= now) {
+                r = co_volume_resize(c->hp->pool, volume, size, err);
+                if (r == 0)
+                        attach_volume_resized(c->hp, volume);
+                return r;
+        }
         if (!command_flag(c, "shrink"))
                 return error_set(err, -EPERM, "'%s/%s' would lose what lies behind %llu bytes",
                                  c->hp->name, volume, (unsigned long long)size);
@@ -123,6 +133,8 @@ int co_volume_resize_one(struct command *c, struct error *err)
                 return r;
         r = co_volume_resize(c->hp->pool, volume, size, err);
         host_unbar(&bar);
+        if (r == 0)
+                attach_volume_resized(c->hp, volume);
         return r;
 }
 
@@ -136,8 +148,10 @@ int co_volume_rename_one(struct command *c, struct error *err)
                 r = command_volume(c, "new_name", &new_name, err);
         if (r == 0)
                 r = co_volume_rename(c->hp->pool, volume, new_name, err);
-        if (r == 0)
+        if (r == 0) {
                 co_host_renamed(c->hp, volume, new_name);
+                attach_volume_renamed(c->hp, volume, new_name);
+        }
         return r;
 }
 
@@ -154,6 +168,8 @@ int co_volume_delete_one(struct command *c, struct error *err)
                 return r;
         r = co_volume_delete(c->hp->pool, volume, command_flag(c, "snapshots"), err);
         host_unbar(&bar);
+        if (r == 0)
+                co_attach_volume_gone(c->hp, volume);
         if (r == -ENOTEMPTY) {
                 error_set(err, r, "volume '%s/%s' has snapshots", c->hp->name, volume);
                 error_hint(err, "'tarn volume delete --snapshots %s/%s' deletes them with it",
@@ -210,5 +226,9 @@ int co_volume_clone_one(struct command *c, struct error *err)
                 r = snapshot_name_parse(name, &parsed, err);
         if (r == 0)
                 r = command_volume(c, "volume", &volume, err);
-        return r < 0 ? r : co_snapshot_clone(c->hp->pool, name, volume, err);
+        if (r == 0)
+                r = co_snapshot_clone(c->hp->pool, name, volume, err);
+        if (r == 0)
+                attach_volume_made(c->hp, volume);
+        return r;
 }

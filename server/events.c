@@ -38,11 +38,10 @@ static char *lost_text(uint64_t n)
         return strdup(text);
 }
 
-/* That some were lost is told where they would have been. */
+/* Once some were lost, all are until that is told: after what is queued, where they would have
+ * been. */
 static void queue_event(struct subscriber *s, const char *text)
 {
-        if (s->n_lines < EVENTS_QUEUE_MAX && s->n_lost > 0 && queue(s, lost_text(s->n_lost)))
-                s->n_lost = 0;
         if (s->n_lost > 0 || s->n_lines >= EVENTS_QUEUE_MAX ||
             !queue(s, text ? strdup(text) : NULL))
                 s->n_lost++;

@@ -114,9 +114,8 @@ static bool is_barred(const struct host_pool *hp, const char *name)
         return false;
 }
 
-/* Open @target unless it is barred, before or while it is being opened. */
-static int co_open_unbarred(struct host_pool *hp, const char *target, struct volume **ret_volume,
-                            struct error *err)
+int co_host_open_volume(struct host_pool *hp, const char *target, struct volume **ret_volume,
+                        struct error *err)
 {
         struct host_opening opening = {.target = target};
         bool barred = is_barred(hp, target);
@@ -167,26 +166,28 @@ static void tell(const struct host_export *e, const char *event)
 }
 
 /* On the pool's loop. */
-static int co_open_target(struct host_pool *hp, const char *target, bool readonly, const char *peer,
-                          struct nbd_export *ret_export, struct error *err)
+static int co_open_target(struct host_pool *hp, const char *target, bool readonly, bool to_use,
+                          const char *peer, struct nbd_export *ret_export, struct error *err)
 {
         struct host_export *e = calloc(1, sizeof(*e));
         int r;
 
         if (!e)
                 return error_set(err, -ENOMEM, "out of memory");
-        r = co_open_unbarred(hp, target, &e->volume, err);
+        r = co_host_open_volume(hp, target, &e->volume, err);
         if (r < 0) {
                 free(e);
                 return r;
         }
         e->pool = hp;
+        e->to_use = to_use;
         e->readonly = readonly || volume_is_readonly(e->volume);
         snprintf(e->peer, sizeof(e->peer), "%s", peer);
         snprintf(e->user, sizeof(e->user), "nbd %s", peer);
         volume_set_user(e->volume, e->user);
         list_append(&hp->exports, &e->link);
-        tell(e, "client-connected");
+        if (to_use)
+                tell(e, "client-connected");
         *ret_export = (struct nbd_export){.volume = e->volume, .readonly = e->readonly, .priv = e};
         snprintf(ret_export->name, sizeof(ret_export->name), "%s/%s", hp->name, target);
         describe(strchr(target, '@') != NULL, volume_size(e->volume), ret_export->description,
@@ -194,8 +195,9 @@ static int co_open_target(struct host_pool *hp, const char *target, bool readonl
         return 0;
 }
 
-static int co_open_right(struct host *host, const char *name, struct nbd_client *client,
-                         struct nbd_export *ret_export, struct error *err)
+static int co_open_right(struct host *host, const char *name, bool to_use,
+                         struct nbd_client *client, struct nbd_export *ret_export,
+                         struct error *err)
 {
         char target[2 * POOL_NAME_MAX + 2], canonical[sizeof(ret_export->name)];
         struct host_pool *hp = NULL;
@@ -210,19 +212,19 @@ static int co_open_right(struct host *host, const char *name, struct nbd_client 
         if (right == ACCESS_NONE)
                 return error_set(err, -ENOENT, "'%s' is not for this client", name);
         co_move(hp->loop);
-        r = co_open_target(hp, target, right == ACCESS_READ, nbd_client_peer(client), ret_export,
-                           err);
+        r = co_open_target(hp, target, right == ACCESS_READ, to_use, nbd_client_peer(client),
+                           ret_export, err);
         co_move(host->loop);
         return r;
 }
 
 /* Who may not open everything gets the same answer for what there is not and for what is not for
  * him. */
-static int co_export_open(void *arg, const char *name, struct nbd_client *client,
+static int co_export_open(void *arg, const char *name, bool to_use, struct nbd_client *client,
                           struct nbd_export *ret_export, struct error *err)
 {
         struct host *host = arg;
-        int r = co_open_right(host, name, client, ret_export, err);
+        int r = co_open_right(host, name, to_use, client, ret_export, err);
 
         if (r == -ENOENT && host->access)
                 error_set(err, r, "there is no export '%s' for this client", name);
@@ -232,12 +234,15 @@ static int co_export_open(void *arg, const char *name, struct nbd_client *client
 static void co_export_close(void *arg, struct nbd_export *export)
 {
         struct host_export *e = export->priv;
-        struct loop *from = co_move(e->pool->loop);
+        struct host_pool *hp = e->pool;
+        struct loop *from = co_move(hp->loop);
 
-        list_remove(&e->link);
-        tell(e, "client-disconnected");
+        if (e->to_use)
+                tell(e, "client-disconnected");
         co_volume_close(e->volume);
+        list_remove(&e->link); /* not before: who finds no export expects no handle */
         free(e);
+        co_wake_all(&hp->opened);
         co_move(from);
 }
 
@@ -310,7 +315,7 @@ static int co_open_snapshot(const struct nbd_export *export, const char *snapsho
             pool_name_check(snapshot, "snapshot", NULL) < 0)
                 return error_set(err, -ENOENT, "there is no such snapshot");
         snprintf(target, sizeof(target), "%s@%s", volume, snapshot);
-        return co_open_unbarred(e->pool, target, ret_volume, err);
+        return co_host_open_volume(e->pool, target, ret_volume, err);
 }
 
 /* Who may open an export may know what changed since the snapshots of its volume. */

@@ -9,6 +9,7 @@
 
 #include "common/coroutine.h"
 #include "common/log.h"
+#include "server/attach.h"
 #include "server/events.h"
 #include "server/members.h"
 
@@ -17,6 +18,7 @@ void host_init(struct host *host, struct loop *loop)
         *host = (struct host){.loop = loop};
         list_init(&host->pools);
         list_init(&host->subscribers);
+        host->vhost_group = (gid_t)-1;
 }
 
 int host_find(struct host *host, const char *pool_name, struct host_pool **ret_pool,
@@ -69,6 +71,8 @@ void host_pool_save(struct host_pool *hp)
                 pool_get_member_info(hp->pool, i, &m);
                 r = state_set_member(now, m.path, m.uuid);
         }
+        for (size_t i = 0; r == 0 && i < known->n_attachments; i++)
+                r = state_set_attachment(now, &known->attachments[i]);
         if (r == 0 && known->server_control)
                 r = state_set_server(now, known->server_control, known->server_pid,
                                      known->server_nbd, known->n_server_nbd);
@@ -114,6 +118,7 @@ static struct host_pool *host_pool_new(struct host *host, struct loop *loop,
         snprintf(hp->name, sizeof(hp->name), "%s", state->name);
         memcpy(hp->uuid, state->uuid, sizeof(hp->uuid));
         list_init(&hp->exports);
+        list_init(&hp->attachments);
         list_init(&hp->bars);
         list_init(&hp->openings);
         co_queue_init(&hp->opened);
@@ -162,6 +167,7 @@ int co_host_open(struct host *host, struct loop *loop, struct pool_state **state
                 return cannot_open((*state)->name, err);
         }
         list_append(&host->pools, &hp->link);
+        host->n_pools++;
         *ret_pool = hp;
         return 0;
 }
@@ -172,6 +178,7 @@ int co_host_close(struct host_pool *hp, struct error *err)
         int r;
 
         list_remove(&hp->link);
+        hp->host->n_pools--;
         from = co_move(hp->loop);
         r = co_pool_close(hp->pool, err);
         co_move(from);
@@ -217,7 +224,7 @@ void co_host_renamed(struct host_pool *hp, const char *old_name, const char *new
 
 static bool writes_to(const struct host_export *e, const char *volume)
 {
-        return !e->readonly && strcmp(volume_name(e->volume), volume) == 0;
+        return e->to_use && !e->readonly && strcmp(volume_name(e->volume), volume) == 0;
 }
 
 unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t size)
@@ -236,7 +243,7 @@ unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t
                                  e->peer);
                 n++;
         }
-        return n;
+        return n + attach_users(hp, volume, text, size);
 }
 
 /* Whoever has it open, for reading, too. Nobody else comes: the volume is barred. */
@@ -249,6 +256,7 @@ static void co_disconnect(struct host_pool *hp, const char *volume)
         co_move(host->loop);
         co_nbd_server_disconnect(host->nbd, name);
         co_move(hp->loop);
+        co_attach_disconnect(hp, volume);
 }
 
 bool host_name_is_of(const char *name, const char *volume)
@@ -266,6 +274,12 @@ static bool is_being_opened(const struct host_pool *hp, const char *volume)
                 if (host_name_is_of(o->target, volume))
                         return true;
         }
+        list_for_each (it, &hp->exports) {
+                const struct host_export *e = container_of(it, struct host_export, link);
+
+                if (!e->to_use && host_name_is_of(volume_name(e->volume), volume))
+                        return true;
+        }
         return false;
 }
 
@@ -277,7 +291,8 @@ int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, 
 
         *bar = (struct host_bar){.volume = volume};
         list_append(&hp->bars, &bar->link);
-        /* Who is about to open it holds it already, finds the bar then, and lets go. */
+        /* Who is about to open it holds it already, finds the bar then, and lets go; so does who only
+         * asks about it. */
         while (is_being_opened(hp, volume))
                 co_wait(&hp->opened);
         n = host_users(hp, volume, users, sizeof(users));

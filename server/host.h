@@ -14,6 +14,7 @@
 #include "nbd-server/nbd_server.h"
 #include "server/access.h"
 #include "server/state.h"
+#include "vmm-glue/vhost-user/vhost_user.h"
 
 #define FULL_NAME_MAX (3 * (POOL_NAME_MAX + 1) + 1) /* POOL/VOLUME@SNAPSHOT */
 
@@ -32,7 +33,10 @@ struct host_pool {
         struct list exports;      /* that NBD clients have open */
         struct list bars;
         struct list openings;
-        struct co_queue opened; /* woken when an opening has ended, well or not */
+        struct co_queue opened; /* woken when an opening has ended, well or not, or an export */
+        /* attach.h */
+        struct vhost_server *vhost; /* NULL in a one-shot command */
+        struct list attachments;
 };
 
 /* An export that an NBD client has open. */
@@ -40,6 +44,7 @@ struct host_export {
         struct list link;
         struct host_pool *pool;
         struct volume *volume;
+        bool to_use; /* false: it is only asked about, and will be closed at once */
         bool readonly;
         char peer[128];
         char user[160]; /* "nbd unix pid 4711" */
@@ -61,12 +66,15 @@ struct host_opening {
 struct host {
         struct loop *loop;
         struct list pools;
+        unsigned n_pools;
         struct list subscribers;    /* events.h */
         struct nbd_server *nbd;     /* NULL in a one-shot command */
         struct access_list *access; /* NULL: whoever gets to the NBD server opens anything */
         const char *control_path;   /* NULL in a one-shot command */
         char **nbd_addresses;
         size_t n_nbd_addresses;
+        char *vhost_folder; /* a socket in it for each volume; NULL: none */
+        gid_t vhost_group;  /* of sockets made here; (gid_t)-1: none */
 };
 
 void host_init(struct host *host, struct loop *loop);
@@ -88,6 +96,12 @@ int host_find(struct host *host, const char *pool_name, struct host_pool **ret_p
 /* Write down where the members are now. A failure is logged: the members can be searched for. */
 void host_pool_save(struct host_pool *hp);
 
+/* Open VOL or VOL@SNAP for a client.
+ *
+ * -EPERM  it is barred, before or while it is being opened */
+int co_host_open_volume(struct host_pool *hp, const char *target, struct volume **ret_volume,
+                        struct error *err);
+
 /* What the NBD server asks. */
 struct nbd_exports host_exports(struct host *host);
 
@@ -95,12 +109,12 @@ struct nbd_exports host_exports(struct host *host);
  * one may be another's soon. */
 void co_host_renamed(struct host_pool *hp, const char *old_name, const char *new_name);
 
-/* Who uses @volume for writing. As many names as fit, separated by ", ", into text; returns how
+/* Who uses @volume for writing, or has it open over vhost-user. As many names as fit, separated by ", ", into text; returns how
  * many there are. */
 unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t size);
 
 /* Make sure that nobody writes to @volume, and that nobody begins to, until host_unbar(). With
- * @force NBD clients are cut off.
+ * @force NBD clients and front ends are cut off.
  *
  * -EBUSY  it is in use: the sentence names the users */
 int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, const char *verb,

@@ -20,7 +20,7 @@
 #include "server/state.h"
 
 /* State files are read from any working folder. */
-static char *absolute(const char *path)
+char *absolute_path(const char *path)
 {
         char folder[PATH_MAX], *result = NULL;
 
@@ -38,7 +38,7 @@ static int open_unix(struct sockets *s, const char *path, gid_t group, int *ret_
         struct stat st;
         int r;
 
-        file->path = absolute(path);
+        file->path = absolute_path(path);
         if (!file->path)
                 return error_set(err, -ENOMEM, "out of memory");
         r = socket_listen_unix(path, group, ret_fd, err);
@@ -221,11 +221,10 @@ int sockets_open(struct sockets *s, const char *const *pools, size_t n_pools,
                  const char *const *nbd, size_t n_nbd, const char *control, const char *group,
                  struct error *err)
 {
-        gid_t gid;
-        int r = find_group(group, &gid, err);
+        int r = find_group(group, &s->group, err);
 
         if (r == 0)
-                r = open_all(s, pools, n_pools, nbd, n_nbd, control, gid, err);
+                r = open_all(s, pools, n_pools, nbd, n_nbd, control, s->group, err);
         if (r < 0) {
                 sockets_unlink(s);
                 sockets_close(s);

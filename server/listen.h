@@ -31,6 +31,7 @@ struct sockets {
                 ino_t inode;
         } files[SOCKETS_NBD_MAX + 1];
         size_t n_files;
+        gid_t group; /* of the sockets; (gid_t)-1: none */
 };
 #define SOCKETS_INIT                                                                               \
         {                                                                                          \
@@ -47,3 +48,6 @@ int sockets_open(struct sockets *s, const char *const *pools, size_t n_pools,
 /* Nobody finds them any more; those connected stay. */
 void sockets_unlink(struct sockets *s);
 void sockets_close(struct sockets *s);
+
+/* @path seen from the working folder, malloc'ed; NULL: out of memory. */
+char *absolute_path(const char *path);

@@ -16,6 +16,7 @@
 
 #define LOCK_STEP_MS 500u
 #define BY_ID        "/dev/disk/by-id"
+#define SYS_BLOCK    "/sys/class/block"
 
 int member_path(const char *path, char *ret_path, size_t size, struct error *err)
 {
@@ -158,6 +159,18 @@ static bool is_candidate(const char *path)
         return S_ISBLK(st.st_mode) || (S_ISREG(st.st_mode) && st.st_size >= (off_t)MEMBER_SIZE_MIN);
 }
 
+/* Answers true to go on. */
+static bool co_search_path(struct search *s, const char *path)
+{
+        struct pool_label label;
+
+        if (!is_candidate(path))
+                return true;
+        s->n_looked++;
+        return co_look(s->loop, path, &label, NULL) < 0 ||
+               memcmp(label.pool_uuid, s->pool_uuid, 16) != 0 || s->found(s, path, &label);
+}
+
 static bool co_search_folder(struct search *s, const char *folder)
 {
         struct dirent *entry;
@@ -166,16 +179,48 @@ static bool co_search_folder(struct search *s, const char *folder)
 
         while (dir && go_on && s->n_looked < MEMBERS_SEARCH_MAX && (entry = readdir(dir))) {
                 char path[PATH_MAX];
-                struct pool_label label;
 
-                if ((size_t)snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name) >=
-                        sizeof(path) ||
-                    !is_candidate(path))
+                if ((size_t)snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name) <
+                    sizeof(path))
+                        go_on = co_search_path(s, path);
+        }
+        if (dir)
+                closedir(dir);
+        return go_on;
+}
+
+/* Left out is what is made of files or memory, takes seconds to answer, or may never: the server of
+ * an NBD device may be the one that is starting here. */
+static bool is_kernel_disk(const char *name, bool partition)
+{
+        static const char *const others[] = {".",   "fd",  "loop", "mtdblock",
+                                             "nbd", "ram", "sr",   "zram"};
+        char path[PATH_MAX];
+
+        for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+                if (strncmp(name, others[i], strlen(others[i])) == 0)
+                        return false;
+        snprintf(path, sizeof(path), SYS_BLOCK "/%s/partition", name);
+        return (access(path, F_OK) == 0) == partition;
+}
+
+/* The disks that the kernel lists, or their partitions: for those that have no name by id, as
+ * virtual disks without a serial number, and for systems where nobody makes such names. */
+static bool co_search_kernel(struct search *s, bool partitions)
+{
+        struct dirent *entry;
+        DIR *dir = opendir(SYS_BLOCK);
+        bool go_on = true;
+
+        while (dir && go_on && s->n_looked < MEMBERS_SEARCH_MAX && (entry = readdir(dir))) {
+                char path[sizeof("/dev/") + sizeof(entry->d_name)];
+
+                if (!is_kernel_disk(entry->d_name, partitions))
                         continue;
-                s->n_looked++;
-                if (co_look(s->loop, path, &label, NULL) == 0 &&
-                    memcmp(label.pool_uuid, s->pool_uuid, 16) == 0)
-                        go_on = s->found(s, path, &label);
+                snprintf(path, sizeof(path), "/dev/%s", entry->d_name);
+                for (char *p = path; (p = strchr(p, '!'));) /* stands for '/' in sysfs */
+                        *p = '/';
+                go_on = co_search_path(s, path);
         }
         if (dir)
                 closedir(dir);
@@ -194,7 +239,9 @@ static void folder_of(const char *path, char *folder, size_t size)
                 snprintf(folder, size, "%.*s", (int)(slash - path), path);
 }
 
-/* All folders in which members of @state were last seen, once each, then the disks by id. */
+/* All folders in which members of @state were last seen, once each, then the disks: by id, which
+ * makes the better record, then as the kernel has them; before the partition in which its member
+ * lies the disk. */
 static void co_search(struct search *s, const struct pool_state *state)
 {
         for (size_t i = 0; i < state->n_members; i++) {
@@ -206,11 +253,12 @@ static void co_search(struct search *s, const struct pool_state *state)
                         folder_of(state->members[j].path, earlier, sizeof(earlier));
                         seen = strcmp(folder, earlier) == 0;
                 }
-                /* Of /dev only the by-id folder is searched: it names every disk once. */
+                /* What is in /dev and below comes later. */
                 if (!seen && strncmp(folder, "/dev", 4) != 0 && !co_search_folder(s, folder))
                         return;
         }
-        co_search_folder(s, BY_ID);
+        if (co_search_folder(s, BY_ID) && co_search_kernel(s, false))
+                co_search_kernel(s, true);
 }
 
 static bool stop_at_first(struct search *s, const char *path, const struct pool_label *label)

@@ -1,8 +1,8 @@
 /* members.h - from what is known of a pool to its opened members.
  *
  * A pool is named by its name in the state folder or by the path of any member. Members are found
- * again by uuid: at the last path, under /dev/disk/by-id, in the folders where the other members
- * lie. The newest superblock decides who is a member; the state file only says where to look first.
+ * again by uuid: at the last path, in the folders where the other members lie, under
+ * /dev/disk/by-id, among all disks of the kernel. The newest superblock decides who is a member; the state file only says where to look first.
  *
  * Units      times are milliseconds.
  * Threads    the loop whose coroutine calls.

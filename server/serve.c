@@ -19,6 +19,7 @@
 #include "common/coroutine.h"
 #include "common/log.h"
 #include "common/loop_thread.h"
+#include "server/attach.h"
 #include "server/client.h"
 #include "server/control.h"
 #include "server/listen.h"
@@ -380,6 +381,19 @@ static int start_nbd(struct server *s, struct error *err)
         return r;
 }
 
+static int co_start_vhost(struct server *s, struct error *err)
+{
+        int r = 0;
+
+        if (s->options->vhost_folder) {
+                s->host.vhost_folder = absolute_path(s->options->vhost_folder);
+                if (!s->host.vhost_folder)
+                        r = error_set(err, -ENOMEM, "out of memory");
+        }
+        s->host.vhost_group = s->sockets.group;
+        return r < 0 ? r : co_attach_start(&s->host, err);
+}
+
 static int start_control(struct server *s, struct error *err)
 {
         int fd = s->sockets.control_fd;
@@ -405,6 +419,8 @@ static int co_start(struct server *s, struct error *err)
         s->host.n_nbd_addresses = s->sockets.n_nbd;
         r = start_nbd(s, err);
         if (r == 0)
+                r = co_start_vhost(s, err);
+        if (r == 0)
                 r = start_control(s, err);
         return r < 0 ? r : claim_all(s, err);
 }
@@ -424,11 +440,13 @@ static void co_stop(struct server *s)
         sockets_unlink(&s->sockets);
         if (s->control)
                 co_control_stop(s->control);
+        co_attach_stop(&s->host);
         if (s->host.nbd)
                 co_nbd_server_stop(s->host.nbd, NBD_STOP_TIMEOUT_MS);
         release_all(s);
         control_free(s->control);
         nbd_server_free(s->host.nbd);
+        free(s->host.vhost_folder);
         sockets_close(&s->sockets);
 }
 

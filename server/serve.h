@@ -26,7 +26,8 @@ struct serve_options {
         size_t n_nbd;
         const char *control; /* NULL: POOL.control in the socket folder, after the first pool */
         const char *group;   /* NULL: none */
-        unsigned threads;    /* event loops, at most SERVE_THREADS_MAX; 0: one a processor */
+        const char *vhost_folder; /* a socket in it for each volume; NULL: none */
+        unsigned threads;         /* event loops, at most SERVE_THREADS_MAX; 0: one a processor */
         enum nbd_tls_mode tls_mode;
         struct nbd_tls_options tls; /* where tls_mode is not off */
         const char *tls_access;     /* a file as access.h has it; NULL: none */

@@ -78,6 +78,9 @@ void state_free(struct pool_state *state)
         for (size_t i = 0; i < state->n_members; i++)
                 free(state->members[i].path);
         free(state->members);
+        for (size_t i = 0; i < state->n_attachments; i++)
+                free(state->attachments[i].path);
+        free(state->attachments);
         free(state);
 }
 
@@ -138,7 +141,66 @@ int state_set_server(struct pool_state *state, const char *control, pid_t pid, c
         return 0;
 }
 
+struct state_attachment *state_find_attachment(const struct pool_state *state, const char *target)
+{
+        for (size_t i = 0; i < state->n_attachments; i++)
+                if (strcmp(state->attachments[i].target, target) == 0)
+                        return &state->attachments[i];
+        return NULL;
+}
+
+int state_set_attachment(struct pool_state *state, const struct state_attachment *attachment)
+{
+        struct state_attachment *a = state_find_attachment(state, attachment->target), *more;
+        char *path;
+
+        if (!a && state->n_attachments >= STATE_ATTACHMENTS_MAX)
+                return -ENOSPC;
+        path = strdup(attachment->path);
+        if (!path)
+                return -ENOMEM;
+        if (!a) {
+                more = reallocarray(state->attachments, state->n_attachments + 1, sizeof(*more));
+                if (!more) {
+                        free(path);
+                        return -ENOMEM;
+                }
+                state->attachments = more;
+                a = &more[state->n_attachments++];
+        } else {
+                free(a->path);
+        }
+        *a = *attachment;
+        a->path = path;
+        return 0;
+}
+
+void state_drop_attachment(struct pool_state *state, const char *target)
+{
+        struct state_attachment *a = state_find_attachment(state, target);
+
+        if (!a)
+                return;
+        free(a->path);
+        *a = state->attachments[--state->n_attachments];
+}
+
 /* ---- JSON ---- */
+
+static json_t *attachments_to_json(const struct pool_state *state)
+{
+        json_t *attachments = json_array();
+
+        for (size_t i = 0; i < state->n_attachments; i++) {
+                const struct state_attachment *a = &state->attachments[i];
+
+                json_array_append_new(attachments,
+                                      json_pack("{s:s, s:s, s:i, s:b}", "name", a->target, "path",
+                                                a->path, "queues", (int)a->n_queues, "readonly",
+                                                (int)a->readonly));
+        }
+        return attachments;
+}
 
 static json_t *to_json(const struct pool_state *state)
 {
@@ -161,6 +223,8 @@ static json_t *to_json(const struct pool_state *state)
                                     json_pack("{s:s, s:i, s:o}", "control", state->server_control,
                                               "pid", (int)state->server_pid, "nbd", nbd));
         }
+        if (root && state->n_attachments > 0)
+                json_object_set_new(root, "attachments", attachments_to_json(state));
         return root;
 }
 
@@ -183,12 +247,29 @@ static int server_from_json(struct pool_state *state, json_t *server)
             state, control, (pid_t)json_integer_value(json_object_get(server, "pid")), sockets, n);
 }
 
+static int attachment_from_json(struct pool_state *state, json_t *json)
+{
+        const char *target = json_string_value(json_object_get(json, "name"));
+        const char *path = json_string_value(json_object_get(json, "path"));
+        json_int_t n_queues = json_integer_value(json_object_get(json, "queues"));
+        struct state_attachment a = {.path = (char *)path,
+                                     .readonly = json_is_true(json_object_get(json, "readonly"))};
+
+        if (!target || !path || path[0] != '/' || strlen(target) >= sizeof(a.target) ||
+            n_queues < 1 || n_queues > UINT16_MAX)
+                return -EINVAL;
+        memcpy(a.target, target, strlen(target) + 1);
+        a.n_queues = (unsigned)n_queues;
+        return state_set_attachment(state, &a);
+}
+
 static int from_json(json_t *root, struct pool_state **ret_state)
 {
         const char *name = json_string_value(json_object_get(root, "name"));
         const char *text = json_string_value(json_object_get(root, "uuid"));
         json_t *members = json_object_get(root, "members"),
-               *server = json_object_get(root, "server");
+               *server = json_object_get(root, "server"),
+               *attachments = json_object_get(root, "attachments");
         struct pool_state *state;
         uint8_t uuid[16];
         int r = 0;
@@ -210,6 +291,8 @@ static int from_json(json_t *root, struct pool_state **ret_state)
         }
         if (r == 0 && json_is_object(server))
                 r = server_from_json(state, server);
+        for (size_t i = 0; r == 0 && i < json_array_size(attachments); i++)
+                r = attachment_from_json(state, json_array_get(attachments, i));
         if (r < 0) {
                 state_free(state);
                 return r;

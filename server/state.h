@@ -18,12 +18,21 @@
 #include "common/error.h"
 #include "pool/pool.h"
 
-#define STATE_FILE_MAX    (4u << 20) /* 1,024 members of 4 KiB of path each fit */
-#define STATE_SOCKETS_MAX 64u
+#define STATE_FILE_MAX        (4u << 20) /* 1,024 members of 4 KiB of path each fit */
+#define STATE_SOCKETS_MAX     64u
+#define STATE_ATTACHMENTS_MAX 1024u
 
 struct state_member {
         char *path;
         uint8_t uuid[16];
+};
+
+/* A volume that is offered over vhost-user until it is detached. */
+struct state_attachment {
+        char target[2 * (POOL_NAME_MAX + 1)]; /* VOL or VOL@SNAP */
+        char *path;                           /* of the socket, absolute */
+        unsigned n_queues;
+        bool readonly;
 };
 
 struct pool_state {
@@ -37,6 +46,8 @@ struct pool_state {
         pid_t server_pid;
         size_t n_server_nbd;
         char **server_nbd; /* "nbd+unix:///?socket=..." */
+        size_t n_attachments;
+        struct state_attachment *attachments;
 };
 
 /* $TARN_STATE_DIR, else by user. Makes it where it is not there. */
@@ -68,6 +79,14 @@ void state_drop_member(struct pool_state *state, const uint8_t uuid[16]);
 int state_set_server(struct pool_state *state, const char *control, pid_t pid, char *const *nbd,
                      size_t n_nbd);
 void state_clear_server(struct pool_state *state);
+/* Add an attachment, or change the one of that target.
+ *
+ * -ENOSPC  there are STATE_ATTACHMENTS_MAX
+ * -ENOMEM */
+int state_set_attachment(struct pool_state *state, const struct state_attachment *attachment);
+/* NULL: there is none. */
+struct state_attachment *state_find_attachment(const struct pool_state *state, const char *target);
+void state_drop_attachment(struct pool_state *state, const char *target);
 
 /* In the usual form of 36 characters; -EINVAL. */
 #define UUID_TEXT_SIZE 37

@@ -1,4 +1,6 @@
 #include "tests/bench/latency.h"
+#include <inttypes.h>
+#include <stdio.h>
 
 /* Below 64 ns a step is 1 ns; above, each power of two has 64 equal steps. */
 static unsigned step_of(uint64_t ns)
@@ -36,4 +38,15 @@ uint64_t latency_percentile(const struct latency *l, double fraction)
                         return step_end_ns(i) < l->max_ns ? step_end_ns(i) : l->max_ns;
         }
         return l->max_ns;
+}
+
+void latency_print(const char *name, const struct latency *l)
+{
+        double mean = l->count ? (double)l->sum_ns / (double)l->count : 0;
+
+        printf(", \"%s\": {\"count\": %" PRIu64 ", \"mean\": %.1f, \"p50\": %.1f, \"p90\": %.1f, "
+               "\"p99\": %.1f, \"p999\": %.1f, \"max\": %.1f}",
+               name, l->count, mean / 1e3, (double)latency_percentile(l, 0.5) / 1e3,
+               (double)latency_percentile(l, 0.9) / 1e3, (double)latency_percentile(l, 0.99) / 1e3,
+               (double)latency_percentile(l, 0.999) / 1e3, (double)l->max_ns / 1e3);
 }

@@ -22,3 +22,6 @@ void latency_add(struct latency *l, uint64_t duration_ns);
 
 /* The duration that @fraction (0 to 1) of the samples do not exceed; 0 without samples. */
 uint64_t latency_percentile(const struct latency *l, double fraction);
+
+/* Print it as a member of a JSON object that has members before, in microseconds. */
+void latency_print(const char *name, const struct latency *l);

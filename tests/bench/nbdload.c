@@ -8,6 +8,7 @@
 #include <string.h>
 #include "common/error.h"
 #include "common/size.h"
+#include "tests/bench/args.h"
 #include "tests/bench/conn.h"
 #include "tests/bench/nbd_wire.h"
 #include "tests/bench/session.h"
@@ -104,53 +105,6 @@ struct command {
         bool help;
 };
 
-static int parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret_number,
-                        struct error *err)
-{
-        char *end;
-
-        errno = 0;
-        unsigned long long n = strtoull(text, &end, 10);
-        if (errno || end == text || *end || text[0] == '-' || n < min || n > max)
-                return error_set(err, -EINVAL, "'%s' is not a number from %" PRIu64 " to %" PRIu64,
-                                 text, min, max);
-        *ret_number = n;
-        return 0;
-}
-
-static int parse_unsigned(const char *text, unsigned min, unsigned max, unsigned *ret_number,
-                          struct error *err)
-{
-        uint64_t n = 0;
-        int r = parse_number(text, min, max, &n, err);
-        if (r == 0)
-                *ret_number = (unsigned)n;
-        return r;
-}
-
-static int parse_seconds(const char *text, uint64_t *ret_ns, struct error *err)
-{
-        char *end;
-        double seconds = strtod(text, &end);
-
-        if (end == text || *end || !(seconds >= 0) || seconds > 86400)
-                return error_set(err, -EINVAL, "'%s' is not a number of seconds up to a day", text);
-        *ret_ns = (uint64_t)(seconds * 1e9);
-        return 0;
-}
-
-static int parse_block_bytes(const char *text, uint32_t *ret_bytes, struct error *err)
-{
-        uint64_t bytes;
-        int r = size_parse(text, &bytes, err);
-        if (r < 0)
-                return r;
-        if (bytes == 0 || bytes > NBD_LENGTH_MAX)
-                return error_set(err, -EINVAL, "a block has from 1 byte to 32M");
-        *ret_bytes = (uint32_t)bytes;
-        return 0;
-}
-
 static int take_option(struct command *c, int option, const char *value, struct error *err)
 {
         struct session_options *s = &c->session;
@@ -165,27 +119,27 @@ static int take_option(struct command *c, int option, const char *value, struct 
                 c->op = value;
                 return 0;
         case OPT_READ_PERCENT:
-                return parse_unsigned(value, 0, 100, &s->read_percent, err);
+                return args_unsigned(value, 0, 100, &s->read_percent, err);
         case OPT_ONCE:
                 s->once = true;
                 return 0;
         case OPT_BS:
-                return parse_block_bytes(value, &s->block_bytes, err);
+                return args_block_bytes(value, &s->block_bytes, err);
         case OPT_DEPTH:
-                return parse_unsigned(value, 1, CONN_DEPTH_MAX, &s->depth, err);
+                return args_unsigned(value, 1, CONN_DEPTH_MAX, &s->depth, err);
         case OPT_CONNECTIONS:
-                return parse_unsigned(value, 1, SESSION_CONNECTIONS_MAX, &s->connections, err);
+                return args_unsigned(value, 1, SESSION_CONNECTIONS_MAX, &s->connections, err);
         case OPT_SECONDS:
                 c->has_seconds = true;
-                return parse_seconds(value, &s->run_ns, err);
+                return args_seconds(value, &s->run_ns, err);
         case OPT_WARMUP:
-                return parse_seconds(value, &s->warmup_ns, err);
+                return args_seconds(value, &s->warmup_ns, err);
         case OPT_OFFSET:
                 return size_parse(value, &s->range_offset, err);
         case OPT_LENGTH:
                 return size_parse(value, &s->range_bytes, err);
         case OPT_FLUSH_EVERY:
-                return parse_unsigned(value, 1, 1000000, &s->flush_every, err);
+                return args_unsigned(value, 1, 1000000, &s->flush_every, err);
         case OPT_END_FLUSH:
                 s->end_flush = true;
                 return 0;
@@ -196,7 +150,7 @@ static int take_option(struct command *c, int option, const char *value, struct 
                 s->structured = true;
                 return 0;
         case OPT_SEED:
-                return parse_number(value, 0, UINT64_MAX, &s->seed, err);
+                return args_number(value, 0, UINT64_MAX, &s->seed, err);
         case OPT_VERIFY:
                 s->verify = true;
                 return 0;
@@ -207,7 +161,7 @@ static int take_option(struct command *c, int option, const char *value, struct 
                 s->after_crash = true;
                 return 0;
         case OPT_SERVER_PID:
-                r = parse_unsigned(value, 1, INT32_MAX, &pid, err);
+                r = args_unsigned(value, 1, INT32_MAX, &pid, err);
                 s->server_pid = (pid_t)pid;
                 return r;
         case OPT_HELP:
@@ -302,17 +256,6 @@ static int parse_command(int argc, char **argv, struct command *ret_command, str
         return r;
 }
 
-static void print_latency(const char *name, const struct latency *l)
-{
-        double mean = l->count ? (double)l->sum_ns / (double)l->count : 0;
-
-        printf(", \"%s\": {\"count\": %" PRIu64 ", \"mean\": %.1f, \"p50\": %.1f, \"p90\": %.1f, "
-               "\"p99\": %.1f, \"p999\": %.1f, \"max\": %.1f}",
-               name, l->count, mean / 1e3, (double)latency_percentile(l, 0.5) / 1e3,
-               (double)latency_percentile(l, 0.9) / 1e3, (double)latency_percentile(l, 0.99) / 1e3,
-               (double)latency_percentile(l, 0.999) / 1e3, (double)l->max_ns / 1e3);
-}
-
 static void print_result(const struct command *c, const struct session_result *r)
 {
         const struct session_options *s = &c->session;
@@ -327,8 +270,8 @@ static void print_result(const struct command *c, const struct session_result *r
                "\"mib_per_s\": %.2f",
                c->op, s->block_bytes, s->depth, s->connections, seconds, ios, r->reads, r->writes,
                r->flushes, (double)ios * per_second, (double)r->bytes * per_second / 1048576);
-        print_latency("latency_us", &r->latency);
-        print_latency("flush_latency_us", &r->flush_latency);
+        latency_print("latency_us", &r->latency);
+        latency_print("flush_latency_us", &r->flush_latency);
         printf(", \"client_cpu_us_per_io\": %.3f", (double)r->client_cpu_ns * per_io / 1e3);
         if (s->server_pid)
                 printf(", \"server_cpu_us_per_io\": %.3f", (double)r->server_cpu_ns * per_io / 1e3);

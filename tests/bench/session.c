@@ -2,12 +2,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 #include "tests/bench/conn.h"
+#include "tests/bench/measure.h"
 #include "tests/bench/nbd_wire.h"
 #include "tests/bench/stamp.h"
 
@@ -46,50 +44,12 @@ struct session {
         struct error *err;
 };
 
-static uint64_t clock_ns(void)
-{
-        struct timespec t;
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static uint64_t own_cpu_ns(void)
-{
-        struct timespec t;
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-/* User and system time of a process with all its threads, io_uring's workers among them (proc(5),
- * fields 14 and 15 of /proc/PID/stat); 0 where it cannot be read. */
-static uint64_t process_cpu_ns(pid_t pid)
-{
-        char path[64], text[1024];
-        unsigned long user, system;
-
-        if (pid == 0)
-                return 0;
-        snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-        FILE *f = fopen(path, "re");
-        if (!f)
-                return 0;
-        size_t n = fread(text, 1, sizeof(text) - 1, f);
-        fclose(f);
-        text[n] = 0;
-        char *after_name = strrchr(text, ')'); /* the name may hold anything */
-        if (!after_name ||
-            sscanf(after_name + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
-                   &system) != 2)
-                return 0;
-        return (uint64_t)(user + system) * (1000000000u / (unsigned long)sysconf(_SC_CLK_TCK));
-}
-
 static void begin_measuring(struct session *s)
 {
         s->measuring = true;
         s->measure_ns = s->now_ns;
-        s->client_cpu_ns = own_cpu_ns();
-        s->server_cpu_ns = process_cpu_ns(s->options->server_pid);
+        s->client_cpu_ns = measure_own_cpu_ns();
+        s->server_cpu_ns = measure_cpu_ns(s->options->server_pid);
 }
 
 static void end_measuring(struct session *s, uint64_t at_ns)
@@ -97,13 +57,13 @@ static void end_measuring(struct session *s, uint64_t at_ns)
         s->measuring = false;
         s->measured = true;
         s->result->elapsed_ns = at_ns - s->measure_ns;
-        s->result->client_cpu_ns = own_cpu_ns() - s->client_cpu_ns;
-        s->result->server_cpu_ns = process_cpu_ns(s->options->server_pid) - s->server_cpu_ns;
+        s->result->client_cpu_ns = measure_own_cpu_ns() - s->client_cpu_ns;
+        s->result->server_cpu_ns = measure_cpu_ns(s->options->server_pid) - s->server_cpu_ns;
 }
 
 static void tell_time(struct session *s)
 {
-        s->now_ns = clock_ns();
+        s->now_ns = measure_clock_ns();
         s->time_is_old = false;
         if (!s->measuring && !s->measured && s->now_ns >= s->start_ns + s->options->warmup_ns)
                 begin_measuring(s);
@@ -326,7 +286,7 @@ static int drive(struct session *s)
         unsigned in_flight;
         int r;
 
-        s->start_ns = clock_ns();
+        s->start_ns = measure_clock_ns();
         s->end_ns = s->start_ns + s->options->warmup_ns + s->options->run_ns;
         tell_time(s);
         do

@@ -26,6 +26,7 @@ struct book_header {
 
 struct book_entry {
         uint32_t submitted, answered, flushed;
+        uint32_t zeroed;    /* the last version that is zeroes */
         uint32_t in_flight; /* requests; void in a book that is opened again */
 };
 
@@ -143,7 +144,7 @@ static void fill_unit(const struct stamp_book *b, uint64_t unit, uint32_t versio
 {
         uint32_t bytes = b->header->unit_bytes;
 
-        if (version == 0) {
+        if (version == b->entries[unit].zeroed) { /* 0 where none was */
                 memset(buffer, 0, bytes);
                 return;
         }
@@ -193,6 +194,16 @@ void stamp_begin_write(struct stamp_book *b, uint64_t offset, uint64_t length, v
         }
 }
 
+void stamp_begin_zero(struct stamp_book *b, uint64_t offset, uint64_t length)
+{
+        for (uint64_t u = first_unit(b, offset); u < end_unit(b, offset, length); u++) {
+                struct book_entry *e = &b->entries[u];
+                assert(!e->in_flight);
+                e->in_flight = 1;
+                e->zeroed = ++e->submitted;
+        }
+}
+
 static int queue_unflushed(struct stamp_book *b, uint64_t unit, uint32_t version)
 {
         if (b->queue_len == b->queue_max) {
@@ -234,8 +245,9 @@ static bool claimed_version(const struct stamp_book *b, uint64_t unit, const voi
         struct stamp s;
 
         memcpy(&s, bytes, sizeof(s));
+        /* Of several zeroed versions the last is as good as any: it is the newest. */
         if (s.magic == 0 && s.seed == 0 && s.unit == 0 && s.version == 0) {
-                *ret_version = 0;
+                *ret_version = b->entries[unit].zeroed;
                 return true;
         }
         if (s.magic != STAMP_MAGIC || s.seed != b->header->seed || s.unit != unit ||

@@ -2,7 +2,7 @@
  *
  * The range is cut into units (4096 bytes, less for smaller blocks). Version N of a unit begins
  * with a stamp {magic, seed, unit, version} and is filled from these four; version 0 is zeroes, as
- * a new volume reads. For each unit the book knows three versions: the last one submitted, the last
+ * a new volume reads, and so is one that was begun by stamp_begin_zero(). For each unit the book knows three versions: the last one submitted, the last
  * one answered, and the last one that a completed flush (or FUA) covers. While the server lives a
  * read must give exactly the answered one; after a crash any from the flushed to the submitted one.
  * Lies in a file if asked, so that it outlives the client; a range has at most one write in flight
@@ -35,6 +35,8 @@ bool stamp_is_busy(const struct stamp_book *b, uint64_t offset, uint64_t length)
 
 /* Begin a write: mark it in flight and fill @buffer with the next versions. */
 void stamp_begin_write(struct stamp_book *b, uint64_t offset, uint64_t length, void *buffer);
+/* The same for a request after which the range is to read as zeroes. */
+void stamp_begin_zero(struct stamp_book *b, uint64_t offset, uint64_t length);
 /* The write was answered with success; @fua: it is durable. */
 int stamp_end_write(struct stamp_book *b, uint64_t offset, uint64_t length, bool fua);
 

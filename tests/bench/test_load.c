@@ -205,6 +205,26 @@ static void a_write_with_fua_needs_no_flush(void **state)
         assert_int_equal(read_unit(d, 0, true), -EILSEQ);
 }
 
+static void a_zeroed_unit_reads_as_zeroes_until_it_is_written(void **state)
+{
+        struct disk *d = *state;
+        uint8_t written[UNIT];
+
+        write_unit(d, 2);
+        memcpy(written, d->bytes + 2 * UNIT, UNIT);
+        stamp_begin_zero(d->book, 2 * UNIT, UNIT);
+        assert_int_equal(stamp_end_write(d->book, 2 * UNIT, UNIT, true), 0);
+        assert_int_equal(read_unit(d, 2, false), -EILSEQ); /* it holds what was there before */
+        assert_int_equal(read_unit(d, 2, true), -EILSEQ);
+        memset(d->bytes + 2 * UNIT, 0, UNIT);
+        assert_int_equal(read_unit(d, 2, false), 0);
+        write_unit(d, 2);
+        assert_int_equal(read_unit(d, 2, false), 0);
+        memset(d->bytes + 2 * UNIT, 0, UNIT);
+        assert_int_equal(read_unit(d, 2, false), -EILSEQ);
+        assert_int_equal(read_unit(d, 2, true), 0); /* what was written last was not flushed */
+}
+
 static void a_unit_in_flight_is_busy(void **state)
 {
         struct disk *d = *state;
@@ -254,6 +274,8 @@ int main(void)
             cmocka_unit_test_setup_teardown(a_crash_may_undo_what_no_flush_covers_and_nothing_else,
                                             open_disk, close_disk),
             cmocka_unit_test_setup_teardown(a_write_with_fua_needs_no_flush, open_disk, close_disk),
+            cmocka_unit_test_setup_teardown(a_zeroed_unit_reads_as_zeroes_until_it_is_written,
+                                            open_disk, close_disk),
             cmocka_unit_test_setup_teardown(a_unit_in_flight_is_busy, open_disk, close_disk),
             cmocka_unit_test(a_book_outlives_its_client),
         };

@@ -5,11 +5,11 @@ lab=$(dirname "$(readlink -f "$0")")
 tarn=${TARN:?names the tarn binary}
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/tarn-lab-test.XXXXXX")
 export TARN_STATE_DIR=$work/state TARN_RUNTIME_DIR=$work
-server='' guest=''
+server='' guest='' other=''
 
 # shellcheck disable=SC2317  # called by the traps
 clean_up() {
-        for process in $guest $server; do
+        for process in $guest $other $server; do
                 kill "$process" 2>/dev/null || true
         done
         wait
@@ -20,6 +20,7 @@ trap 'exit 143' TERM INT HUP
 
 fail() {
         printf 'FAIL: %s\n' "$1" >&2
+        [ ! -e "$work/server-log" ] || tail -5 "$work/server-log" >&2
         exit 1
 }
 
@@ -38,6 +39,15 @@ wait_until() { # SECONDS COMMAND...
 start_server() { # POOL
         rm -f "$work/nbd"
         "$tarn" serve "$1" --nbd "unix:$work/nbd" &
+        server=$!
+        wait_until 60 server_is_up || fail "the server does not serve"
+}
+
+# Serves POOL's volumes at $work/vhost/VOLUME.sock.
+start_vhost_server() { # POOL
+        mkdir -p "$work/vhost"
+        rm -f "$work"/vhost/*.sock
+        "$tarn" serve "$1" --nbd "unix:$work/nbd" --vhost-user "$work/vhost" >>"$work/server-log" 2>&1 &
         server=$!
         wait_until 60 server_is_up || fail "the server does not serve"
 }

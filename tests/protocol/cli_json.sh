@@ -42,7 +42,7 @@ shape "" "volumes:a"
 shape "['volumes'][0]" "$root parent:s snapshots:i users:i"
 shape "['volumes'][1]" "$root parent:s snapshots:i users:i"
 ok tarn volume show --json tank/copy
-shape "" "$root parent:s properties:o snapshots:a used_by:s users:i"
+shape "" "$root attached:a parent:s properties:o snapshots:a used_by:s users:i"
 shape "['properties']" "bandwidth:s bandwidth-burst:s compression:s discard:s iops:s iops-burst:s on-full:s"
 ok tarn snapshot list --json
 shape "" "snapshots:a"

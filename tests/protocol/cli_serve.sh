@@ -33,6 +33,16 @@ ok tarn volume create tank/two 1M
 ok tarn volume resize tank/two 2M
 same "$(nbdinfo --size "$(uri two)")" $((2 << 20))
 
+# whoever only asks what there is stands in nobody's way
+while [ ! -e asked ]; do nbdinfo --list "$(uri '')" >/dev/null 2>&1 || true; done &
+asker=$!
+for i in $(seq 10); do
+    ok tarn volume create tank/brief 1M
+    ok tarn volume delete tank/brief --yes
+done
+touch asked
+wait $asker
+
 # a second server, and what needs the pool closed, are refused with the server's name
 fails 1 "already being served, by process $server" tarn serve tank
 fails 1 "already being served" tarn serve d1
@@ -393,7 +403,7 @@ fails 1 "named twice" tarn serve tank d1
 fails 1 "not a socket" tarn serve tank --nbd unix:file
 fails 1 "too long" tarn serve tank --nbd "unix:$(printf 'x%.0s' $(seq 120))"
 fails 1 "cannot make the socket" tarn serve tank --nbd unix:no/such/folder/s
-fails 1 "not built yet" tarn serve tank --vhost-user dir
+fails 1 "not built yet" tarn serve tank --takeover
 fails 1 "no pool 'nix'" tarn serve nix
 ok tarn volume list tank
 

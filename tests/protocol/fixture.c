@@ -31,7 +31,7 @@ struct fixture {
 
 /* ---- exports ---- */
 
-static int co_export_open(void *arg, const char *name, struct nbd_client *client,
+static int co_export_open(void *arg, const char *name, bool to_use, struct nbd_client *client,
                           struct nbd_export *ret, struct error *err)
 {
         struct fixture *f = arg;

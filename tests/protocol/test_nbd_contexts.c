@@ -369,6 +369,35 @@ static void block_status_with_payload_gives_the_contexts_asked_for_only(void **s
         wire_close(w);
 }
 
+/* Asked anywhere, for any length. */
+static void all_extents_but_the_last_add_up_to_less_than_was_asked_for(void **state)
+{
+        struct wire *w = open_three(*state, false);
+        static struct wire_context context;
+        uint8_t data[1] = {1};
+
+        for (unsigned i = 0; i < 200; i++) {
+                wire_write(w, 0, i, i * 12288, data, 1);
+                assert_int_equal(wire_result(w, i), 0);
+        }
+        for (unsigned round = 0; round < 300; round++) {
+                uint64_t offset = round * 7919u % (200 * 12288),
+                         length = 1 + round * 104729u % 500000;
+                uint16_t flags = round % 3 ? 0 : NBD_CMD_FLAG_REQ_ONE;
+                wire_request(w, NBD_CMD_BLOCK_STATUS, flags, round, offset, length);
+                for (unsigned i = 0; i < 3; i++) {
+                        uint64_t sum = 0;
+                        assert_int_equal(wire_status_chunk(w, round, &context), 0);
+                        for (unsigned k = 0; k + 1 < context.n; k++)
+                                sum += context.extents[k].length;
+                        assert_true(sum < length);
+                        if (flags)
+                                assert_true(context.n == 1 && context.extents[0].length <= length);
+                }
+        }
+        wire_close(w);
+}
+
 static void extents_are_bounded_over_all_contexts(void **state)
 {
         enum { N = 3000 };
@@ -420,6 +449,7 @@ int main(void)
             TEST(a_client_that_leaves_lets_go_of_the_snapshots_of_its_contexts),
             TEST(block_status_gives_one_chunk_a_context),
             TEST(block_status_with_payload_gives_the_contexts_asked_for_only),
+            TEST(all_extents_but_the_last_add_up_to_less_than_was_asked_for),
             TEST(extents_are_bounded_over_all_contexts),
             TEST(a_context_that_fails_is_one_error_for_all),
         };

@@ -141,6 +141,23 @@ static void names_are_bounded_at_4096_bytes_and_hold_no_nul(void **state)
         ask_name(*state, "%s%n", 4, NBD_REP_ERR_UNKNOWN);
 }
 
+static void a_name_that_is_echoed_is_cut(void **state)
+{
+        struct wire *w = greeted(*state);
+        struct wire_reply reply;
+        uint8_t data[5000];
+        char name[4097];
+
+        memset(name, 'n', 4096);
+        name[4096] = 0;
+        wire_option(w, NBD_OPT_INFO, data, wire_info_data(data, name, NULL, 0));
+        wire_reply(w, NBD_OPT_INFO, &reply);
+        assert_int_equal(reply.type, NBD_REP_ERR_UNKNOWN);
+        assert_non_null(strstr((char *)reply.data, "nnnn"));
+        assert_true(reply.length < 600);
+        wire_close(w);
+}
+
 static void a_long_name_in_export_name_closes(void **state)
 {
         struct wire *w = greeted(*state);
@@ -533,6 +550,7 @@ int main(void)
             TEST(the_65th_option_ends_the_connection),
             TEST(abort_is_acknowledged_and_the_connection_closed),
             TEST(names_are_bounded_at_4096_bytes_and_hold_no_nul),
+            TEST(a_name_that_is_echoed_is_cut),
             TEST(a_long_name_in_export_name_closes),
             TEST(an_unknown_export_is_told_apart_from_a_forbidden_one),
             TEST(export_name_pads_with_124_zeroes_unless_agreed_otherwise),

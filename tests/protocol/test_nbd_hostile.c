@@ -154,37 +154,132 @@ static void random_options_with_random_payloads(void **state)
         }
 }
 
-/* Requests of any type, flags, offset and length; the payload of writes follows, so the stream
- * stays in step, and each request gets its reply. */
+/* Options that are well-formed and say anything: contexts named right, wrong, twice, by the hundred. */
+static void random_contexts(void **state)
+{
+        static const char *const words[] = {"base:allocation",
+                                            "base:",
+                                            "qemu:",
+                                            "qemu:allocation-depth",
+                                            "qemu:dirty-bitmap:",
+                                            "qemu:dirty-bitmap:snap",
+                                            "qemu:dirty-bitmap:snap@snap",
+                                            "qemu:dirty-bitmap:../snap",
+                                            "qemu:dirty-bitmap:%s%n",
+                                            "qemu:dirty-bitmap",
+                                            "",
+                                            ":"};
+        static const char *const names[] = {"vol", "pool/vol@snap", "", "pool/nosuch", "pool/vol"};
+        const char *queries[200];
+        uint8_t data[8192];
+
+        for (unsigned round = 0; round < 60; round++) {
+                struct wire *w = wire_connect(path());
+                const char *name = names[below(5)];
+                struct wire_reply reply;
+                wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE);
+                if (below(2))
+                        wire_extended(w);
+                else
+                        wire_structured(w);
+                for (unsigned i = 0; i < 10; i++) {
+                        uint32_t option =
+                            below(2) ? NBD_OPT_SET_META_CONTEXT : NBD_OPT_LIST_META_CONTEXT;
+                        unsigned n = below(5) ? below(10) : below(199);
+                        for (unsigned k = 0; k < n; k++)
+                                queries[k] = words[below(12)];
+                        queries[n] = NULL;
+                        wire_option(w, option, data, wire_meta_data(data, name, queries));
+                        do {
+                                wire_reply(w, option, &reply);
+                        } while (reply.type == NBD_REP_META_CONTEXT);
+                        assert_true(reply.type == NBD_REP_ACK || reply.type == NBD_REP_ERR_UNKNOWN);
+                }
+                if (below(2)) {
+                        wire_go(w, "vol", NULL, NULL);
+                        wire_request(w, NBD_CMD_BLOCK_STATUS, 0, 1, 0, 65536);
+                        wire_shutdown_send(w);
+                        wire_drain(w);
+                }
+                wire_close(w);
+        }
+}
+
+static struct wire *open_random(void)
+{
+        const char *name = below(2) ? "vol" : "pool/vol@snap";
+        struct wire *w = wire_connect(path());
+        static const char *const queries[] = {"base:allocation", "qemu:dirty-bitmap:snap",
+                                              "qemu:allocation-depth", NULL};
+        unsigned form = below(3);
+        uint8_t data[256];
+
+        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE);
+        if (form == 1)
+                wire_structured(w);
+        if (form == 2)
+                wire_extended(w);
+        if (form > 0 && below(4)) {
+                wire_option(w, NBD_OPT_SET_META_CONTEXT, data,
+                            wire_meta_data(data, name, queries + below(3)));
+                assert_int_equal(wire_final(w, NBD_OPT_SET_META_CONTEXT), NBD_REP_ACK);
+        }
+        wire_go(w, name, NULL, NULL);
+        return w;
+}
+
+/* All chunks of a reply; what they hold is taken and not looked at. */
+static void take_reply(struct wire *w, uint64_t cookie, uint16_t type, uint64_t length,
+                       uint8_t *back)
+{
+        struct wire_answer answer;
+
+        do {
+                wire_answer(w, &answer);
+                assert_true(answer.cookie == cookie);
+                if (answer.error == 0 && answer.structured && answer.type != NBD_REPLY_TYPE_NONE)
+                        wire_receive(w, back,
+                                     answer.type == NBD_REPLY_TYPE_OFFSET_DATA ? answer.length - 8
+                                                                               : answer.length);
+                else if (answer.error == 0 && type == NBD_CMD_READ && !answer.structured)
+                        wire_receive(w, back, length);
+        } while (answer.structured && !(answer.flags & NBD_REPLY_FLAG_DONE));
+}
+
+/* Requests of any type, flags, offset and length; payloads follow where they are announced, so the
+ * stream stays in step, and each request gets its reply. */
 static void random_requests(void **state)
 {
         uint8_t *data = malloc(1 << 20), *back = malloc(1 << 20);
 
-        for (unsigned round = 0; round < 20; round++) {
-                bool structured = below(2);
-                struct wire *w = wire_open(path(), below(2) ? "vol" : "pool/vol@snap", structured);
+        for (unsigned round = 0; round < 40; round++) {
+                struct wire *w = open_random();
                 for (unsigned i = 0; i < 200; i++) {
                         uint16_t type = below(8) ? (uint16_t)below(9) : (uint16_t)random32();
                         uint16_t flags = below(3) ? 0 : (uint16_t)below(64);
                         uint64_t offset =
                             below(4) ? below(VOL_BYTES) : (uint64_t)random32() << below(33);
-                        uint32_t length = below(4) ? below(65536) : below(1 << 20);
-                        struct wire_answer answer;
+                        uint64_t length = below(4) ? below(65536) : below(1 << 20);
+                        bool payload = type == NBD_CMD_WRITE;
                         if (type == NBD_CMD_DISC)
                                 continue;
+                        if (w->extended && type == NBD_CMD_WRITE && below(8))
+                                flags |= NBD_CMD_FLAG_PAYLOAD_LEN;
+                        if (w->extended && type == NBD_CMD_BLOCK_STATUS && below(2)) {
+                                flags |= NBD_CMD_FLAG_PAYLOAD_LEN;
+                                length = below(4) ? 8 + 4 * below(4) : below(300);
+                        }
+                        if (w->extended)
+                                payload = (flags & NBD_CMD_FLAG_PAYLOAD_LEN) != 0;
+                        if (w->extended && !payload && type != NBD_CMD_READ && below(2))
+                                length = (uint64_t)random32() << below(33);
+                        memset(data, 0, 512); /* lengths and ids that may be right */
+                        for (unsigned k = 4; payload && k < 24; k++)
+                                data[k] = below(2) ? (uint8_t)below(4) : 0;
                         wire_request(w, type, flags, i, offset, length);
-                        if (type == NBD_CMD_WRITE)
+                        if (payload)
                                 wire_send(w, data, length);
-                        wire_answer(w, &answer);
-                        assert_int_equal(answer.cookie, i);
-                        if (answer.error == 0 && answer.structured &&
-                            answer.type != NBD_REPLY_TYPE_NONE)
-                                wire_receive(w, back,
-                                             answer.type == NBD_REPLY_TYPE_OFFSET_DATA
-                                                 ? answer.length - 8
-                                                 : answer.length);
-                        else if (answer.error == 0 && type == NBD_CMD_READ && !answer.structured)
-                                wire_receive(w, back, length);
+                        take_reply(w, i, type, length, back);
                 }
                 wire_expect_alive(w);
                 wire_close(w);
@@ -221,6 +316,7 @@ int main(void)
             TEST(random_bytes_at_every_stage),
             TEST(a_conversation_cut_anywhere),
             TEST(random_options_with_random_payloads),
+            TEST(random_contexts),
             TEST(random_requests),
             TEST(many_connections_that_say_nothing_delay_others_by_the_deadline_at_most),
             TEST(connections_opened_and_closed_at_once),

@@ -370,6 +370,23 @@ static void fua_is_legal_everywhere_and_reaches_the_engine_on_what_writes(void *
         wire_close(w);
 }
 
+static void a_write_with_fua_is_answered_only_after_the_engine_says_so(void **state)
+{
+        struct volume *volume = fixture_volume(*state);
+        struct wire *w = open_vol(state);
+        uint8_t data[4096] = {1};
+
+        fake_hold(volume);
+        wire_write(w, NBD_CMD_FLAG_FUA, 7, 0, data, sizeof(data));
+        fake_wait_held(volume, 1);
+        wire_request(w, 8, 0, 8, 0, 0);
+        assert_int_equal(wire_result(w, 8), NBD_EINVAL); /* comes first: the write is still out */
+        fake_release_all(volume);
+        assert_int_equal(wire_result(w, 7), 0);
+        assert_int_equal(fake_counts(volume).fua[VOLUME_WRITE], 1);
+        wire_close(w);
+}
+
 static void no_fua_means_none_in_the_engine(void **state)
 {
         struct wire *w = open_vol(state);
@@ -607,6 +624,30 @@ static void unfragmented_reads_work_and_are_refused_only_when_too_long(void **st
 
 /* ---- failures of the engine ---- */
 
+static void a_read_that_fails_gets_one_error_that_ends_it_and_no_data(void **state)
+{
+        struct wire *w = open_vol(state), *simple = wire_open(fixture_path(*state), "vol", false);
+        struct wire_answer answer;
+        uint8_t *back = malloc(PAYLOAD_MAX_TEST);
+
+        fake_fail(fixture_volume(*state), VOLUME_READ, -EIO);
+        wire_request(w, NBD_CMD_READ, 0, 1, 0, PAYLOAD_MAX_TEST);
+        wire_answer(w, &answer);
+        assert_int_equal(answer.type, NBD_REPLY_TYPE_ERROR);
+        assert_int_equal(answer.flags, NBD_REPLY_FLAG_DONE);
+        assert_int_equal(answer.error, NBD_EIO);
+        wire_request(simple, NBD_CMD_READ, 0, 1, 0, PAYLOAD_MAX_TEST);
+        wire_answer(simple, &answer);
+        assert_int_equal(answer.error, NBD_EIO);
+        fake_fail(fixture_volume(*state), VOLUME_READ, 0);
+        wire_expect_alive(w); /* nothing has come in between */
+        wire_expect_alive(simple);
+        assert_int_equal(wire_read(w, 0, 0, back, PAYLOAD_MAX_TEST), 0);
+        wire_close(w);
+        wire_close(simple);
+        free(back);
+}
+
 static void errors_of_the_engine_are_put_into_the_protocols_words(void **state)
 {
         static const struct {
@@ -671,78 +712,6 @@ static void a_flush_that_fails_fails_the_fua_of_provisioned_zeroes(void **state)
         wire_close(w);
 }
 
-/* ---- resize ---- */
-
-static struct wire *open_sized(struct fixture *f, uint64_t size)
-{
-        struct wire *w = wire_connect(fixture_path(f));
-        uint64_t told;
-
-        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE);
-        wire_structured(w);
-        wire_set_meta(w, "vol");
-        wire_go(w, "vol", &told, NULL);
-        assert_true(told == size);
-        return w;
-}
-
-static void
-a_resize_is_seen_by_new_connections_and_old_ones_keep_the_end_they_were_told(void **state)
-{
-        struct volume *volume = fixture_volume(*state);
-        struct nbd_status_descriptor extent;
-        uint8_t data[4096] = {0};
-        unsigned n;
-
-        fake_resize(volume, MIB);
-        struct wire *old = open_sized(*state, MIB);
-        fake_resize(volume, 2 * MIB);
-        struct wire *young = open_sized(*state, 2 * MIB);
-        assert_int_equal(wire_read(young, 0, MIB, data, 4096), 0);
-        assert_int_equal(wire_read(old, 0, MIB - 1, data, 1), 0);
-        assert_int_equal(wire_read(old, 0, MIB, data, 4096), NBD_EINVAL);
-        assert_int_equal(write_wait(old, 0, MIB - 1, data, 2), NBD_ENOSPC);
-        assert_int_equal(command(old, NBD_CMD_WRITE_ZEROES, 0, MIB, 1), NBD_ENOSPC);
-        assert_int_equal(command(old, NBD_CMD_TRIM, 0, MIB, 1), NBD_EINVAL);
-        assert_int_equal(wire_status(old, 0, MIB, 4096, &extent, 1, &n), NBD_EINVAL);
-        assert_int_equal(wire_status(old, 0, 0, MIB, &extent, 1, &n), 0);
-        assert_int_equal(be32_get(extent.length), MIB);
-        wire_close(old);
-        wire_close(young);
-}
-
-static void what_a_shrink_takes_is_past_the_end_for_all_and_they_stay_connected(void **state)
-{
-        struct volume *volume = fixture_volume(*state);
-        struct wire *w = open_vol(state);
-        uint8_t data[4096] = {0};
-
-        fake_resize(volume, MIB);
-        assert_int_equal(wire_read(w, 0, MIB, data, 4096), NBD_EINVAL);
-        assert_int_equal(write_wait(w, 0, MIB - 1, data, 2), NBD_ENOSPC);
-        assert_int_equal(command(w, NBD_CMD_TRIM, 0, MIB, 1), NBD_EINVAL);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, 0, MIB, 1), NBD_ENOSPC);
-        assert_int_equal(write_wait(w, 0, MIB - 4096, data, 4096), 0);
-        fake_resize(volume, 2 * MIB); /* grown again, but not beyond what the client was told */
-        assert_int_equal(wire_read(w, 0, MIB, data, 4096), 0);
-        wire_close(w);
-}
-
-static void what_a_shrink_takes_under_way_is_past_the_end_too(void **state)
-{
-        struct volume *volume = fixture_volume(*state);
-        struct wire *w = open_vol(state);
-        uint8_t data[4096] = {0};
-
-        fake_shrink_at_submit(volume, MIB); /* after the server has checked */
-        assert_int_equal(write_wait(w, 0, MIB, data, 4096), NBD_ENOSPC);
-        fake_resize(volume, VOL_BYTES);
-        fake_shrink_at_submit(volume, MIB);
-        assert_int_equal(wire_read(w, 0, MIB, data, 4096), NBD_EINVAL);
-        wire_expect_alive(w);
-        wire_close(w);
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -762,6 +731,7 @@ int main(void)
             TEST(unknown_commands_and_flags_are_einval),
             TEST(a_wrong_magic_ends_the_connection),
             TEST(fua_is_legal_everywhere_and_reaches_the_engine_on_what_writes),
+            TEST(a_write_with_fua_is_answered_only_after_the_engine_says_so),
             TEST(no_fua_means_none_in_the_engine),
             TEST(a_flush_is_answered_only_after_the_engine_has_flushed),
             TEST(connections_of_an_export_see_each_others_writes),
@@ -774,12 +744,10 @@ int main(void)
             TEST(block_status_gives_a_bounded_number_of_extents),
             TEST(block_status_needs_a_context),
             TEST(unfragmented_reads_work_and_are_refused_only_when_too_long),
+            TEST(a_read_that_fails_gets_one_error_that_ends_it_and_no_data),
             TEST(errors_of_the_engine_are_put_into_the_protocols_words),
             TEST(enotsup_is_for_fast_zero_only),
             TEST(a_flush_that_fails_fails_the_fua_of_provisioned_zeroes),
-            TEST(a_resize_is_seen_by_new_connections_and_old_ones_keep_the_end_they_were_told),
-            TEST(what_a_shrink_takes_is_past_the_end_for_all_and_they_stay_connected),
-            TEST(what_a_shrink_takes_under_way_is_past_the_end_too),
         };
         return cmocka_run_group_tests_name("nbd requests", tests, NULL, NULL);
 }

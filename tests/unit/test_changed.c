@@ -216,7 +216,7 @@ static void co_history(void *arg)
 
 static void tells_what_changed_over_random_histories(void **state)
 {
-        for (uint64_t seed = 1; seed <= 20; seed++)
+        for (uint64_t seed = 1; seed <= 12; seed++)
                 sim_pool_run(1 + seed % 2, seed, co_history);
 }
 

@@ -24,10 +24,8 @@ struct fixture {
 
 static void pool_init(struct fixture *f, struct host_pool *hp, const char *name)
 {
-        static const uint8_t uuid[16];
-
-        *hp = (struct host_pool){.host = &f->host, .state = state_new(name, uuid)};
-        assert_non_null(hp->state);
+        *hp = (struct host_pool){.host = &f->host, .loop = f->loop};
+        snprintf(hp->name, sizeof(hp->name), "%s", name);
         list_append(&f->host.pools, &hp->link);
 }
 
@@ -45,8 +43,6 @@ static void entry(void *arg)
         co_control_stop(f->control);
         control_free(f->control);
         assert_true(list_empty(&f->host.subscribers));
-        state_free(f->tank.state);
-        state_free(f->other.state);
 }
 
 static void run(void (*co_test)(struct fixture *f))
@@ -130,7 +126,7 @@ static int number_of(const char *line, unsigned *ret_lost)
         return number;
 }
 
-static struct reader reader, second;
+static struct reader reader, second, idle;
 
 static void co_order(struct fixture *f)
 {
@@ -140,6 +136,8 @@ static void co_order(struct fixture *f)
         assert_string_equal(co_line(&reader), "{\"ok\":true}");
         co_subscribe(f, &second, "tank");
         assert_string_equal(co_line(&second), "{\"ok\":true}");
+        co_subscribe(f, &idle, "other");
+        assert_string_equal(co_line(&idle), "{\"ok\":true}");
         for (unsigned i = 0; i < 100; i++) {
                 emit(&f->other, 1000);
                 emit(&f->tank, i);
@@ -151,8 +149,10 @@ static void co_order(struct fixture *f)
                 assert_int_equal(number_of(co_line(&second), &lost), i);
         }
         assert_int_equal(lost, 0);
+        assert_non_null(strstr(co_line(&idle), "\"other\""));
         close(reader.fd);
         close(second.fd);
+        close(idle.fd);
 }
 
 static void each_subscriber_gets_the_events_of_its_pool_in_order(void **state)
@@ -238,17 +238,20 @@ static void co_stopped(struct fixture *f)
         assert_string_equal(co_line(&reader), "{\"ok\":true}");
         co_subscribe(f, &second, "tank");
         assert_string_equal(co_line(&second), "{\"ok\":true}");
+        co_subscribe(f, &idle, "other");
+        assert_string_equal(co_line(&idle), "{\"ok\":true}");
         for (unsigned i = 0; i < 20000; i++) {
                 emit(&f->tank, i);
                 if (i % 100 == 0)
                         co_yield_loop();
         }
-        /* The fixture stops the server now: one waits for events, and one has stopped reading. */
+        /* The fixture stops the server now: one waits for events, and two have stopped reading. */
 }
 
 static void stopping_waits_for_no_subscriber(void **state)
 {
         run(co_stopped);
+        close(idle.fd);
         close(reader.fd);
         close(second.fd);
 }

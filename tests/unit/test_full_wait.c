@@ -5,7 +5,7 @@
 #define SECOND_NS  UINT64_C(1000000000)
 #define N_REQUESTS 4u
 
-static char data[POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
+static char data[64 * POOL_BLOCK] __attribute__((aligned(POOL_BLOCK)));
 
 /* ---- who waits ---- */
 
@@ -74,8 +74,11 @@ static int co_full_pool(struct sim_pool *s, const char *on_full, struct volume *
         if (r < 0)
                 return r;
         pool_observe(s->pool, observe, NULL);
-        for (uint64_t block = 0; r == 0; block++)
-                r = co_volume_write(d, data, POOL_BLOCK, block * POOL_BLOCK, 0);
+        uint64_t at = 0;
+        while (co_volume_write(d, data, sizeof(data), at, 0) == 0)
+                at += sizeof(data);
+        for (; r == 0; at += POOL_BLOCK)
+                r = co_volume_write(d, data, POOL_BLOCK, at, 0);
         co_volume_close(d);
         return r == -ENOSPC && n_events[POOL_EVENT_FULL] == 1 ? 0 : -EINVAL;
 }
@@ -129,7 +132,7 @@ static void co_parts(void *arg)
         struct volume *v;
         expect(s, co_full_pool(s, "wait", &v) == 0);
         waiter_start(v, (1 << 20) + 512, 1024);
-        expect(s, !co_waiter_ends(s, 5 * SECOND_NS));
+        expect(s, !co_waiter_ends(s, 5500000000));
         uint64_t begin = loop_now_ns(s->loop);
         expect(s, co_sim_pool_snapshot(s, "v@a") == 0);
         expect(s, loop_now_ns(s->loop) - begin < SECOND_NS && waiter.n_done == 0);
@@ -153,7 +156,7 @@ static void co_added(void *arg)
         s->n_disks = 1;
         expect(s, co_full_pool(s, "wait", &v) == 0);
         waiter_start(v, 1 << 20, POOL_BLOCK);
-        expect(s, !co_waiter_ends(s, 5 * SECOND_NS));
+        expect(s, !co_waiter_ends(s, 5500000000));
         expect(s, sim_disk_open(s->disk[1], s->loop, &member) == 0);
         expect(s, co_pool_add(s->pool, &member, 1, NULL) == 0);
         expect(s, co_waiter_ends(s, SECOND_NS / 2) && waiter.result == 0);
@@ -202,14 +205,14 @@ static void co_given_up(void *arg)
         struct volume *v;
         expect(s, co_full_pool(s, "wait", &v) == 0);
         waiter_start(v, 1 << 20, POOL_BLOCK);
-        expect(s, !co_waiter_ends(s, 5 * SECOND_NS) && waiter.n_done == 0);
+        expect(s, !co_waiter_ends(s, 5500000000) && waiter.n_done == 0);
         expect(s, co_volume_set(s->pool, "v", "on-full", "enospc", NULL) == 0);
         expect(s, co_waiter_ends(s, SECOND_NS / 10) && waiter.result == -ENOSPC);
         waiter_start(v, 1 << 20, POOL_BLOCK);
         expect(s, co_waiter_ends(s, 5 * SECOND_NS) && waiter.result == -ENOSPC);
         expect(s, co_volume_set(s->pool, "v", "on-full", "wait", NULL) == 0);
         waiter_start(v, 1 << 20, POOL_BLOCK);
-        expect(s, !co_waiter_ends(s, 5 * SECOND_NS) && waiter.n_done == 0);
+        expect(s, !co_waiter_ends(s, 5500000000) && waiter.n_done == 0);
         volume_cancel(v);
         expect(s, co_waiter_ends(s, SECOND_NS / 10) && waiter.result == -ENOSPC);
         expect(s, co_volume_write(v, data, POOL_BLOCK, 1 << 20, 0) == -ENOSPC);
@@ -232,7 +235,7 @@ static void co_stopped(void *arg)
         expect(s, co_full_pool(s, "wait", &v) == 0);
         expect(s, co_volume_set(s->pool, "v", "iops", "1000000", NULL) == 0);
         waiter_start(v, 1 << 20, POOL_BLOCK);
-        expect(s, !co_waiter_ends(s, 5 * SECOND_NS) && waiter.n_done == 0);
+        expect(s, !co_waiter_ends(s, 5500000000) && waiter.n_done == 0);
         sim_disk_add_fault(s->disk[0], &fault);
         expect(s, co_volume_discard(v, 0, POOL_BLOCK, VOLUME_FUA) == -EIO);
         expect(s, n_events[POOL_EVENT_STOPPED] == 1 && strstr(last.sentence, "flush"));
@@ -277,7 +280,7 @@ static void co_damage(void *arg)
         memset(n_events, 0, sizeof(n_events));
         expect(s, co_sim_pool_create(s) == 0 && co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
         expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
-        memset(data, 0x77, sizeof(data));
+        memset(data, 0x77, POOL_BLOCK);
         expect(s, co_volume_write(v, data, POOL_BLOCK, 8192, 0) == 0);
         pool_observe(s->pool, observe, NULL);
         sim_disk_add_fault(s->disk[0], &fault);

@@ -130,7 +130,7 @@ static void bytes_keep_to_their_rate_over_a_minute(void **state)
 
 static void co_odd_rates(void *arg)
 {
-        static const uint64_t rates[] = {1, 3, 7, 999999, 3333333};
+        static const uint64_t rates[] = {1, 3, 7, 999999, 7777777};
         struct sim_pool *s = arg;
         for (unsigned i = 0; i < sizeof(rates) / sizeof(rates[0]); i++) {
                 struct throttle_limits limits = {.iops = rates[i], .bandwidth = rates[i] * 4096};
@@ -315,6 +315,39 @@ static void small_requests_and_big_ones_take_turns(void **state)
         sim_pool_run(1, 1, co_sizes);
 }
 
+static struct volume_request many[2000];
+
+static void one_done(struct volume_request *req, int result)
+{
+}
+
+/* Small requests come as fast as the limit lets them go, whatever becomes of those before. */
+static void co_steady(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v, *w;
+        struct iovec iov = {data, POOL_BLOCK};
+        expect(s, co_limited(s, "bandwidth", "2M", &v) == 0);
+        expect(s, co_volume_open(s->pool, "v", &w, NULL) == 0);
+        struct load *big = load_start(s, 0, v, 2, sizeof(data), 0);
+        for (unsigned i = 0; i < sizeof(many) / sizeof(many[0]); i++) {
+                many[i] = (struct volume_request){
+                    .length = POOL_BLOCK, .iov = &iov, .n_iov = 1, .done = one_done};
+                volume_submit(w, &many[i]);
+                co_sleep_ns(1000000);
+                expect(s, i < 1000 || big->n_done == 2);
+        }
+        struct load *rest = load_start(s, 1, w, 1, POOL_BLOCK, 0);
+        co_load_end(rest); /* the last of its handle's */
+        co_volume_close(w);
+        co_closed(s, v);
+}
+
+static void a_big_request_is_not_starved_by_small_ones_that_keep_coming(void **state)
+{
+        sim_pool_run(1, 1, co_steady);
+}
+
 static void co_flushes(void *arg)
 {
         struct sim_pool *s = arg;
@@ -399,15 +432,21 @@ static void co_shrunk(void *arg)
         struct volume *v;
         expect(s, co_limited(s, "iops", "1", &v) == 0);
         expect(s, co_volume_read(v, data, POOL_BLOCK, 0) == 0);
-        struct load *l = load_of[0];
-        *l = (struct load){.s = s, .v = v, .op = VOLUME_WRITE, .length = POOL_BLOCK};
-        l->iov = (struct iovec){data, POOL_BLOCK};
-        load_submit(l, &l->req[0]);
-        load_submit(l, &l->req[1]);
-        l->req[1].offset = 2 << 20;
+        for (unsigned i = 0; i < 2; i++) {
+                struct load *l = load_of[i];
+                *l = (struct load){.s = s, .v = v, .length = POOL_BLOCK};
+                l->op = i ? VOLUME_WRITE : VOLUME_READ;
+                l->iov = (struct iovec){data, POOL_BLOCK};
+                load_submit(l, &l->req[0]);
+                load_submit(l, &l->req[1]);
+                l->req[1].offset = 2 << 20;
+        }
         expect(s, co_volume_resize(s->pool, "v", 1 << 20, NULL) == 0);
-        co_load_end(l);
-        expect(s, l->n_done == 2 && l->n_failed == 1 && l->error == -EINVAL);
+        for (unsigned i = 0; i < 2; i++) {
+                struct load *l = load_of[i];
+                co_load_end(l);
+                expect(s, l->n_done == 2 && l->n_failed == 1 && l->error == -EINVAL);
+        }
         co_closed(s, v);
 }
 
@@ -464,6 +503,7 @@ int main(void)
             cmocka_unit_test(limits_are_remembered_and_are_not_a_snapshots),
             cmocka_unit_test(two_handles_share_the_limit_evenly_whatever_their_depth),
             cmocka_unit_test(small_requests_and_big_ones_take_turns),
+            cmocka_unit_test(a_big_request_is_not_starved_by_small_ones_that_keep_coming),
             cmocka_unit_test(a_flush_is_not_counted_and_waits_for_no_limit),
             cmocka_unit_test(requests_that_wait_hold_up_no_snapshot_and_end_when_cancelled),
             cmocka_unit_test(a_handle_that_is_cancelled_leaves_its_turns_to_the_others),

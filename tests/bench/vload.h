@@ -1,0 +1,69 @@
+/* vload.h - one run of load on a vhost-user-blk device: what is asked for, and what was measured.
+ *
+ * Units      bytes and nanoseconds, as the names say; counts are requests.
+ * Threads    one; blocking.
+ * Errors     0 or -errno with a sentence.
+ * Ownership  options and their strings stay the caller's.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "common/error.h"
+#include "tests/bench/latency.h"
+#include "tests/bench/plan.h"
+
+#define VLOAD_QUEUES_MAX 16u
+#define VLOAD_DEPTH_MAX  256u
+
+struct vload_options {
+        const char *path;
+        uint64_t range_offset, range_bytes; /* range_bytes 0: to the device's end */
+        uint32_t block_bytes;               /* a multiple of 512 */
+        unsigned depth;                     /* requests in flight, a queue */
+        unsigned queues, segments;          /* of the data of a request */
+        unsigned read_percent;
+        unsigned zero_percent, discard_percent; /* of what is not read, the rest is written */
+        bool random, once;                      /* see plan.h */
+        bool only_flushes;
+        /* writes of a queue between two flushes; 0 never. The writes before it are waited for, and
+         * none begins until it is answered: what fsync() does */
+        unsigned flush_every;
+        bool end_flush; /* one flush after the last answer, outside what is measured */
+        bool packed, no_indirect, no_event_index;
+        /* FLUSH and CONFIG_WCE are not agreed on: a write that is answered is durable */
+        bool write_through;
+        bool reconnect; /* the server may be killed under it: connect again, and go on */
+        /* what was answered and not flushed may be gone then; else it may not, for whoever had the
+         * answers still lives */
+        bool lossy;
+        bool verify;
+        bool after_crash;        /* the first look after the server was killed; see stamp.h */
+        const char *stamps_path; /* NULL: stamps are forgotten at the end */
+        uint64_t seed;
+        uint64_t run_ns;    /* 0: until the plan ends */
+        uint64_t warmup_ns; /* at the start, not measured */
+        pid_t server_pid;   /* 0: unknown */
+};
+
+struct vload_result {
+        uint64_t elapsed_ns; /* of what is measured */
+        uint64_t reads, writes, zeroes, discards, flushes;
+        uint64_t bytes;
+        uint64_t all_flushes;   /* warm-up and end included */
+        uint64_t checked_bytes; /* compared with their stamps, warm-up included */
+        uint64_t kicks, calls;  /* all that were sent and awaited */
+        unsigned reconnects;
+        struct latency latency, flush_latency;
+        uint64_t client_cpu_ns;
+        uint64_t server_cpu_ns; /* 0 without server_pid */
+        bool plan_ended;
+};
+
+/* *ret_result is filled only on success, and is large: not for the stack.
+ *
+ * -EILSEQ     the volume holds wrong data
+ * -ENOTSUP    the device lacks what is asked for
+ * -ETIMEDOUT  the device does not answer */
+int vload_run(const struct vload_options *options, struct vload_result *ret_result,
+              struct error *err);

@@ -1,0 +1,48 @@
+#!/bin/bash
+# A guest moves from one QEMU to another on the same volumes, with requests running: both are connected at once for a
+# while, the dirty log carries over what the server has written into the guest's memory, and every content verifies.
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+"$tarn" pool create tank "$work/disk" --file-size 1G
+"$tarn" volume create tank/split 64M
+"$tarn" volume create tank/packed 64M
+start_vhost_server tank
+words=(--cpus 2 --memory 256 --timeout 300 --program "$DISKLOAD"
+        --disk "vhost-user:$work/vhost/split.sock,num-queues=2"
+        --disk "vhost-user:$work/vhost/packed.sock,num-queues=1,packed=on")
+# shellcheck disable=SC2016  # for the guest's shell
+load=(sh -c 'diskload /dev/vdb 45 >/tmp/b 2>&1 & diskload /dev/vda 45; a=$?; wait $!; b=$?; grep "verified\|diskload" /tmp/b; exit $((a + b))')
+
+start_guest "${words[@]}" --qmp "$work/source-qmp" -- "${load[@]}"
+line_is_there() { # N FILE
+        kill -0 "$guest" 2>/dev/null || guest_has_ended
+        [ "$(grep -c '^done' "$2")" -ge "$1" ]
+}
+wait_until 150 line_is_there 3 "$work/output" || fail "the guest does no work"
+
+"$lab/run" "${words[@]}" --qmp "$work/target-qmp" --incoming "unix:$work/migration" -- "${load[@]}" \
+        >"$work/target-output" 2>"$work/target-errors" &
+target=$!
+other=$target # ended with the rest
+listens() {
+        kill -0 "$target" 2>/dev/null || {
+                cat "$work/target-errors" >&2
+                fail "the second QEMU has ended"
+        }
+        [ -S "$work/migration" ]
+}
+wait_until 60 listens || fail "the second QEMU does not wait for the guest"
+"$lab/qmp" "$work/source-qmp" migrate "unix:$work/migration" || fail "the guest does not move"
+"$lab/qmp" "$work/source-qmp" quit
+wait "$guest" || true # its command did not come to its end there
+guest=
+status=0
+wait "$target" || status=$?
+other=
+[ $status = 0 ] || {
+        cat "$work/output" "$work/target-output" "$work/target-errors" >&2
+        fail "the guest ended with status $status"
+}
+[ "$(grep -c '^verified [1-9]' "$work/target-output")" = 2 ] || fail "not both disks were verified"
+stop_server
+"$tarn" pool check tank --data

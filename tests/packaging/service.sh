@@ -1,0 +1,110 @@
+#!/bin/bash
+# The service in a Debian machine of its own: ready when it serves, started again when it is killed, and after a reboot,
+# at which the disks have other names, the pool is found by uuid and served again. UNITS, PREFIX, UNITDIR: of the build.
+set -eu
+scripts=$(cd "$(dirname "$0")/../../scripts" && pwd)
+sources=$(cd "$(dirname "$0")/../../server/systemd" && pwd)
+. "$(dirname "$0")/../protocol/cli_common.sh"
+PATH=$PATH:/sbin:/usr/sbin
+
+for tool in qemu-system-x86_64 qemu-img mmdebstrap mke2fs; do
+    command -v $tool >/dev/null || skip "$tool is not installed"
+done
+grep -q '^VERSION_CODENAME=bookworm' /etc/os-release || skip "the machine's libraries are for this release, not for Debian 12"
+ldd "$TARN" | grep -q libsystemd || skip "this tarn does not tell systemd when it is ready"
+image=$("$scripts/cached-image") || die "there is no Debian image"
+
+# What is installed, and the libraries that the guest has not; brought on a disk.
+tree=$work/tree
+mkdir -p "$tree/root$PREFIX/bin" "$tree/root$UNITDIR" "$tree/libraries"
+cp "$TARN" "$tree/root$PREFIX/bin/tarn"
+cp "$UNITS/tarn@.service" "$sources/tarn@.socket" "$tree/root$UNITDIR/"
+ldd "$TARN" | grep -o '/[^ ]*' | xargs cp -L -t "$tree/libraries"
+cat >"$tree/setup" <<'SETUP'
+set -eu
+cp -a /media/root/. /
+for library in /media/libraries/*; do
+    [ -e "/lib/x86_64-linux-gnu/${library##*/}" ] || [ "${library#*/ld-linux}" != "$library" ] || cp "$library" /lib/x86_64-linux-gnu/
+done
+ldconfig
+systemctl daemon-reload
+SETUP
+truncate -s 256M tree.img disk1 disk2 disk3
+mke2fs -q -t ext4 -d "$tree" tree.img
+qemu-img create -q -f qcow2 -b "$image" -F raw root.qcow2
+
+boot() { # DISK...
+    local disk arguments=() accel=tcg
+    [ ! -w /dev/kvm ] || accel=kvm
+    for disk in "$work/tree.img" "$@"; do
+        arguments+=(-drive "file=$disk,format=raw,if=virtio")
+    done
+    rm -f console.sock
+    qemu-system-x86_64 -m 512 -smp 2 -cpu max -accel $accel -nodefaults -no-reboot -display none \
+        -drive file=root.qcow2,if=virtio "${arguments[@]}" \
+        -chardev socket,id=c,path=console.sock,server=on,wait=off,logfile=console.log,logappend=on -serial chardev:c \
+        </dev/null >qemu.log 2>&1 &
+    guest=$!
+    server_pids+=("$guest")
+    "$scripts/guest" --timeout 600 console.sock --wait || die "the guest does not boot"
+}
+
+power_off() {
+    "$scripts/guest" --timeout 120 console.sock --poweroff || die "the guest does not end"
+    wait "$guest" || die "QEMU failed"
+}
+
+# in_guest COMMAND: its output is in $out.
+in_guest() {
+    echo "$1"
+    out=$("$scripts/guest" --timeout 400 console.sock "$1") ||
+        die "in the guest failed '$1': $out $("$scripts/guest" --timeout 60 console.sock 'journalctl -b -u "tarn@*" | tail -30')"
+}
+
+boot "$work/disk1" "$work/disk2"
+in_guest 'mount /dev/vdb /media && sh /media/setup && umount /media'
+in_guest 'tarn pool create tank /dev/vdc /dev/vdd && tarn volume create tank/web 64M'
+# Ready means: it serves.
+in_guest 'systemctl enable --now tarn@tank'
+in_guest 'test -S /run/tarn/tank.nbd && tarn pool status tank'
+grep -q 'by process' <<<"$out" || die "nobody serves: $out"
+in_guest 'systemctl show -P StatusText tarn@tank'
+[ -n "$out" ] || die "the service says nothing of itself"
+in_guest 'before=$(systemctl show -P MainPID tarn@tank); systemctl reload tarn@tank && tarn volume list tank &&
+    systemctl is-active tarn@tank && [ $before = $(systemctl show -P MainPID tarn@tank) ]'
+
+# Killed, it is there again, with what was durable.
+in_guest 'before=$(systemctl show -P MainPID tarn@tank); systemctl kill -s KILL tarn@tank
+    for i in $(seq 200); do
+        now=$(systemctl show -P MainPID tarn@tank)
+        if systemctl is-active -q tarn@tank && [ $now != 0 ] && [ $now != $before ]; then exit=0; break; fi
+        exit=1; sleep 0.2
+    done; test $exit = 0'
+in_guest 'tarn volume show tank/web && tarn snapshot create tank/web@after'
+
+# Options come from the pool's file.
+in_guest 'mkdir -p /etc/tarn && echo TARN_SERVE_OPTIONS=\"--nbd tcp:127.0.0.1:10809 --nbd unix:/run/tarn/tank.nbd\" >/etc/tarn/tank.conf && sync'
+power_off
+
+# Another disk where the first one was, and the two in the other order.
+boot "$work/disk3" "$work/disk2" "$work/disk1"
+in_guest 'for i in $(seq 300); do systemctl is-active -q tarn@tank && break; sleep 0.2; done; systemctl is-active tarn@tank'
+in_guest 'tarn pool status tank'
+for text in 'by process' 'nbd://127.0.0.1:10809' /dev/vdd /dev/vde; do
+    grep -q "$text" <<<"$out" || die "after the reboot lacks '$text': $out"
+done
+in_guest 'tarn snapshot list tank && systemctl is-failed -q tarn@tank || true'
+grep -q 'tank/web@after' <<<"$out" || die "the snapshot is gone: $out"
+# Nothing that it does is forbidden to it.
+in_guest 'journalctl -b -u tarn@tank'
+! grep -qiE 'not permitted|denied|read-only file system' <<<"$out" || die "the service is kept from something: $out"
+
+# Started by its first client.
+in_guest 'systemctl disable --now tarn@tank && rm /etc/tarn/tank.conf && systemctl enable --now tarn@tank.socket'
+in_guest 'systemctl is-active tarn@tank || true'
+same "${out##*$'\n'}" inactive "the service before its first client"
+in_guest 'perl -MIO::Socket::UNIX -e '\''alarm 100; $s = IO::Socket::UNIX->new("/run/tarn/tank.nbd"); sysread $s, $b, 8; print "$b\n"'\'
+same "$out" NBDMAGIC "what the first client reads"
+in_guest 'systemctl is-active tarn@tank && systemctl stop tarn@tank && test -S /run/tarn/tank.nbd && systemctl is-active tarn@tank.socket'
+power_off
+echo "service: passed"

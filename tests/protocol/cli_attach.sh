@@ -1,0 +1,164 @@
+#!/bin/bash
+# Volumes over vhost-user as a user sees them: attached, shown, in use, resized, renamed, remembered, detached; a folder
+# with a socket for each.
+set -eu
+client=$(dirname "$(readlink -f "$0")")/vhost_client.py
+. "$(dirname "$0")/cli_common.sh"
+
+wait_for() { # FILE...: until all are there
+    local file
+    for file in "$@"; do
+        for _ in $(seq 600); do
+            [ ! -e "$file" ] || continue 2
+            sleep 0.05
+        done
+        die "'$file' did not come"
+    done
+}
+wait_for_text() { # FILE TEXT
+    for _ in $(seq 600); do
+        [ "$(cat "$1" 2>/dev/null)" != "$2" ] || return 0
+        sleep 0.05
+    done
+    die "'$1' holds '$(cat "$1")', not '$2'"
+}
+connect() { # SOCKET NAME: a front end that stays; $pid
+    $python "$client" "$1" "$work/$2" 2>"$work/$2.log" &
+    pid=$!
+    server_pids+=("$pid")
+    wait_for "$work/$2.capacity"
+}
+has_feature() { # NAME BIT
+    [ $(($(cat "$work/$1.features") >> $2 & 1)) = 1 ]
+}
+
+ok tarn pool create tank d0 --file-size 256M
+ok tarn volume create tank/web 64M
+ok tarn volume create tank/other 64M
+ok tarn snapshot create tank/web@s
+
+# it needs a server, and leaves no socket behind where there is none
+fails 1 "nobody serves pool 'tank'" tarn volume attach tank/web --vhost-user web.sock
+grep -q "^hint: 'tarn serve tank'" err || die "no hint at serve"
+[ ! -e web.sock ] || die "a socket is left"
+fails 1 "not attached" tarn volume detach tank/web
+fails 2 "needs the path" tarn volume attach tank/web
+
+serve_now tank
+fails 1 "1 to 16 queues" tarn volume attach tank/web --vhost-user web.sock --queues 17
+fails 1 "there is no 'nix'" tarn volume attach tank/nix --vhost-user web.sock
+[ ! -e web.sock ] || die "a socket is left"
+ok tarn volume attach tank/web --vhost-user web.sock --queues 3
+same "$(stat -c %a web.sock)" 600
+fails 1 "attached already, at '$work/web.sock'" tarn volume attach tank/web --vhost-user two.sock
+[ ! -e two.sock ] || die "a socket is left"
+ok tarn volume attach tank/web@s --vhost-user snap.sock
+ok tarn volume attach tank/other --vhost-user other.sock --readonly
+ok tarn volume show tank/web
+grep -q "^attached at  $work/web.sock (queues: 3)$" <<<"$out" || die "show says: $out"
+ok tarn volume show tank/web --json
+same "$(json "['attached'][0]['path']")" "$work/web.sock"
+same "$(json "['attached'][0]['queues']")" 3
+same "$(json "['attached'][0]['clients']")" "[]"
+
+# in use by who is connected
+connect web.sock web
+same "$(cat web.capacity)" $((64 << 20))
+has_feature web 13 || die "discard is not offered"
+ok tarn volume show tank/web
+grep -q "connected: pid $pid" <<<"$out" || die "show says: $out"
+grep -q "^in use by    vhost-user front end pid $pid$" <<<"$out" || die "show says: $out"
+ok tarn volume show tank/web --json
+same "$(json "['attached'][0]['clients'][0]['pid']")" "$pid"
+same "$(json "['users']")" 1
+fails 1 "in use by vhost-user front end pid $pid" tarn volume delete tank/web --snapshots --yes
+fails 1 "in use by vhost-user front end pid $pid" tarn snapshot restore tank/web@s
+fails 1 "in use by vhost-user front end pid $pid" tarn volume resize tank/web 32M --yes
+fails 1 "cannot detach 'tank/web': it is in use by vhost-user front end pid $pid" tarn volume detach tank/web
+
+# snapshot, and growing, which the guest hears of
+ok tarn snapshot create tank/web@t
+ok tarn volume resize tank/web 96M
+wait_for_text web.capacity $((96 << 20))
+
+# a snapshot, and what was attached so, are read-only
+connect snap.sock snap
+has_feature snap 5 || die "a snapshot is writable"
+connect other.sock other
+has_feature other 5 || die "'--readonly' is writable"
+! has_feature other 13 || die "a read-only device offers discard"
+
+# a new name, in the state file too
+ok tarn volume rename tank/web site
+ok tarn volume show tank/site --json
+same "$(json "['attached'][0]['path']")" "$work/web.sock"
+grep -q '"name": "site"' state/tank.json || die "the state file lacks the new name"
+grep -q '"name": "site@s"' state/tank.json || die "the state file lacks the snapshot's new name"
+[ ! -e web.off ] || die "a rename hangs up"
+
+# cut off: by force
+ok tarn snapshot restore tank/site@s --force --discard-current --yes
+wait_for web.off
+ok tarn volume set tank/site discard=off
+connect web.sock again
+! has_feature again 13 || die "discard=off is not heeded"
+ok tarn volume detach tank/site --force
+wait_for again.off
+[ ! -e web.sock ] || die "the socket of what was detached is there"
+fails 1 "not attached" tarn volume detach tank/site
+
+# killed and started again, stopped and started again: what is attached comes back
+kill -KILL "$server"
+wait "$server" || true
+wait_for other.off snap.off
+serve_now tank
+wait_for other.sock snap.sock
+connect other.sock other2
+serve_end
+wait_for other2.off
+[ ! -e other.sock ] || die "a stopped server leaves its sockets"
+ok tarn volume show tank/other --json
+same "$(json "['attached'][0]['path']")" "$work/other.sock"
+serve_now tank
+wait_for other.sock snap.sock
+
+# what is deleted is attached no more
+ok tarn snapshot delete tank/site@s --yes
+[ ! -e snap.sock ] || die "the socket of a deleted snapshot is there"
+! grep -q 'site@s' state/tank.json || die "a deleted snapshot is remembered"
+serve_end
+ok tarn volume detach tank/other
+! grep -q attachments state/tank.json || die "something is remembered: $(cat state/tank.json)"
+
+# a folder
+serve_now tank --vhost-user vms
+same "$(stat -c %a vms)" 700
+wait_for vms/site.sock vms/other.sock
+fails 1 "not attached" tarn volume detach tank/other
+grep -q "^hint: .*serve --vhost-user" err || die "no hint at the folder"
+ok tarn volume create tank/new 8M
+wait_for vms/new.sock
+connect vms/new.sock new
+ok tarn volume rename tank/new newer
+wait_for vms/newer.sock
+[ ! -e vms/new.sock ] && [ ! -e new.off ] || die "a rename leaves the old socket, or hangs up"
+ok tarn snapshot create tank/newer@a
+ok tarn volume clone tank/newer@a tank/copy
+wait_for vms/copy.sock
+ok tarn volume delete tank/newer --snapshots --yes --force
+wait_for new.off
+[ ! -e vms/newer.sock ] || die "a deleted volume leaves its socket"
+head -c 1M /dev/zero >raw
+ok tarn image import raw tank/image
+wait_for vms/image.sock
+serve_end
+[ -z "$(ls vms)" ] || die "a stopped server leaves sockets: $(ls vms)"
+
+# two pools, each with a volume of the same name
+ok tarn pool create pond d1 --file-size 128M
+ok tarn volume create pond/site 8M
+serve_now tank pond --vhost-user vms
+wait_for vms/tank/site.sock vms/pond/site.sock
+connect vms/pond/site.sock pond
+same "$(cat pond.capacity)" $((8 << 20))
+serve_end

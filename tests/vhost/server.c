@@ -1,0 +1,282 @@
+/* server.c - see server.h. */
+#include "tests/vhost/server.h"
+#include <assert.h>
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#include "common/log.h"
+#include "tests/vhost/check.h"
+#include "tests/vhost/loop_thread.h"
+
+#define WAIT_MS 30000
+
+struct device {
+        struct server *server;
+        struct vhost_device *device;
+        struct volume *volume;
+        bool readonly, discard;
+        char path[96];
+};
+
+struct server {
+        struct loop_thread *thread;
+        struct vhost_server *vhost;
+        struct device devices[SERVER_DEVICES];
+        struct vhost_server_options options;
+        char folder[64];
+        unsigned n_open, n_clients;
+        unsigned n_fds;
+};
+
+static struct sigaction sigbus;
+static bool sigbus_known;
+
+void server_take_sigbus(void)
+{
+        assert(sigbus_known);
+        sigaction(SIGBUS, &sigbus, NULL);
+}
+
+/* ---- volumes ---- */
+
+static int co_device_open(void *arg, struct vhost_client *client, struct vhost_volume *ret,
+                          struct error *err)
+{
+        struct device *d = arg;
+
+        *ret = (struct vhost_volume){
+            .volume = d->volume, .readonly = d->readonly, .discard = d->discard};
+        snprintf(ret->serial, sizeof(ret->serial), "twenty bytes, not 21");
+        d->server->n_open++;
+        return 0;
+}
+
+static void co_device_close(void *arg, struct vhost_volume *volume)
+{
+        struct device *d = arg;
+
+        assert(d->server->n_open > 0 && volume->volume == d->volume);
+        d->server->n_open--;
+}
+
+/* ---- start and stop ---- */
+
+static int listen_at(const char *path)
+{
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        assert(fd >= 0);
+        snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+        int r = bind(fd, (struct sockaddr *)&address, sizeof(address));
+        assert(r == 0);
+        r = listen(fd, 128);
+        assert(r == 0);
+        return fd;
+}
+
+static void start_devices(void *arg)
+{
+        struct server *s = arg;
+        struct error err = ERROR_INIT;
+        int r = vhost_server_new(loop_thread_loop(s->thread), &s->options, &s->vhost, &err);
+
+        assert(r == 0);
+        for (unsigned i = 0; i < SERVER_DEVICES; i++) {
+                struct device *d = &s->devices[i];
+                struct vhost_device_options options = {
+                    .name = "pool/vol",
+                    .n_queues = SERVER_QUEUES,
+                    .volumes = {co_device_open, co_device_close, d}};
+                r = vhost_device_new(s->vhost, &options, listen_at(d->path), &d->device, &err);
+                assert(r == 0);
+        }
+}
+
+static void quiet(enum log_level level, const char *message)
+{
+}
+
+struct server *server_start(const struct vhost_server_options *options)
+{
+        struct server *s = calloc(1, sizeof(*s));
+
+        assert(s);
+        if (!getenv("TARN_TEST_VERBOSE"))
+                log_set_sink(quiet);
+        else
+                log_set_level(LOG_LEVEL_DEBUG);
+        s->n_fds = server_n_fds();
+        if (options)
+                s->options = *options;
+        snprintf(s->folder, sizeof(s->folder), "/tmp/tarn-vhost-XXXXXX");
+        if (!mkdtemp(s->folder))
+                abort();
+        s->thread = loop_thread_start();
+        for (unsigned i = 0; i < SERVER_DEVICES; i++) {
+                struct device *d = &s->devices[i];
+                *d = (struct device){.server = s,
+                                     .readonly = i == SERVER_READONLY,
+                                     .discard = i != SERVER_NO_DISCARD};
+                d->volume = fake_volume_new(loop_thread_loop(s->thread), SERVER_BYTES);
+                snprintf(d->path, sizeof(d->path), "%s/%u", s->folder, i);
+        }
+        loop_thread_run(s->thread, start_devices, s);
+        if (!sigbus_known) { /* it is installed once in a process */
+                sigaction(SIGBUS, NULL, &sigbus);
+                sigbus_known = true;
+        }
+        return s;
+}
+
+static void co_free_devices(void *arg)
+{
+        struct server *s = arg;
+
+        for (unsigned i = 0; i < SERVER_DEVICES; i++)
+                co_vhost_device_free(s->devices[i].device);
+        vhost_server_free(s->vhost);
+}
+
+void server_stop(struct server *s)
+{
+        unsigned n_fds = s->n_fds;
+
+        loop_thread_run_co(s->thread, co_free_devices, s);
+        assert_int_equal(s->n_open, 0);
+        loop_thread_stop(s->thread);
+        for (unsigned i = 0; i < SERVER_DEVICES; i++) {
+                fake_volume_free(s->devices[i].volume);
+                unlink(s->devices[i].path);
+        }
+        rmdir(s->folder);
+        free(s);
+        assert_int_equal(server_n_fds(), n_fds);
+}
+
+/* ---- looking at it, and acting on it ---- */
+
+const char *server_path(const struct server *s, enum server_device device)
+{
+        return s->devices[device].path;
+}
+
+struct volume *server_volume(struct server *s, enum server_device device)
+{
+        return s->devices[device].volume;
+}
+
+static void config_changed(void *arg)
+{
+        vhost_device_config_changed(((struct device *)arg)->device);
+}
+
+void server_resize(struct server *s, enum server_device device, uint64_t n_bytes)
+{
+        fake_resize(s->devices[device].volume, n_bytes);
+        loop_thread_run(s->thread, config_changed, &s->devices[device]);
+}
+
+static void co_disconnect(void *arg)
+{
+        co_vhost_device_disconnect(((struct device *)arg)->device);
+}
+
+void server_disconnect(struct server *s, enum server_device device)
+{
+        loop_thread_run_co(s->thread, co_disconnect, &s->devices[device]);
+}
+
+static void count_client(const struct vhost_client_info *info, void *arg)
+{
+        ++*(unsigned *)arg;
+}
+
+static void count_clients(void *arg)
+{
+        struct server *s = arg;
+
+        s->n_clients = 0;
+        for (unsigned i = 0; i < SERVER_DEVICES; i++)
+                vhost_device_each_client(s->devices[i].device, count_client, &s->n_clients);
+}
+
+unsigned server_n_clients(struct server *s)
+{
+        loop_thread_run(s->thread, count_clients, s);
+        return s->n_clients;
+}
+
+void server_wait_clients(struct server *s, unsigned n)
+{
+        const struct timespec pause = {.tv_nsec = 1000000};
+        unsigned left = WAIT_MS;
+
+        while (server_n_clients(s) != n) {
+                if (left-- == 0)
+                        fail_msg("%u front ends are connected, not %u", s->n_clients, n);
+                nanosleep(&pause, NULL);
+        }
+}
+
+static void nothing(void *arg)
+{
+}
+
+void server_turn(struct server *s)
+{
+        /* What was readable is read in the turn after, and acted on in the one after that. */
+        for (unsigned i = 0; i < 4; i++)
+                loop_thread_run(s->thread, nothing, NULL);
+}
+
+int server_setup(void **state)
+{
+        struct server *s = server_start(NULL);
+
+        check_set_path(server_path(s, SERVER_VOL));
+        *state = s;
+        return 0;
+}
+
+int server_teardown(void **state)
+{
+        struct server *s = *state;
+
+        check_set_path(server_path(s, SERVER_OTHER));
+        check_server_alive();
+        server_wait_clients(s, 0);
+        server_stop(s);
+        return 0;
+}
+
+unsigned server_n_fds(void)
+{
+        DIR *folder = opendir("/proc/self/fd");
+        unsigned n = 0;
+
+        assert(folder);
+        while (readdir(folder))
+                n++;
+        closedir(folder);
+        return n;
+}
+
+unsigned server_n_mappings(void)
+{
+        FILE *f = fopen("/proc/self/maps", "re");
+        unsigned n = 0;
+        int c;
+
+        assert(f);
+        while ((c = getc(f)) != EOF)
+                n += c == '\n';
+        fclose(f);
+        return n;
+}

@@ -1,0 +1,279 @@
+/* client.c - the life of a front end's connection: its volume, its messages, its end. All that it
+ * sent stays mapped and open until nothing can touch it: no request with the engine, no I/O of its
+ * queues (rule 1 of README.md). Only then is the socket closed, so that a front end which sees it
+ * close knows that its memory is left alone. */
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "common/log.h"
+#include "vmm-glue/vhost-user/internal.h"
+
+void vhost_client_cut(struct vhost_client *client, const char *why)
+{
+        if (client->dead)
+                return;
+        client->dead = true;
+        if (why) {
+                snprintf(client->why, sizeof(client->why), "%s", why);
+                client->ended_by = client->why;
+        }
+        if (client->waiting)
+                loop_cancel(client->device->server->loop, client->waiting);
+}
+
+pid_t vhost_client_pid(const struct vhost_client *client)
+{
+        return client->pid;
+}
+
+/* ---- one guest, two connections ---- */
+
+static bool has_ended(const struct vhost_client *client)
+{
+        struct pollfd p = {.fd = client->fd, .events = POLLRDHUP};
+
+        return client->dead || (poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP)));
+}
+
+static bool uses_file(const struct vhost_client *client, dev_t device, ino_t inode)
+{
+        return memory_has_file(client->memory, device, inode) ||
+               (client->inflight.base && client->inflight.device == device &&
+                client->inflight.inode == inode);
+}
+
+static bool is_awaited(struct vhost_client *client, dev_t device, ino_t inode)
+{
+        list_for_each (it, &client->device->clients) {
+                const struct vhost_client *other = container_of(it, struct vhost_client, link);
+
+                if (other != client && other->id < client->id && uses_file(other, device, inode) &&
+                    has_ended(other))
+                        return true;
+        }
+        return false;
+}
+
+void co_vhost_client_await_predecessors(struct vhost_client *client, dev_t device, ino_t inode)
+{
+        while (is_awaited(client, device, inode))
+                co_wait(&client->device->gone);
+}
+
+/* ---- receiving ---- */
+
+static void take_fds(struct message *m, struct msghdr *msg)
+{
+        for (struct cmsghdr *h = CMSG_FIRSTHDR(msg); h; h = CMSG_NXTHDR(msg, h)) {
+                size_t n;
+
+                if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+                        continue;
+                n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+                for (size_t i = 0; i < n; i++) {
+                        int fd;
+
+                        memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
+                        if (m->n_fds < MESSAGE_FDS_MAX)
+                                m->fds[m->n_fds++] = fd;
+                        else
+                                close(fd);
+                }
+        }
+}
+
+static int co_wait_readable(struct vhost_client *client)
+{
+        struct loop_io io = {.op = LOOP_POLL, .fd = client->fd, .flags = POLLIN};
+        int r;
+
+        if (client->dead)
+                return -ECANCELED;
+        client->waiting = &io;
+        r = co_io(&io);
+        client->waiting = NULL;
+        return client->dead ? -ECANCELED : r;
+}
+
+/* Exactly @length bytes, and the descriptors among them. 0; 1 at the end of the stream. */
+static int co_receive(struct vhost_client *client, void *data, size_t length, struct message *m)
+{
+        union {
+                char bytes[CMSG_SPACE(MESSAGE_FDS_MAX * sizeof(int))];
+                struct cmsghdr align;
+        } control;
+        uint8_t *to = data;
+
+        while (length > 0) {
+                struct iovec iov = {to, length};
+                struct msghdr msg = {.msg_iov = &iov,
+                                     .msg_iovlen = 1,
+                                     .msg_control = control.bytes,
+                                     .msg_controllen = sizeof(control.bytes)};
+                ssize_t n = recvmsg(client->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+                int r;
+
+                if (n > 0) {
+                        take_fds(m, &msg);
+                        to += n;
+                        length -= (size_t)n;
+                        continue;
+                }
+                if (n == 0)
+                        return 1;
+                if (errno != EAGAIN && errno != EINTR)
+                        return -errno;
+                r = co_wait_readable(client);
+                if (r < 0 && r != -EINTR)
+                        return r;
+        }
+        return 0;
+}
+
+/* 0 with a message, 1 where the front end has left, negative with a sentence otherwise. */
+static int co_read_message(struct vhost_client *client, struct message *m, struct error *err)
+{
+        int r;
+
+        m->n_fds = 0;
+        r = co_receive(client, &m->header, sizeof(m->header), m);
+        if (r != 0)
+                return r;
+        memset(&m->payload, 0, sizeof(m->payload));
+        if ((m->header.flags & VHOST_VERSION_MASK) != VHOST_VERSION ||
+            (m->header.flags & VHOST_REPLY))
+                return error_set(err, -EPROTO, "it sends something that is not vhost-user");
+        if (m->header.size > sizeof(m->payload))
+                return error_set(err, -EPROTO, "it sends message %u of %u bytes", m->header.request,
+                                 m->header.size);
+        r = co_receive(client, &m->payload, m->header.size, m);
+        return r > 0 ? error_set(err, -EPROTO, "it sends half of message %u", m->header.request)
+                     : r;
+}
+
+static void close_fds(struct message *m)
+{
+        for (unsigned i = 0; i < m->n_fds; i++)
+                close(m->fds[i]);
+        m->n_fds = 0;
+}
+
+static void co_messages(struct vhost_client *client)
+{
+        struct message m;
+        int r = 0;
+
+        while (r == 0 && !client->dead) {
+                struct error e = ERROR_INIT;
+
+                r = co_read_message(client, &m, &e);
+                if (r == 0)
+                        r = co_message_handle(client, &m, &e);
+                else
+                        close_fds(&m);
+                if (r < 0)
+                        vhost_client_cut(client, e.code < 0 ? e.message : strerror(-r));
+        }
+        client->dead = true;
+}
+
+/* ---- the beginning and the end ---- */
+
+static void co_client_end(struct vhost_client *client)
+{
+        struct vhost_device *device = client->device;
+
+        for (unsigned i = 0; client->queues && i < device->n_queues; i++) {
+                co_queue_stop(&client->queues[i]);
+                co_queue_set_signal(&client->queues[i], &client->queues[i].call, -1);
+                co_queue_set_signal(&client->queues[i], &client->queues[i].error, -1);
+        }
+        if (client->backend_busy)
+                loop_cancel(device->server->loop, &client->backend_io);
+        while (client->backend_busy)
+                co_wait(&client->quiet);
+        if (client->backend_fd >= 0)
+                close(client->backend_fd);
+        mapping_close(&client->log);
+        mapping_close(&client->inflight);
+        memory_unref(client->memory);
+        assert(client->memory_bytes == 0);
+        if (client->has_volume)
+                device->volumes.co_close(device->volumes.arg, &client->volume);
+        if (client->ended_by && vhost_may_log(device->server))
+                log_warning("vhost: %s: client %llu (pid %d) was disconnected: %s", device->name,
+                            (unsigned long long)client->id, (int)client->pid, client->ended_by);
+        else if (!client->ended_by)
+                log_debug("vhost: %s: client %llu (pid %d) has left", device->name,
+                          (unsigned long long)client->id, (int)client->pid);
+        close(client->fd);
+        free(client->queues);
+        device_client_gone(client);
+        free(client);
+}
+
+static int co_client_open(struct vhost_client *client, struct error *err)
+{
+        struct vhost_device *device = client->device;
+        int r;
+
+        client->memory = memory_new();
+        client->queues = calloc(device->n_queues, sizeof(*client->queues));
+        if (!client->memory || !client->queues)
+                return error_set(err, -ENOMEM, "no memory for it");
+        for (unsigned i = 0; i < device->n_queues; i++)
+                queue_init(&client->queues[i], client, i);
+        r = device->volumes.co_open(device->volumes.arg, client, &client->volume, err);
+        if (r < 0)
+                return r;
+        client->has_volume = true;
+        client->offered = config_features(client);
+        client->writeback = true;
+        return 0;
+}
+
+static void co_client(void *arg)
+{
+        struct vhost_client *client = arg;
+        struct error e = ERROR_INIT;
+
+        if (co_client_open(client, &e) == 0)
+                co_messages(client);
+        else
+                vhost_client_cut(client, e.message);
+        co_client_end(client);
+}
+
+void vhost_client_new(struct vhost_device *device, int fd)
+{
+        struct vhost_client *client = calloc(1, sizeof(*client));
+        struct ucred credentials;
+        socklen_t length = sizeof(credentials);
+
+        if (!client) {
+                log_error("vhost: %s: no memory for a front end", device->name);
+                close(fd);
+                return;
+        }
+        client->device = device;
+        client->id = ++device->server->last_id;
+        client->fd = fd;
+        client->backend_fd = -1;
+        client->backend_io.done = config_changed_done;
+        co_queue_init(&client->quiet);
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0)
+                client->pid = credentials.pid;
+        list_append(&device->clients, &client->link);
+        device->n_clients++;
+        if (co_spawn(device->server->loop, co_client, client) < 0) {
+                log_error("vhost: %s: no memory for a front end", device->name);
+                close(fd);
+                device_client_gone(client);
+                free(client);
+        }
+}

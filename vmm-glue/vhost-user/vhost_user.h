@@ -1,0 +1,95 @@
+/* vhost_user.h - volumes over vhost-user: virtio-blk devices for virtual machines, the back end.
+ *
+ * A device is one volume on one listening Unix socket. Those who connect are front ends: the VMMs.
+ * Several may be connected at once, as two are during a live migration.
+ *
+ * Units      bytes.
+ * Threads    a server, its devices and all their front ends live on one loop. Other servers may run
+ *            on other loops.
+ * Errors     0 or -errno with a sentence. What a front end or its guest sends is never an error of
+ *            the server: it is answered, the request or the queue fails, or the front end is cut
+ *            off; the log says why.
+ * Ownership  the embedding program says which volume a device is (struct vhost_volumes) and owns the
+ *            pools.
+ * Source     docs/interop/vhost-user.rst of QEMU; Virtual I/O Device (VIRTIO) 1.2, sections 2.7
+ *            (split rings), 2.8 (packed rings), 5.2 (block device).
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "common/error.h"
+#include "common/loop.h"
+#include "pool/pool.h"
+
+#define VHOST_QUEUES_MAX  16u
+#define VHOST_CLIENTS_MAX 8u  /* front ends of one device */
+#define VHOST_SERIAL_MAX  20u /* bytes of VIRTIO_BLK_T_GET_ID; section 5.2.6 */
+
+struct vhost_server;
+struct vhost_device;
+struct vhost_client;
+
+/* What a front end gets; filled by co_open, given back to co_close. */
+struct vhost_volume {
+        struct volume *volume;
+        bool readonly;
+        bool discard; /* false: DISCARD is not offered */
+        char serial[VHOST_SERIAL_MAX + 1];
+        void *priv; /* the embedder's */
+};
+
+struct vhost_volumes {
+        /* Open the device's volume for @client, which has just connected. A failure ends the
+         * connection, with the sentence in the log. */
+        int (*co_open)(void *arg, struct vhost_client *client, struct vhost_volume *ret_volume,
+                       struct error *err);
+        void (*co_close)(void *arg, struct vhost_volume *volume);
+        void *arg;
+};
+
+/* Zero means the default in brackets. */
+struct vhost_server_options {
+        uint64_t max_total_bytes; /* in flight for all devices [512 MiB] */
+        uint64_t max_bytes;       /* in flight for one device [64 MiB] */
+        unsigned poll_max_us;     /* longest look for more requests before sleeping [50] */
+        bool no_polling;          /* tests: sleep at once */
+};
+
+int vhost_server_new(struct loop *loop, const struct vhost_server_options *options,
+                     struct vhost_server **ret_server, struct error *err);
+void vhost_server_free(struct vhost_server *server); /* without devices; NULL is fine */
+
+struct vhost_device_options {
+        const char *name;  /* for the log: POOL/VOL */
+        unsigned n_queues; /* 1 to VHOST_QUEUES_MAX */
+        struct vhost_volumes volumes;
+};
+
+/* Offer a device on a listening Unix socket; the descriptor is the device's from now on, also on
+ * failure. */
+int vhost_device_new(struct vhost_server *server, const struct vhost_device_options *options,
+                     int fd, struct vhost_device **ret_device, struct error *err);
+/* Accept nobody else, let each front end's requests finish, hang up, and free the device. Requests
+ * that were not begun stay in the rings, for the next server. */
+void co_vhost_device_free(struct vhost_device *device);
+/* Hang up on every front end in the same way, and wait until they are gone; the device stays. */
+void co_vhost_device_disconnect(struct vhost_device *device);
+void vhost_device_rename(struct vhost_device *device, const char *name);
+/* The volume's size is another: tell the guests. */
+void vhost_device_config_changed(struct vhost_device *device);
+
+/* Who is connected. Valid during the call. */
+struct vhost_client_info {
+        struct vhost_client *client;
+        struct vhost_device *device;
+        pid_t pid; /* of who connected; 0: not known */
+        bool readonly;
+        unsigned n_queues_started;
+        uint64_t reads, writes, flushes, read_bytes, write_bytes;
+};
+void vhost_device_each_client(struct vhost_device *device,
+                              void (*each)(const struct vhost_client_info *info, void *arg),
+                              void *arg);
+/* Process of the front end, for sentences; 0: not known. */
+pid_t vhost_client_pid(const struct vhost_client *client);

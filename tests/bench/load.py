@@ -1,4 +1,4 @@
-"""What is measured: the rows of the table, and one run of nbdload for each."""
+"""What is measured: the rows of the table, and one run of nbdload or vhostload for each."""
 import json
 import subprocess
 from dataclasses import dataclass
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 class Row:
     name: str
     title: str
-    args: tuple       # for nbdload
+    args: tuple       # for nbdload, or vhostload
     once: bool = False  # touches each block once, and so needs a volume of its own
 
 
 RANDOM = ("--bs", "4K", "--depth", "32")
 SECTORS = ("--bs", "512", "--depth", "32")
+ALONE = ("--bs", "4K", "--depth", "1")
 LARGE = ("--bs", "1M", "--depth", "8")
 
 ROWS = {row.name: row for row in (
@@ -47,6 +48,13 @@ ROWS = {row.name: row for row in (
     Row("snap10", "random read of the head, 10 snapshots back", ("--op", "randread", *RANDOM)),
     Row("snap1000", "random read of the head, 1000 snapshots back", ("--op", "randread", *RANDOM)),
     Row("oldest", "random read of the oldest of these snapshots", ("--op", "randread", *RANDOM)),
+    Row("vhostread", "vhost-user-blk: random read, 4 KiB, depth 32, one queue",
+        ("--op", "randread", *RANDOM)),
+    Row("vhostwrite", "vhost-user-blk: random write to allocated space, 4 KiB, depth 32, one queue",
+        ("--op", "randwrite", *RANDOM)),
+    Row("vhostread1", "vhost-user-blk: random read, 4 KiB, depth 1", ("--op", "randread", *ALONE)),
+    Row("vhostwrite1", "vhost-user-blk: random write to allocated space, 4 KiB, depth 1",
+        ("--op", "randwrite", *ALONE)),
 )}
 
 WIDE_BYTES = 64 << 30  # of a volume on which scattered blocks share no map node
@@ -54,22 +62,26 @@ WIDE_BYTES = 64 << 30  # of a volume on which scattered blocks share no map node
 # What can be measured one after the other on one filled volume.
 ALLOCATED = ("read", "write", "sectorread", "sectorwrite", "seqread", "seqwrite", "mixed", "flush")
 
+VHOST = ("vhostread", "vhostwrite", "vhostread1", "vhostwrite1")
+
 
 class LoadFailed(Exception):
     pass
 
 
 class Load:
-    """Runs nbdload with the settings of the whole benchmark."""
+    """Runs the load clients with the settings of the whole benchmark. Where there is no URI but a
+    path, that is the socket of a vhost-user-blk device."""
 
-    def __init__(self, binary, seconds, warmup):
-        self.binary, self.seconds, self.warmup = binary, seconds, warmup
+    def __init__(self, nbd_binary, vhost_binary, seconds, warmup):
+        self.nbd_binary, self.vhost_binary = nbd_binary, vhost_binary
+        self.seconds, self.warmup = seconds, warmup
 
     def _run(self, uri, args, timeout):
-        done = subprocess.run([self.binary, "--uri", uri, *args], capture_output=True, text=True,
-                              timeout=timeout)
+        client = [self.nbd_binary, "--uri"] if "://" in uri else [self.vhost_binary, "--socket"]
+        done = subprocess.run([*client, uri, *args], capture_output=True, text=True, timeout=timeout)
         if done.returncode != 0:
-            raise LoadFailed(done.stderr.strip() or f"nbdload ended with {done.returncode}")
+            raise LoadFailed(done.stderr.strip() or f"{client[0]} ended with {done.returncode}")
         return json.loads(done.stdout)
 
     def fill(self, uri):

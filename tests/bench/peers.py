@@ -4,8 +4,8 @@ import os
 import shutil
 import subprocess
 
-from load import ALLOCATED, ROWS, WIDE_BYTES
-from server import Server
+from load import ALLOCATED, ROWS, VHOST, WIDE_BYTES
+from server import Server, VhostServer
 
 CLUSTERS_PLAIN = ""
 CLUSTERS_SUB = "extended_l2=on,cluster_size=128k"
@@ -158,6 +158,45 @@ class QsdRaw(RawFile):
                 "--export", "type=nbd,id=e,node-name=disk,name=,writable=on"]
 
 
+class QsdVhost(Peer):
+    """The same daemon, for virtual machines."""
+    name = "qemu-storage-daemon raw"
+    binary = "qemu-storage-daemon"
+    image_format = "raw"
+    rows = VHOST
+
+    def missing(self):
+        return super().missing() or (None if shutil.which("qemu-img") else "qemu-img is not installed")
+
+    def argv(self, ctx, socket_path, image):
+        direct = "on" if ctx.direct else "off"
+        return ["qemu-storage-daemon",
+                "--blockdev", f"driver=file,node-name=file,filename={image},cache.direct={direct},"
+                              f"aio={ctx.qemu_aio},discard=unmap",
+                "--blockdev", f"driver={self.image_format},node-name=disk,file=file,discard=unmap",
+                "--export", "type=vhost-user-blk,id=e,node-name=disk,writable=on,num-queues=1,"
+                            f"addr.type=unix,addr.path={socket_path}"]
+
+    def measure(self, ctx):
+        rows = ctx.wanted(self.rows)
+        if not rows:
+            return
+        image = os.path.join(ctx.dir, "image")
+        run("qemu-img", "create", "-q", "-f", self.image_format, image, str(ctx.size))
+        path = ctx.new_socket()
+        try:
+            with VhostServer(self.argv(ctx, path, image), path) as server:
+                ctx.load.fill(server.uri())
+                ctx.measure_rows(self, server, rows)
+        finally:
+            os.unlink(image)
+
+
+class QsdVhostQcow2(QsdVhost):
+    name = "qemu-storage-daemon qcow2"
+    image_format = "qcow2"
+
+
 def qemu_nbd_argv(ctx, socket_path, image, image_format):
     cache = "none" if ctx.direct else "writeback"
     return ["qemu-nbd", "-t", "-e", "16", "-k", socket_path, "-f", image_format, "--cache", cache,
@@ -227,5 +266,5 @@ class Qcow2Sub(Qcow2):
 
 
 PEERS = (Limit(), LimitUnbatched(), NbdkitNull(), NoServer(), NbdkitFile(), QsdRaw(), QemuNbdRaw(), Qcow2(),
-         Qcow2Sub())
+         Qcow2Sub(), QsdVhost(), QsdVhostQcow2())
 assert all(row in ROWS for peer in PEERS for row in peer.rows)

@@ -96,6 +96,7 @@ def other_lines(rows):
 
 CACHE_BYTES = 512 << 20          # tarn's default
 QCOW2, QCOW2_SUB = "qemu-nbd qcow2", "qemu-nbd qcow2, 128k/4k"
+QSD = "qemu-storage-daemon raw"
 
 
 def ratio(rows, row, server, over_row, over_server):
@@ -119,6 +120,12 @@ def targets(rows, is_direct):
             out.append((f"random {row} over nbdkit file", ratio(rows, row, "tarn", row, "nbdkit file"),
                         1, True))
         out.append((f"random {row} over qcow2", ratio(rows, row, "tarn", row, QCOW2), 4, True))
+    for row, least in (("vhostread", 1.5), ("vhostwrite", 1.5), ("vhostread1", 1), ("vhostwrite1", 1)):
+        out.append((f"{row} over qemu-storage-daemon on raw", ratio(rows, row, "tarn", row, QSD), least,
+                    True))
+    for row in ("vhostread", "vhostwrite"):
+        if not is_direct:
+            out.append((f"{row}: server us per I/O", tarn(row, "server_cpu_us_per_io"), 4.5, False))
     for row, what in (("first", "first writes"), ("snapwrite", "writes after a snapshot")):
         out.append((f"{what} over writes to allocated", ratio(rows, row, "tarn", "write", "tarn"), 0.8,
                     True))

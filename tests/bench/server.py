@@ -98,3 +98,10 @@ class Server:
 
     def __exit__(self, *_):
         self.stop()
+
+
+class VhostServer(Server):
+    """Its one device is at the socket, which stands for a URI."""
+
+    def uri(self, export=""):
+        return self.socket_path

@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 
-from load import ALLOCATED, ROWS, WIDE_BYTES
+from load import ALLOCATED, ROWS, VHOST, WIDE_BYTES
 from peers import Peer
 from server import Server
 
@@ -19,8 +19,8 @@ class TarnFailed(Exception):
 
 class Tarn(Peer):
     name = "tarn"
-    rows = ALLOCATED + ("first", "firstflush", "wide", "snapwrite", "snapflush", "clonewrite",
-                        "snap1",                        "snap10", "snap1000", "oldest")
+    rows = ALLOCATED + VHOST + ("first", "firstflush", "wide", "snapwrite", "snapflush", "clonewrite",
+                                "snap1", "snap10", "snap1000", "oldest")
 
     def __init__(self, n_members=1):
         self.n_members = n_members
@@ -33,7 +33,13 @@ class Tarn(Peer):
         return None  # run looks for the binary before
 
     def argv(self, ctx, socket_path):
-        return [ctx.tools["tarn"], "serve", POOL, "--nbd", f"unix:{socket_path}"]
+        return [ctx.tools["tarn"], "serve", POOL, "--nbd", f"unix:{socket_path}",
+                "--vhost-user", self.vhost_folder(ctx)]
+
+    def vhost_folder(self, ctx):
+        path = os.path.join(ctx.run_dir, "vhost")
+        os.makedirs(path, exist_ok=True)
+        return path
 
     def serve(self, ctx, *args):
         path = ctx.new_socket()
@@ -73,6 +79,16 @@ class Tarn(Peer):
             self.new_volume(ctx, "full", server)
         for row in rows:
             self.measure_counted(ctx, server, row, f"{POOL}/full")
+
+    def measure_vhost(self, ctx, server):
+        rows = ctx.wanted([r for r in VHOST if r in self.rows])
+        if not rows:
+            return
+        self.new_volume(ctx, "guest")
+        socket_path = os.path.join(self.vhost_folder(ctx), "guest.sock")
+        ctx.load.fill(socket_path)
+        for row in rows:
+            ctx.measure_row(self, server, row, address=socket_path)
 
     def measure_once(self, ctx, server):
         for row in ctx.wanted([r for r in ("first", "firstflush", "wide") if r in self.rows]):
@@ -135,6 +151,7 @@ class Tarn(Peer):
         try:
             with self.serve(ctx) as server:
                 self.measure_allocated(ctx, server)
+                self.measure_vhost(ctx, server)
                 self.measure_once(ctx, server)
                 self.measure_snapshots(ctx, server)
                 server.note_memory()

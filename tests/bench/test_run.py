@@ -17,7 +17,7 @@ def main():
         done = subprocess.run(
             [sys.executable, os.path.join(HERE, "run"), "--build", sys.argv[1], "--disk", disk,
              "--size", "16M", "--seconds", "0.05", "--runs", "2", "--json", "-",
-             "--only", "bare protocol,tarn,read,write,first,firstflush,snapwrite,snap10,oldest,open,memory"],
+             "--only", "bare protocol,tarn,read,write,first,firstflush,snapwrite,snap10,oldest,vhostread,vhostwrite1,open,memory"],
             capture_output=True, text=True, timeout=120)
         left = os.listdir(disk)
     result = json.loads(done.stdout)
@@ -29,7 +29,7 @@ def main():
         print("SKIP tarn's rows: the tarn command is not built")
         return 0
     rows = next(rows for disk, rows in result["median"].items() if disk != "no disk")
-    for row in ("read", "write", "first", "firstflush", "snapwrite", "snap10", "oldest"):
+    for row in ("read", "write", "first", "firstflush", "snapwrite", "snap10", "oldest", "vhostread", "vhostwrite1"):
         assert rows[row]["tarn"]["iops"] > 0, row
     assert rows["firstflush"]["tarn"]["member_flushes_per_flush"] > 0
     return 0

@@ -243,10 +243,8 @@ static int co_pages_write(struct pool *pool)
         return list_empty(&log->sealed) ? 0 : 1;
 }
 
-/* Pages, and the members' flushes where @flush. @loggers are answered between the two. */
-static int co_round(struct pool *pool, struct list *loggers, bool flush)
+static int co_open_page_write(struct pool *pool)
 {
-        struct intent_log *log = &pool->log;
         int r;
         log_seal(pool);
         /* Pages that are sealed while these are written belong to the next round, but writing them
@@ -254,8 +252,50 @@ static int co_round(struct pool *pool, struct list *loggers, bool flush)
         do {
                 r = co_pages_write(pool);
         } while (r > 0);
-        if (r < 0 || pool_failed(pool))
-                r = -EIO;
+        return r < 0 || pool_failed(pool) ? -EIO : 0;
+}
+
+struct flush_job {
+        struct pool *pool;
+        bool done;
+        int result;
+};
+
+static void flush_main(void *arg)
+{
+        struct flush_job *job = arg;
+        struct pool *pool = job->pool;
+        job->result = co_flush_members(pool);
+        job->done = true;
+        co_wake_one(&pool->log.idle);
+        engine_coroutine_ends(pool);
+}
+
+/* Flush the members, and meanwhile write the pages of those who need no more than that. */
+static int co_flush_meanwhile(struct pool *pool)
+{
+        struct intent_log *log = &pool->log;
+        struct flush_job job = {.pool = pool};
+        if (engine_spawn(pool, flush_main, &job) < 0)
+                return co_flush_members(pool);
+        while (!job.done) {
+                struct list loggers = LIST_INIT(loggers);
+                if (list_empty(&log->loggers)) {
+                        co_wait(&log->idle);
+                        continue;
+                }
+                list_splice(&loggers, &log->loggers);
+                int r = co_open_page_write(pool);
+                waiters_answer(&loggers, r);
+        }
+        return job.result;
+}
+
+/* Pages, and the members' flushes where @flush. @loggers are answered between the two. */
+static int co_round(struct pool *pool, struct list *loggers, bool flush)
+{
+        struct intent_log *log = &pool->log;
+        int r = co_open_page_write(pool);
         /* Only what is in pages that were written: a mark past a break in the chain is to prove
          * damage. Taken before others run, who may append more. */
         uint64_t covered = log->open_used ? log->open_first : log->next_record;
@@ -263,7 +303,7 @@ static int co_round(struct pool *pool, struct list *loggers, bool flush)
         waiters_answer(loggers, r);
         if (r < 0 || !flush)
                 return r;
-        r = co_flush_members(pool);
+        r = co_flush_meanwhile(pool);
         if (r < 0)
                 return r;
         log->mark = covered;

@@ -177,7 +177,10 @@ static int co_op_submit(const struct running *running, const uint8_t *buffer)
 {
         const struct op *op = running->op;
         struct volume *volume = running->runner->slots[op->volume].handle;
-        unsigned flags = op->fua ? VOLUME_FUA : 0;
+        /* To the loss of power a logged write is as any other: its pages in the log are what differs.
+         */
+        unsigned other = running->runner->op % 3 == 0 ? VOLUME_LOGGED : 0;
+        unsigned flags = op->fua ? VOLUME_FUA : other;
 
         if (op->kind == OP_WRITE)
                 return co_volume_write(volume, buffer, op->length, op->offset, flags);

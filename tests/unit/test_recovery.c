@@ -162,6 +162,52 @@ static void a_flushed_block_that_cannot_be_read_is_an_error_and_not_its_old_cont
         sim_pool_run(1, 1, co_bad_block);
 }
 
+/* ---- the end of the process alone ---- */
+
+static uint64_t flushes_of_all(struct sim_pool *s)
+{
+        uint64_t sum = 0;
+        for (unsigned i = 0; i < s->n_disks; i++) {
+                struct pool_member_info info;
+                pool_get_member_info(s->pool, i, &info);
+                sum += info.counters->flushes;
+        }
+        return sum;
+}
+
+/* Whole blocks, a part of one, and a discard; nothing is flushed for them. */
+static void co_logged_only(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_fill(s, 'a', 0) == 0);
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        uint64_t before = flushes_of_all(s);
+        expect(s, co_fill(s, 'b', VOLUME_LOGGED) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        expect(s, co_volume_write(v, "c", 1, 100, VOLUME_LOGGED) == 0);
+        expect(s, co_volume_discard(v, 4 * POOL_BLOCK, 4 * POOL_BLOCK, VOLUME_LOGGED) == 0);
+        co_volume_close(v);
+        expect(s, flushes_of_all(s) == before);
+        co_pool_abandon(s->pool);
+
+        expect(s, co_sim_pool_open(s, false) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        expect(s, co_volume_read(v, data, sizeof(data), 0) == 0);
+        co_volume_close(v);
+        for (unsigned i = 0; i < sizeof(data); i++)
+                expect(s, data[i] == (i == 100 ? 'c' : i < 4 * POOL_BLOCK ? 'b' : 0));
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void what_was_answered_as_logged_outlives_the_process(void **state)
+{
+        sim_pool_run(1, 1, co_logged_only);
+        sim_pool_run(2, 1, co_logged_only);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -170,6 +216,7 @@ int main(void)
             cmocka_unit_test(a_log_whose_end_cannot_be_read_is_not_given_up),
             cmocka_unit_test(
                 a_flushed_block_that_cannot_be_read_is_an_error_and_not_its_old_content),
+            cmocka_unit_test(what_was_answered_as_logged_outlives_the_process),
         };
         log_set_sink(NULL);
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -227,6 +227,55 @@ static void uuids_are_read_strictly(void **unused)
                 assert_int_equal(uuid_parse_text(bad[i], uuid), -EINVAL);
 }
 
+/* ---- attachments ---- */
+
+static void attachments_come_back_as_they_were_saved(void **unused)
+{
+        struct state_attachment web = {.target = "web", .path = "/run/web.sock", .n_queues = 4};
+        struct state_attachment snap = {
+            .target = "web@s", .path = "/run/\xc3\xa4 \"s\"", .n_queues = 1, .readonly = true};
+        struct pool_state *s = new_state("tank"), *back = NULL;
+        struct state_attachment *a;
+
+        assert_int_equal(state_set_attachment(s, &web), 0);
+        assert_int_equal(state_set_attachment(s, &snap), 0);
+        web.n_queues = 2;
+        assert_int_equal(state_set_attachment(s, &web), 0); /* in the place of the first */
+        assert_int_equal(s->n_attachments, 2);
+        assert_int_equal(state_save(s, NULL), 0);
+        state_free(s);
+        assert_int_equal(state_load("tank", &back, NULL), 0);
+        assert_int_equal(back->n_attachments, 2);
+        a = state_find_attachment(back, "web");
+        assert_non_null(a);
+        assert_string_equal(a->path, "/run/web.sock");
+        assert_int_equal(a->n_queues, 2);
+        assert_false(a->readonly);
+        a = state_find_attachment(back, "web@s");
+        assert_non_null(a);
+        assert_string_equal(a->path, snap.path);
+        assert_true(a->readonly);
+        state_drop_attachment(back, "web");
+        assert_null(state_find_attachment(back, "web"));
+        assert_non_null(state_find_attachment(back, "web@s"));
+        assert_int_equal(back->n_attachments, 1);
+        state_free(back);
+}
+
+static void there_is_a_limit_to_attachments(void **unused)
+{
+        struct pool_state *s = new_state("tank");
+
+        for (unsigned i = 0; i <= STATE_ATTACHMENTS_MAX; i++) {
+                struct state_attachment a = {.path = "/s", .n_queues = 1};
+
+                snprintf(a.target, sizeof(a.target), "v%u", i);
+                assert_int_equal(state_set_attachment(s, &a),
+                                 i < STATE_ATTACHMENTS_MAX ? 0 : -ENOSPC);
+        }
+        state_free(s);
+}
+
 #define state_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -241,6 +290,8 @@ int main(void)
             state_test(a_failed_save_leaves_the_old_file),
             state_test(the_lock_is_held_by_one_at_a_time),
             state_test(uuids_are_read_strictly),
+            state_test(attachments_come_back_as_they_were_saved),
+            state_test(there_is_a_limit_to_attachments),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

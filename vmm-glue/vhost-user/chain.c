@@ -80,6 +80,12 @@ void chain_add(struct chain *chain, uint64_t guest, uint32_t length, bool writab
                 req->out_bytes += length;
 }
 
+void chain_unending(struct vhost_req *req)
+{
+        req->malformed = true;
+        req->status = NULL;
+}
+
 void iov_gather(const struct iovec *iov, void *data, size_t length)
 {
         for (uint8_t *to = data; length > 0; iov++) {

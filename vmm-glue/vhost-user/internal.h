@@ -11,6 +11,7 @@
  *            it was parsed with; tables hold their regions.
  */
 #pragma once
+#include <endian.h>
 #include <stdatomic.h>
 #include "common/buffers.h"
 #include "common/coroutine.h"
@@ -157,6 +158,16 @@ struct ring_ops {
         uint32_t (*base)(const struct queue *queue);
 };
 extern const struct ring_ops split_ops, packed_ops;
+
+/* A ring's fields of 16 bits: read once, at places that are even (sections 2.7 and 2.8). */
+static inline uint16_t ring_load16(const void *from)
+{
+        return le16toh(__atomic_load_n((const uint16_t *)from, __ATOMIC_ACQUIRE));
+}
+static inline void ring_store16(void *to, uint16_t value)
+{
+        __atomic_store_n((uint16_t *)to, htole16(value), __ATOMIC_RELEASE);
+}
 
 /* A write of 8 bytes to an eventfd, that cannot hold up the loop. */
 struct signal {
@@ -373,6 +384,8 @@ struct chain {
 };
 void chain_begin(struct chain *chain, struct vhost_req *req);
 void chain_add(struct chain *chain, uint64_t guest, uint32_t length, bool writable);
+/* It has no end: nobody can say which byte is the status. */
+void chain_unending(struct vhost_req *req);
 /* Take bytes off the front of the readable pieces: copied once. False: there are fewer. */
 bool chain_take(struct vhost_req *req, void *data, size_t length);
 /* Copy to and from the first pieces of @iov. */

@@ -9,15 +9,6 @@
 #define DESC_USED  (1u << VRING_PACKED_DESC_F_USED)
 #define WRAP_BIT   (1u << VRING_PACKED_EVENT_F_WRAP_CTR)
 
-static uint16_t load16(const void *from)
-{
-        return le16toh(__atomic_load_n((const uint16_t *)from, __ATOMIC_ACQUIRE));
-}
-static void store16(void *to, uint16_t value)
-{
-        __atomic_store_n((uint16_t *)to, htole16(value), __ATOMIC_RELEASE);
-}
-
 static int packed_translate(struct queue *queue, struct error *err)
 {
         const struct vhost_vring_addr *a = &queue->addr;
@@ -82,7 +73,7 @@ static int packed_start(struct queue *queue, struct error *err)
 
 static bool is_available(const struct queue *queue)
 {
-        uint16_t flags = load16(&queue->packed.desc[queue->last_avail].flags);
+        uint16_t flags = ring_load16(&queue->packed.desc[queue->last_avail].flags);
 
         return !!(flags & DESC_AVAIL) == queue->avail_wrap &&
                !!(flags & DESC_USED) != queue->avail_wrap;
@@ -93,19 +84,13 @@ static bool packed_has_work(const struct queue *queue)
         return queue->at_resubmit < queue->n_resubmit || is_available(queue);
 }
 
-static void unending(struct vhost_req *req)
-{
-        req->malformed = true;
-        req->status = NULL;
-}
-
 /* Section 2.8.8: all of the table is the chain; of the flags only WRITE means anything. */
 static void walk_indirect(struct chain *chain, uint64_t table, uint32_t length)
 {
         unsigned n = length / (unsigned)sizeof(struct vring_packed_desc);
 
         if (length == 0 || length % sizeof(struct vring_packed_desc) || n > SEGMENTS_MAX) {
-                unending(chain->req);
+                chain_unending(chain->req);
                 return;
         }
         for (unsigned i = 0; i < n; i++) {
@@ -113,12 +98,12 @@ static void walk_indirect(struct chain *chain, uint64_t table, uint32_t length)
                 uint16_t flags;
 
                 if (memory_read(chain->req->memory, table + i * sizeof(d), &d, sizeof(d)) < 0) {
-                        unending(chain->req);
+                        chain_unending(chain->req);
                         return;
                 }
                 flags = le16toh(d.flags);
                 if (flags & VRING_DESC_F_INDIRECT) {
-                        unending(chain->req);
+                        chain_unending(chain->req);
                         return;
                 }
                 chain_add(chain, le64toh(d.addr), le32toh(d.len), flags & VRING_DESC_F_WRITE);
@@ -138,7 +123,7 @@ static void walk(struct queue *queue, struct vhost_req *req, const struct vring_
                         chain_add(&chain, le64toh(descs[i].addr), le32toh(descs[i].len),
                                   flags & VRING_DESC_F_WRITE);
                 } else if (n > 1 || !client_has(queue->client, VIRTIO_RING_F_INDIRECT_DESC)) {
-                        unending(req);
+                        chain_unending(req);
                         return;
                 } else {
                         walk_indirect(&chain, le64toh(descs[i].addr), le32toh(descs[i].len));
@@ -220,8 +205,8 @@ static bool must_signal(struct queue *queue, unsigned n)
         /* What was stored above must be seen before what the driver wants is looked at: it stores
          * that first and looks at the descriptors second. */
         atomic_thread_fence(memory_order_seq_cst);
-        event.flags = load16(&queue->packed.driver->flags);
-        event.off_wrap = load16(&queue->packed.driver->off_wrap);
+        event.flags = ring_load16(&queue->packed.driver->flags);
+        event.off_wrap = ring_load16(&queue->packed.driver->off_wrap);
         queue->signalled = true;
         flags = event.flags & 3u;
         if (flags == VRING_PACKED_EVENT_FLAG_DISABLE)
@@ -261,7 +246,7 @@ static bool packed_publish(struct queue *queue)
                 d->id = htole16(req->head);
                 d->len = htole32(req->used_bytes);
                 if (first)
-                        store16(&d->flags, flags);
+                        ring_store16(&d->flags, flags);
                 else
                         first = d, first_flags = flags;
                 if (d != first)
@@ -270,7 +255,7 @@ static bool packed_publish(struct queue *queue)
                 n += req->n_descs;
         }
         inflight_packed_commit(queue);
-        store16(&first->flags, first_flags);
+        ring_store16(&first->flags, first_flags);
         log_ring(queue, first, sizeof(*first));
         inflight_packed_end(queue);
         return must_signal(queue, n);
@@ -281,12 +266,13 @@ static void packed_notify(struct queue *queue, bool on)
         struct vring_packed_desc_event *device = queue->packed.device;
 
         if (!on) {
-                store16(&device->flags, VRING_PACKED_EVENT_FLAG_DISABLE);
+                ring_store16(&device->flags, VRING_PACKED_EVENT_FLAG_DISABLE);
         } else if (queue->event_idx) {
-                store16(&device->off_wrap, queue->last_avail | (queue->avail_wrap ? WRAP_BIT : 0));
-                store16(&device->flags, VRING_PACKED_EVENT_FLAG_DESC);
+                ring_store16(&device->off_wrap,
+                             queue->last_avail | (queue->avail_wrap ? WRAP_BIT : 0));
+                ring_store16(&device->flags, VRING_PACKED_EVENT_FLAG_DESC);
         } else {
-                store16(&device->flags, VRING_PACKED_EVENT_FLAG_ENABLE);
+                ring_store16(&device->flags, VRING_PACKED_EVENT_FLAG_ENABLE);
         }
         if (queue->log_ring)
                 dirty_guest(queue->client, queue->addr.log, sizeof(*device));

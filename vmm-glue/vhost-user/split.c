@@ -4,16 +4,6 @@
 #include <string.h>
 #include "vmm-glue/vhost-user/internal.h"
 
-/* Each is read once. They lie at multiples of 2 and 4 (section 2.7). */
-static uint16_t load16(const void *from)
-{
-        return le16toh(__atomic_load_n((const uint16_t *)from, __ATOMIC_ACQUIRE));
-}
-static void store16(void *to, uint16_t value)
-{
-        __atomic_store_n((uint16_t *)to, htole16(value), __ATOMIC_RELEASE);
-}
-
 static size_t avail_bytes(const struct queue *queue)
 {
         return sizeof(struct vring_avail) + queue->size * sizeof(uint16_t) +
@@ -67,7 +57,7 @@ static int split_start(struct queue *queue, struct error *err)
         bool recovered = false;
         int r;
 
-        queue->last_used = load16(&queue->split.used->idx);
+        queue->last_used = ring_load16(&queue->split.used->idx);
         queue->last_avail = (uint16_t)queue->base;
         r = inflight_recover_split(queue, queue->last_used, &recovered);
         if (r < 0)
@@ -86,20 +76,13 @@ static void copy_desc(struct vring_desc *to, const struct vring_desc *from)
         atomic_signal_fence(memory_order_seq_cst);
 }
 
-/* Where the chain does not end, nobody can say which byte is the status. */
-static void unending(struct vhost_req *req)
-{
-        req->malformed = true;
-        req->status = NULL;
-}
-
 /* Section 2.7.5.3. */
 static void walk_indirect(struct chain *chain, uint64_t table, uint32_t length)
 {
         unsigned n = length / (unsigned)sizeof(struct vring_desc), i = 0, steps = 0;
 
         if (length == 0 || length % sizeof(struct vring_desc) || n > SEGMENTS_MAX) {
-                unending(chain->req);
+                chain_unending(chain->req);
                 return;
         }
         for (;;) {
@@ -108,12 +91,12 @@ static void walk_indirect(struct chain *chain, uint64_t table, uint32_t length)
 
                 if (i >= n || steps++ >= n ||
                     memory_read(chain->req->memory, table + i * sizeof(d), &d, sizeof(d)) < 0) {
-                        unending(chain->req);
+                        chain_unending(chain->req);
                         return;
                 }
                 flags = le16toh(d.flags);
                 if (flags & VRING_DESC_F_INDIRECT) {
-                        unending(chain->req);
+                        chain_unending(chain->req);
                         return;
                 }
                 chain_add(chain, le64toh(d.addr), le32toh(d.len), flags & VRING_DESC_F_WRITE);
@@ -134,7 +117,7 @@ static void walk(struct queue *queue, struct vhost_req *req, uint16_t head)
                 uint16_t flags;
 
                 if (i >= queue->size || steps++ >= queue->size) {
-                        unending(req);
+                        chain_unending(req);
                         return;
                 }
                 copy_desc(&d, &queue->split.desc[i]);
@@ -142,7 +125,7 @@ static void walk(struct queue *queue, struct vhost_req *req, uint16_t head)
                 if (flags & VRING_DESC_F_INDIRECT) {
                         if ((flags & VRING_DESC_F_NEXT) ||
                             !client_has(queue->client, VIRTIO_RING_F_INDIRECT_DESC))
-                                unending(req);
+                                chain_unending(req);
                         else
                                 walk_indirect(&chain, le64toh(d.addr), le32toh(d.len));
                         return;
@@ -157,7 +140,7 @@ static void walk(struct queue *queue, struct vhost_req *req, uint16_t head)
 static bool split_has_work(const struct queue *queue)
 {
         return queue->at_resubmit < queue->n_resubmit ||
-               load16(&queue->split.avail->idx) != queue->last_avail;
+               ring_load16(&queue->split.avail->idx) != queue->last_avail;
 }
 
 static int next_head(struct queue *queue, uint16_t *ret_head, struct error *err)
@@ -168,14 +151,14 @@ static int next_head(struct queue *queue, uint16_t *ret_head, struct error *err)
                 *ret_head = queue->resubmit[queue->at_resubmit++];
                 return 1;
         }
-        n = (uint16_t)(load16(&queue->split.avail->idx) - queue->last_avail);
+        n = (uint16_t)(ring_load16(&queue->split.avail->idx) - queue->last_avail);
         if (n == 0)
                 return 0;
         if (n > queue->size)
                 return error_set(err, -EPROTO,
                                  "its available index is %u further on, and it has %u descriptors",
                                  n, queue->size);
-        head = load16(&queue->split.avail->ring[queue->last_avail & (queue->size - 1)]);
+        head = ring_load16(&queue->split.avail->ring[queue->last_avail & (queue->size - 1)]);
         if (head >= queue->size || queue->head_busy[head])
                 return error_set(err, -EPROTO, "descriptor %u was made available, which %s", head,
                                  head >= queue->size ? "there is not" : "is in flight already");
@@ -210,8 +193,8 @@ static bool must_signal(struct queue *queue, uint16_t before)
         atomic_thread_fence(memory_order_seq_cst);
         queue->signalled = true;
         if (!queue->event_idx)
-                return !(load16(&queue->split.avail->flags) & VRING_AVAIL_F_NO_INTERRUPT);
-        return first || vring_need_event(load16(used_event(queue)), queue->last_used, before);
+                return !(ring_load16(&queue->split.avail->flags) & VRING_AVAIL_F_NO_INTERRUPT);
+        return first || vring_need_event(ring_load16(used_event(queue)), queue->last_used, before);
 }
 
 static bool split_publish(struct queue *queue)
@@ -230,7 +213,7 @@ static bool split_publish(struct queue *queue)
                 queue->head_busy[req->head] = false;
                 queue->last_used++;
         }
-        store16(&used->idx, queue->last_used);
+        ring_store16(&used->idx, queue->last_used);
         log_used(queue, used, sizeof(*used));
         inflight_split_end(queue);
         return must_signal(queue, before);
@@ -243,11 +226,11 @@ static void split_notify(struct queue *queue, bool on)
         if (queue->event_idx) {
                 /* Off is the index of before, which the driver has passed. */
                 if (on) {
-                        store16(avail_event(queue), queue->last_avail);
+                        ring_store16(avail_event(queue), queue->last_avail);
                         log_used(queue, avail_event(queue), sizeof(uint16_t));
                 }
         } else {
-                store16(&used->flags, on ? 0 : VRING_USED_F_NO_NOTIFY);
+                ring_store16(&used->flags, on ? 0 : VRING_USED_F_NO_NOTIFY);
                 log_used(queue, used, sizeof(*used));
         }
         /* Before the available index is looked at again. */

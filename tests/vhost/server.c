@@ -112,7 +112,7 @@ struct server *server_start(const struct vhost_server_options *options)
                 log_set_sink(quiet);
         else
                 log_set_level(LOG_LEVEL_DEBUG);
-        s->n_fds = server_n_fds();
+        s->n_fds = server_n_fds(0);
         if (options)
                 s->options = *options;
         snprintf(s->folder, sizeof(s->folder), "/tmp/tarn-vhost-XXXXXX");
@@ -157,7 +157,7 @@ void server_stop(struct server *s)
         }
         rmdir(s->folder);
         free(s);
-        assert_int_equal(server_n_fds(), n_fds);
+        assert_int_equal(server_n_fds(0), n_fds);
 }
 
 /* ---- looking at it, and acting on it ---- */
@@ -256,11 +256,21 @@ int server_teardown(void **state)
         return 0;
 }
 
-unsigned server_n_fds(void)
+static void proc_path(char path[64], pid_t pid, const char *name)
 {
-        DIR *folder = opendir("/proc/self/fd");
+        if (pid)
+                snprintf(path, 64, "/proc/%d/%s", (int)pid, name);
+        else
+                snprintf(path, 64, "/proc/self/%s", name);
+}
+
+unsigned server_n_fds(pid_t pid)
+{
+        char path[64];
         unsigned n = 0;
 
+        proc_path(path, pid, "fd");
+        DIR *folder = opendir(path);
         assert(folder);
         while (readdir(folder))
                 n++;
@@ -268,15 +278,29 @@ unsigned server_n_fds(void)
         return n;
 }
 
-unsigned server_n_mappings(void)
+unsigned server_n_mappings(pid_t pid)
 {
-        FILE *f = fopen("/proc/self/maps", "re");
+        char path[64];
         unsigned n = 0;
         int c;
 
+        proc_path(path, pid, "maps");
+        FILE *f = fopen(path, "re");
         assert(f);
         while ((c = getc(f)) != EOF)
                 n += c == '\n';
         fclose(f);
         return n;
+}
+
+void server_wait_fds(pid_t pid, unsigned n)
+{
+        const struct timespec pause = {.tv_nsec = 1000000};
+        unsigned left = WAIT_MS, now;
+
+        while ((now = server_n_fds(pid)) != n) {
+                if (left-- == 0)
+                        fail_msg("%u descriptors are open, not %u", now, n);
+                nanosleep(&pause, NULL);
+        }
 }

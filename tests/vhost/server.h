@@ -46,6 +46,8 @@ int server_teardown(void **state);
  * cmocka has put its own for the time of the test. */
 void server_take_sigbus(void);
 
-/* Of this process: descriptors that are open, and pieces of memory that are mapped. */
-unsigned server_n_fds(void);
-unsigned server_n_mappings(void);
+/* Of a process, 0 being this one: descriptors that are open, and pieces of memory that are mapped. */
+unsigned server_n_fds(pid_t pid);
+unsigned server_n_mappings(pid_t pid);
+/* Wait until as many descriptors are open in it. */
+void server_wait_fds(pid_t pid, unsigned n);

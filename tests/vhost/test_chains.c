@@ -1,8 +1,9 @@
 /* test_chains.c - rules 1 to 6 and 10 of the vhost-user-blk device (README.md): what it makes of
  * addresses, chains, indices and framing, right and wrong. Over volumes in memory. */
-#include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "tests/vhost/raw.h"
 #include "tests/vhost/server.h"
 
@@ -427,29 +428,35 @@ static void rule_10_no_wake_up_is_lost(void **state)
         }
 }
 
+/* The guest looks at the ring all the time and wants no calls: but for those of the start and of the
+ * first answer after it, when the device cannot know yet what the guest has missed, none is made. They are counted when the server has let go of the descriptor. */
 static void rule_10_without_being_asked_for_no_call_comes(void **state)
 {
         FOR_EACH_KIND(k)
         {
                 struct disk *d = check_open(kinds[k]);
                 struct ring *ring = &d->rings[0];
-                uint64_t mark = disk_mark(d);
                 struct disk_flight flight;
                 uint8_t block[512];
                 struct disk_op op = {
                     .type = VIRTIO_BLK_T_IN, .data = block, .n_bytes = sizeof(block)};
-                void *cookie;
+                uint64_t count = 0;
                 uint32_t n_bytes;
-                check_alive(d);
-                while (ring_wait_call(ring, 0)) /* the one after the start */
-                        ;
-                ok(disk_add(d, 0, &op, &flight, &check_err));
-                ring_publish(ring);
-                while (ring_take(ring, &cookie, &n_bytes, &check_err) == 0)
-                        ;
-                server_turn(*state);
-                assert_false(ring_wait_call(ring, 0));
-                disk_release(d, mark);
+                void *cookie;
+                for (unsigned i = 0; i < 50; i++) {
+                        uint64_t mark = disk_mark(d);
+                        ok(disk_add(d, 0, &op, &flight, &check_err));
+                        ring_publish(ring);
+                        while (ring_take(ring, &cookie, &n_bytes, &check_err) == 0)
+                                sched_yield();
+                        disk_release(d, mark);
+                }
+                front_close(d->front);
+                d->front = NULL;
+                server_wait_clients(*state, 0);
+                if (read(ring->call, &count, sizeof(count)) < 0)
+                        count = 0;
+                assert_in_range(count, 0, 2);
                 disk_close(d);
         }
 }

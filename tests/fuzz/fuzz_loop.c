@@ -12,6 +12,8 @@
 #define START_NS                                                                                   \
         UINT64_C(1000000000) /* not 0, so that code which takes 0 for "never" is found out */
 #define STEP_NS UINT64_C(1000)
+/* Moves that are made small when the input asks for it: not for ever, or MiBs go byte by byte. */
+#define SMALL_MOVES 256u
 /* An input of a few KiB has no more to do than this. */
 #define STEPS_MAX 200000u
 
@@ -24,6 +26,7 @@ struct fuzz_loop {
         struct list ios;
         struct loop_task *tasks, **tasks_end;
         size_t io_max;
+        unsigned n_small; /* moves left that io_max is for */
         uint64_t n_happened;
 };
 
@@ -117,41 +120,65 @@ void fuzz_loop_reset(struct loop *loop)
 void fuzz_loop_set_io_max(struct loop *loop, size_t n_bytes)
 {
         of(loop)->io_max = n_bytes;
+        of(loop)->n_small = SMALL_MOVES;
+}
+
+/* What @n_bytes are to be this time. */
+static size_t move_bytes(struct fuzz_loop *f, size_t n_bytes)
+{
+        if (f->io_max == 0 || f->n_small == 0 || n_bytes <= f->io_max)
+                return n_bytes;
+        f->n_small--;
+        return f->io_max;
 }
 
 /* ---- operations ---- */
 
-static ssize_t try_receive(const struct fuzz_loop *f, struct loop_io *io)
+static ssize_t try_receive(struct fuzz_loop *f, struct loop_io *io)
 {
-        size_t length = io->iov[0].iov_len;
-
-        if (f->io_max && length > f->io_max)
-                length = f->io_max;
-        return recv(io->fd, io->iov[0].iov_base, length, (int)io->flags | MSG_DONTWAIT);
+        return recv(io->fd, io->iov[0].iov_base, move_bytes(f, io->iov[0].iov_len),
+                    (int)io->flags | MSG_DONTWAIT);
 }
 
-static ssize_t try_send(const struct fuzz_loop *f, struct loop_io *io)
+static ssize_t try_send(struct fuzz_loop *f, struct loop_io *io)
 {
         struct iovec part = io->n_iov ? io->iov[0] : (struct iovec){0};
         struct msghdr msg = {.msg_iov = (struct iovec *)io->iov, .msg_iovlen = io->n_iov};
+        size_t length = move_bytes(f, part.iov_len);
 
-        if (f->io_max) {
-                if (part.iov_len > f->io_max)
-                        part.iov_len = f->io_max;
+        if (length < part.iov_len) {
+                part.iov_len = length;
                 msg.msg_iov = &part;
                 msg.msg_iovlen = 1;
         }
         return sendmsg(io->fd, &msg, (int)io->flags | MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+static bool is_ready(const struct loop_io *io, short events)
+{
+        struct pollfd p = {.fd = io->fd, .events = events};
+
+        return poll(&p, 1, 0) > 0;
+}
+
+static ssize_t not_yet(void)
+{
+        errno = EAGAIN;
+        return -1;
+}
+
+/* Looked at first, as accept4() makes a socket before it looks. */
+static ssize_t try_accept(const struct loop_io *io)
+{
+        if (!is_ready(io, POLLIN))
+                return not_yet();
+        return accept4(io->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
 static ssize_t try_write(const struct loop_io *io)
 {
-        struct pollfd p = {.fd = io->fd, .events = POLLOUT};
-
-        if (poll(&p, 1, 0) == 0) {
-                errno = EAGAIN;
-                return -1;
-        }
+        if (!is_ready(io, POLLOUT))
+                return not_yet();
         return writev(io->fd, io->iov, (int)io->n_iov);
 }
 
@@ -159,15 +186,13 @@ static ssize_t try_poll(const struct loop_io *io)
 {
         struct pollfd p = {.fd = io->fd, .events = (short)io->flags};
 
-        if (poll(&p, 1, 0) == 0) {
-                errno = EAGAIN;
-                return -1;
-        }
+        if (poll(&p, 1, 0) == 0)
+                return not_yet();
         return p.revents;
 }
 
 /* The result, or -EAGAIN: not yet. */
-static int try(const struct fuzz_loop *f, struct loop_io *io)
+static int try(struct fuzz_loop *f, struct loop_io *io)
 {
         ssize_t n;
 
@@ -181,7 +206,7 @@ static int try(const struct fuzz_loop *f, struct loop_io *io)
                 n = try_send(f, io);
                 break;
         case LOOP_ACCEPT:
-                n = accept4(io->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+                n = try_accept(io);
                 break;
         case LOOP_WRITEV:
                 n = try_write(io);

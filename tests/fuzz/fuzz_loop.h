@@ -26,5 +26,6 @@ void fuzz_loop_advance(struct loop *loop, uint64_t ns);
 /* Run a coroutine to its end, timers as they come; one that has not ended after @limit_ns is a
  * finding. */
 void fuzz_loop_co_run(struct loop *loop, co_entry *entry, void *arg, uint64_t limit_ns);
-/* No receive and no send of the loop moves more than this at once. 0: no limit. */
+/* From now on receives and sends of the loop move no more than this at once; 256 of them. 0: no
+ * limit. */
 void fuzz_loop_set_io_max(struct loop *loop, size_t n_bytes);

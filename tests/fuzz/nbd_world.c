@@ -136,7 +136,8 @@ struct world *world_new(struct input *in)
 {
         static struct loop *loop;
         static struct nbd_tls *tls;
-        static struct world world; /* one at a time */
+        static struct world world;
+        static struct volume *volume, *snapshot, *big;
         struct world *w = &world;
         struct error err = ERROR_INIT;
 
@@ -144,15 +145,18 @@ struct world *world_new(struct input *in)
                 fuzz_quiet();
                 loop = fuzz_loop_new();
                 tls = make_tls();
+                volume = fake_volume_new(loop, WORLD_VOL_BYTES);
+                snapshot = fake_volume_new(loop, WORLD_VOL_BYTES);
+                big = fake_volume_new_empty(loop, WORLD_BIG_BYTES);
         }
         memset(w, 0, offsetof(struct world, out));
         w->out.n = 0;
         w->lowest_fd = fuzz_lowest_fd();
         fuzz_loop_reset(loop);
         w->loop = loop;
-        w->volume = fake_volume_new(loop, WORLD_VOL_BYTES);
-        w->snapshot = fake_volume_new(loop, WORLD_VOL_BYTES);
-        w->big = fake_volume_new_empty(loop, WORLD_BIG_BYTES);
+        w->volume = volume;
+        w->snapshot = snapshot;
+        w->big = big;
         struct nbd_exports exports = {.co_open = co_export_open,
                                       .co_close = co_export_close,
                                       .co_list = co_export_list,
@@ -201,9 +205,9 @@ void world_free(struct world *w)
                         close(w->clients[i].fd);
         assert(w->n_open == 0 && w->n_held == 0 && w->n_stopping == 0);
         nbd_server_free(w->server);
-        fake_volume_free(w->volume);
-        fake_volume_free(w->snapshot);
-        fake_volume_free(w->big);
+        fake_volume_reset(w->volume);
+        fake_volume_reset(w->snapshot);
+        fake_volume_reset(w->big);
         fuzz_loop_reset(w->loop);
         assert(fuzz_lowest_fd() == w->lowest_fd);
 }

@@ -207,7 +207,6 @@ static void start(struct vhost_world *w, struct input *in)
                 options.max_bytes = 64u << 10;
         if (limits & 4)
                 options.max_total_bytes = 64u << 10;
-        w->volume = fake_volume_new(w->loop, VW_VOL_BYTES);
         w->listen_fd = fuzz_listen();
         int r = vhost_server_new(w->loop, &options, &w->server, &err);
         assert(r == 0);
@@ -223,6 +222,7 @@ struct vhost_world *vw_new(struct input *in)
         if (!w->loop) {
                 fuzz_quiet();
                 w->loop = fuzz_loop_new();
+                w->volume = fake_volume_new(w->loop, VW_VOL_BYTES);
                 make_files(w);
                 fill_file(w->files[VW_GUEST_FILE], VW_FILE_BYTES);
                 fill_file(w->files[VW_INFLIGHT], VW_INFLIGHT_FILE);
@@ -264,7 +264,7 @@ void vw_free(struct vhost_world *w)
                         close(w->clients[i]);
         assert(w->n_open == 0 && w->n_disconnecting == 0);
         vhost_server_free(w->server);
-        fake_volume_free(w->volume);
+        fake_volume_reset(w->volume);
         close_events(w);
         check_files(w);
         fuzz_loop_reset(w->loop);

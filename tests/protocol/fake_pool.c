@@ -104,6 +104,20 @@ void fake_volume_free(struct volume *volume)
         free(volume);
 }
 
+void fake_volume_reset(struct volume *volume)
+{
+        assert(volume->counts.in_flight == 0 && list_empty(&volume->held));
+        volume->size_bytes = volume->made_bytes;
+        volume->keeps = volume->hold = false;
+        memset(volume->fail, 0, sizeof(volume->fail));
+        volume->fail_status = 0;
+        volume->shrink_to = 0;
+        volume->counts = (struct fake_counts){0};
+        if (volume->data)
+                madvise(volume->data, volume->made_bytes, MADV_DONTNEED);
+        madvise(volume->blocks, n_blocks(volume), MADV_DONTNEED);
+}
+
 void fake_resize(struct volume *volume, uint64_t size_bytes)
 {
         assert(size_bytes <= volume->made_bytes);

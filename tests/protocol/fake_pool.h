@@ -13,7 +13,9 @@ struct volume *fake_volume_new(struct loop *loop, uint64_t size_bytes);
 /* One of any size that costs nothing: it reads as zeroes, whatever is written, and knows for 64 MiB
  * at once whether there are data. */
 struct volume *fake_volume_new_empty(struct loop *loop, uint64_t size_bytes);
-void fake_volume_free(struct volume *volume); /* nothing in flight */
+/* As it was made, without making it anew. */
+void fake_volume_reset(struct volume *volume); /* nothing in flight */
+void fake_volume_free(struct volume *volume);  /* nothing in flight */
 /* not beyond the size it was made with */
 void fake_resize(struct volume *volume, uint64_t size_bytes);
 /* as the property discard=off does */

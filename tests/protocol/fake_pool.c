@@ -23,12 +23,15 @@ struct pending {
 
 #define ZERO_MAPPED (UINT64_C(1) << 27)
 
+#define EMPTY_BLOCK (UINT64_C(64) << 20) /* of a volume that keeps no data */
+
 struct volume {
         struct loop *loop;
         uint64_t size_bytes, made_bytes;
-        bool keeps; /* discard=off */
-        uint8_t *data;
-        uint8_t *blocks; /* enum block_state each */
+        bool keeps;           /* discard=off */
+        uint64_t block_bytes; /* what a state is kept for */
+        uint8_t *data;        /* NULL: none are kept */
+        uint8_t *blocks;      /* enum block_state each */
         struct loop_task task;
         pthread_mutex_t mutex; /* of all below */
         pthread_cond_t changed;
@@ -54,19 +57,19 @@ static void *map(size_t length)
 
 static uint64_t n_blocks(const struct volume *volume)
 {
-        return volume->made_bytes / POOL_BLOCK + 1;
+        return volume->made_bytes / volume->block_bytes + 1;
 }
 
 static void answer_all(struct loop_task *task);
 
-struct volume *fake_volume_new(struct loop *loop, uint64_t size_bytes)
+static struct volume *volume_new(struct loop *loop, uint64_t size_bytes, uint64_t block_bytes)
 {
         struct volume *volume = calloc(1, sizeof(*volume));
 
         assert(volume);
         volume->loop = loop;
         volume->size_bytes = volume->made_bytes = size_bytes;
-        volume->data = map(size_bytes);
+        volume->block_bytes = block_bytes;
         volume->blocks = map(n_blocks(volume));
         volume->task.run = answer_all;
         pthread_mutex_init(&volume->mutex, NULL);
@@ -79,12 +82,40 @@ struct volume *fake_volume_new(struct loop *loop, uint64_t size_bytes)
         return volume;
 }
 
+struct volume *fake_volume_new(struct loop *loop, uint64_t size_bytes)
+{
+        struct volume *volume = volume_new(loop, size_bytes, POOL_BLOCK);
+
+        volume->data = map(size_bytes);
+        return volume;
+}
+
+struct volume *fake_volume_new_empty(struct loop *loop, uint64_t size_bytes)
+{
+        return volume_new(loop, size_bytes, EMPTY_BLOCK);
+}
+
 void fake_volume_free(struct volume *volume)
 {
         assert(volume->counts.in_flight == 0);
-        munmap(volume->data, volume->made_bytes);
+        if (volume->data)
+                munmap(volume->data, volume->made_bytes);
         munmap(volume->blocks, n_blocks(volume));
         free(volume);
+}
+
+void fake_volume_reset(struct volume *volume)
+{
+        assert(volume->counts.in_flight == 0 && list_empty(&volume->held));
+        volume->size_bytes = volume->made_bytes;
+        volume->keeps = volume->hold = false;
+        memset(volume->fail, 0, sizeof(volume->fail));
+        volume->fail_status = 0;
+        volume->shrink_to = 0;
+        volume->counts = (struct fake_counts){0};
+        if (volume->data)
+                madvise(volume->data, volume->made_bytes, MADV_DONTNEED);
+        madvise(volume->blocks, n_blocks(volume), MADV_DONTNEED);
 }
 
 void fake_resize(struct volume *volume, uint64_t size_bytes)
@@ -185,6 +216,14 @@ void fake_release_all(struct volume *volume)
         pthread_mutex_unlock(&volume->mutex);
 }
 
+unsigned fake_n_held(struct volume *volume)
+{
+        pthread_mutex_lock(&volume->mutex);
+        unsigned n = volume->n_held;
+        pthread_mutex_unlock(&volume->mutex);
+        return n;
+}
+
 struct fake_counts fake_counts(struct volume *volume)
 {
         pthread_mutex_lock(&volume->mutex);
@@ -210,32 +249,34 @@ static bool transfers(const struct volume_request *r)
 
 static void copy(struct volume *volume, const struct volume_request *r)
 {
-        uint8_t *at = volume->data + r->offset;
+        uint64_t at = r->offset;
 
         for (unsigned i = 0; i < r->n_iov; i++) {
-                if (r->op == VOLUME_READ)
-                        memcpy(r->iov[i].iov_base, at, r->iov[i].iov_len);
-                else
-                        memcpy(at, r->iov[i].iov_base, r->iov[i].iov_len);
+                size_t length = r->iov[i].iov_len;
+                if (!volume->data && r->op == VOLUME_READ)
+                        memset(r->iov[i].iov_base, 0, length);
+                else if (r->op == VOLUME_READ)
+                        memcpy(r->iov[i].iov_base, volume->data + at, length);
+                else if (volume->data)
+                        memcpy(volume->data + at, r->iov[i].iov_base, length);
                 if ((uintptr_t)r->iov[i].iov_base % POOL_BLOCK != 0)
                         volume->counts.unaligned++;
-                at += r->iov[i].iov_len;
+                at += length;
         }
-        assert(at == volume->data + r->offset + r->length);
+        assert(at == r->offset + r->length);
 }
 
 /* Whole blocks inside the range change state; of those in part only writing makes data. */
 static void set_blocks(struct volume *volume, const struct volume_request *r)
 {
-        uint64_t first = r->offset / POOL_BLOCK,
-                 end = (r->offset + r->length + POOL_BLOCK - 1) / POOL_BLOCK;
+        uint64_t size = volume->block_bytes, first = r->offset / size,
+                 end = (r->offset + r->length + size - 1) / size;
         uint8_t state = r->op == VOLUME_WRITE  ? BLOCK_DATA
                         : r->op == VOLUME_ZERO ? BLOCK_ZERO
                                                : BLOCK_HOLE;
 
         for (uint64_t b = first; b < end; b++) {
-                bool whole =
-                    b * POOL_BLOCK >= r->offset && (b + 1) * POOL_BLOCK <= r->offset + r->length;
+                bool whole = b * size >= r->offset && (b + 1) * size <= r->offset + r->length;
                 if (whole || r->op == VOLUME_WRITE)
                         volume->blocks[b] = state;
         }
@@ -244,6 +285,8 @@ static void set_blocks(struct volume *volume, const struct volume_request *r)
 /* Large ranges become memory that is not there, which reads as zeroes. */
 static void zero(struct volume *volume, uint64_t offset, uint64_t length)
 {
+        if (!volume->data)
+                return;
         if (length >= ZERO_MAPPED && offset % POOL_BLOCK == 0 && length % POOL_BLOCK == 0)
                 madvise(volume->data + offset, length, MADV_DONTNEED);
         else
@@ -363,6 +406,8 @@ static unsigned changed_flags(const struct volume *volume, const struct volume *
 {
         size_t at = block * POOL_BLOCK;
 
+        if (!volume->data || !since->data)
+                return EXTENT_CHANGED;
         return memcmp(volume->data + at, since->data + at, POOL_BLOCK) ? EXTENT_CHANGED : 0;
 }
 
@@ -381,9 +426,9 @@ static int co_extents(struct volume *volume, const struct volume *since, block_f
         if (fail)
                 return fail;
         while (offset < end) {
-                uint64_t block_end = (offset / POOL_BLOCK + 1) * POOL_BLOCK;
+                uint64_t block_end = (offset / volume->block_bytes + 1) * volume->block_bytes;
                 uint64_t piece = (block_end < end ? block_end : end) - offset;
-                unsigned f = flags_of(volume, since, offset / POOL_BLOCK);
+                unsigned f = flags_of(volume, since, offset / volume->block_bytes);
                 if (n > 0 && extents[n - 1].flags == f)
                         extents[n - 1].length += piece;
                 else if (n == n_max)

@@ -10,7 +10,12 @@
 #include "pool/pool.h"
 
 struct volume *fake_volume_new(struct loop *loop, uint64_t size_bytes);
-void fake_volume_free(struct volume *volume); /* nothing in flight */
+/* One of any size that costs nothing: it reads as zeroes, whatever is written, and knows for 64 MiB
+ * at once whether there are data. */
+struct volume *fake_volume_new_empty(struct loop *loop, uint64_t size_bytes);
+/* As it was made, without making it anew. */
+void fake_volume_reset(struct volume *volume); /* nothing in flight */
+void fake_volume_free(struct volume *volume);  /* nothing in flight */
 /* not beyond the size it was made with */
 void fake_resize(struct volume *volume, uint64_t size_bytes);
 /* as the property discard=off does */
@@ -27,6 +32,7 @@ void fake_fail_status(struct volume *volume, int error);
 void fake_hold(struct volume *volume);
 void fake_release_last(struct volume *volume);
 void fake_release_all(struct volume *volume);
+unsigned fake_n_held(struct volume *volume);
 
 struct fake_counts {
         unsigned submitted[VOLUME_ZERO + 1]; /* by operation */

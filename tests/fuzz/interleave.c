@@ -1,0 +1,70 @@
+/* interleave.c - see interleave.h. Nothing here is watched itself. */
+#include "tests/fuzz/interleave.h"
+#include <stdbool.h>
+
+#define UNWATCHED __attribute__((no_sanitize("coverage", "address", "undefined")))
+
+static struct change {
+        unsigned left; /* 0: none */
+        void (*change)(uint64_t arg);
+        uint64_t arg;
+} changes[INTERLEAVE_MAX];
+static unsigned n_changes;
+static bool running;
+
+UNWATCHED void interleave_at(unsigned n_comparisons, void (*change)(uint64_t arg), uint64_t arg)
+{
+        for (unsigned i = 0; i < INTERLEAVE_MAX; i++)
+                if (changes[i].left == 0) {
+                        changes[i] = (struct change){n_comparisons + 1, change, arg};
+                        n_changes++;
+                        return;
+                }
+}
+
+UNWATCHED void interleave_forget(void)
+{
+        for (unsigned i = 0; i < INTERLEAVE_MAX; i++)
+                changes[i].left = 0;
+        n_changes = 0;
+}
+
+UNWATCHED void interleave_run(void)
+{
+        running = n_changes > 0;
+}
+
+UNWATCHED void interleave_stop(void)
+{
+        running = false;
+}
+
+UNWATCHED static void tick(void)
+{
+        running = false; /* what a change does is not counted */
+        for (unsigned i = 0; i < INTERLEAVE_MAX; i++)
+                if (changes[i].left > 0 && --changes[i].left == 0) {
+                        n_changes--;
+                        changes[i].change(changes[i].arg);
+                }
+        running = n_changes > 0;
+}
+
+/* The calls that clang puts in. They end in a jump, as the fuzzer looks up where it was called. */
+#define COMPARISON(name, type)                                                                     \
+        void __real_##name(type a, type b);                                                        \
+        void __wrap_##name(type a, type b);                                                        \
+        UNWATCHED void __wrap_##name(type a, type b)                                               \
+        {                                                                                          \
+                if (running)                                                                       \
+                        tick();                                                                    \
+                __attribute__((musttail)) return __real_##name(a, b);                              \
+        }
+COMPARISON(__sanitizer_cov_trace_cmp1, uint8_t)
+COMPARISON(__sanitizer_cov_trace_cmp2, uint16_t)
+COMPARISON(__sanitizer_cov_trace_cmp4, uint32_t)
+COMPARISON(__sanitizer_cov_trace_cmp8, uint64_t)
+COMPARISON(__sanitizer_cov_trace_const_cmp1, uint8_t)
+COMPARISON(__sanitizer_cov_trace_const_cmp2, uint16_t)
+COMPARISON(__sanitizer_cov_trace_const_cmp4, uint32_t)
+COMPARISON(__sanitizer_cov_trace_const_cmp8, uint64_t)

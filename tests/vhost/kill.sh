@@ -11,6 +11,12 @@ start_server "$peer"
 timeout 300 "$load" --socket "$VHOST_SOCKET" --op randrw --read-percent 40 --verify --reconnect --length 8M \
 	--stamps "$work/stamps" --seconds 3600 "$@" >"$work/out" 2>"$work/err" &
 client=$!
+# Who has no server at his start gives up: the stamps are there once it is connected.
+for ((tries = 600; tries > 0; tries--)); do
+	[ ! -e "$work/stamps" ] || break
+	kill -0 $client 2>/dev/null || break
+	sleep 0.05
+done
 # At the end the client, told by nobody, goes on: only what it says of a failure counts.
 for ((round = 1; round <= rounds; round++)); do
 	sleep "0.$((RANDOM % 400 + 100))" # a random moment is what is wanted

@@ -14,7 +14,7 @@ packages_build=(
 packages_test=(
         clang clang-format libclang-rt-14-dev libcmocka-dev libnbd-dev
         git python3 libnbd-bin python3-libnbd nbdkit nbd-client fio qemu-utils
-        qemu-system-x86 busybox-static cpio kmod e2fsprogs fdisk util-linux mount jq procps)
+        qemu-system-x86 qemu-system-common busybox-static cpio kmod e2fsprogs fdisk util-linux mount jq procps)
 packages_demo=(
         qemu-system-x86 python3
         mmdebstrap uidmap fakeroot gpg debian-archive-keyring e2fsprogs fdisk util-linux)

@@ -15,7 +15,7 @@ packages_build=(
 packages_test=(
         clang clang-format libclang-rt-14-dev libcmocka-dev libnbd-dev
         git python3 libnbd-bin python3-libnbd nbdkit nbd-client fio qemu-utils
-        qemu-system-x86 busybox-static cpio kmod e2fsprogs fdisk util-linux mount jq procps
+        qemu-system-x86 qemu-system-common busybox-static cpio kmod e2fsprogs fdisk util-linux mount jq procps
         gnutls-bin mandoc groff-base systemd debhelper dpkg-dev lintian
         fuse3 libvirt-clients libxml2-utils)
 packages_demo=(

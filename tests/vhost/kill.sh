@@ -32,7 +32,7 @@ fi
 wait $client 2>/dev/null || true
 stop_server
 start_server "$peer"
-# Answered and never flushed, then a stop in order: all of it is there.
+# What the load had in flight at its own end may be old or new, as after a crash.
 "$load" --socket "$VHOST_SOCKET" --op read --once --verify --length 8M --stamps "$work/stamps" --after-crash \
 	>"$work/out" 2>"$work/err" || fail "at the end: $(cat "$work/err")"
 stop_server

@@ -193,6 +193,15 @@ static void rule_3_nested_indirect_tables_are_refused(void **state)
                 raw_show(r, 0);
                 raw_expect_refused(r);
                 raw_close(r);
+                /* And the flag in a table that would be right without it. */
+                r = raw_open(kinds[k]);
+                raw_entry(r, 0, r->header, HEADER, NEXT, 1);
+                raw_entry(r, 1, r->data, RAW_BYTES, WRITE | NEXT | VRING_DESC_F_INDIRECT, 2);
+                raw_entry(r, 2, r->status, 1, WRITE, 0);
+                raw_indirect(r, 3 * 16, 0);
+                raw_show(r, 0);
+                raw_expect_refused(r);
+                raw_close(r);
         }
 }
 

@@ -40,4 +40,16 @@ run "packed, no indirect tables" "${mixed[@]}" --packed --no-indirect --segments
 run "large blocks" --op randrw --verify --bs 256K --segments 64 --depth 8 --seconds 0.5 --offset 8M --length 16M
 run "sectors" --op randrw --verify --bs 512 --seconds 0.5 --offset 24M --length 4M
 run "everything, at the end" --op read --once --verify --stamps "$folder/stamps" --length 8M
+
+# The checks themselves: somebody else's write is found, by its place.
+"$load" --socket "$VHOST_SOCKET" --op write --once --offset 4M --length 4K >"$folder/out"
+status=0
+"$load" --socket "$VHOST_SOCKET" --op read --once --verify --stamps "$folder/stamps" --length 8M \
+	>"$folder/out" 2>"$folder/err" || status=$?
+if [ $status = 1 ] && grep -q 'offset 4194304 holds' "$folder/err"; then
+	echo "ok   a foreign write is found"
+else
+	echo "FAIL a foreign write is not found: $status $(cat "$folder/err")"
+	failed=1
+fi
 exit $failed

@@ -2,6 +2,7 @@
  * offered and agreed on, the states of queues, and the config space. Over volumes in memory. */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -287,6 +288,46 @@ static void rule_9_descriptors_may_be_replaced_while_the_ring_runs(void **state)
         disk_close(d);
 }
 
+static void rule_9_a_ring_without_a_call_descriptor_is_served(void **state)
+{
+        for (unsigned k = 0; k < 2; k++) {
+                struct disk *d = check_open((struct disk_options){.packed = k});
+                uint64_t none = VU_VRING_NO_FD;
+                static struct disk_flight flight;
+                struct disk_op op;
+                uint32_t n_bytes;
+                void *cookie;
+                int r;
+                ok(front_tell(d->front, VU_SET_VRING_CALL, &none, sizeof(none), NULL, 0,
+                              &check_err));
+                add_reads(d, 0, &op, &flight, 1);
+                ring_publish(&d->rings[0]);
+                /* Ends with the test's time where it is not. */
+                while ((r = ring_take(&d->rings[0], &cookie, &n_bytes, &check_err)) == 0)
+                        sched_yield();
+                assert_int_equal(r, 1);
+                disk_close(d);
+        }
+}
+
+/* As in a migration. */
+static void rule_9_two_front_ends_are_served_at_once(void **state)
+{
+        uint8_t data[4096], back[4096];
+        struct disk *a = check_open((struct disk_options){0});
+        struct disk *b = check_open((struct disk_options){.packed = true});
+
+        for (unsigned i = 0; i < 50; i++) {
+                check_pattern(data, sizeof(data), i);
+                check_write(i % 2 ? a : b, 8 * i, data, sizeof(data));
+                check_read(i % 2 ? b : a, 8 * i, back, sizeof(back));
+                assert_memory_equal(data, back, sizeof(back));
+        }
+        disk_close(a);
+        check_alive(b);
+        disk_close(b);
+}
+
 static void rule_9_a_reset_device_begins_anew(void **state)
 {
         struct disk *d = check_open((struct disk_options){0});
@@ -523,6 +564,8 @@ int main(void)
             TEST(rule_9_a_ring_goes_on_where_it_was_stopped),
             TEST(rule_9_after_a_start_one_call_comes_though_none_was_asked_for),
             TEST(rule_9_descriptors_may_be_replaced_while_the_ring_runs),
+            TEST(rule_9_a_ring_without_a_call_descriptor_is_served),
+            TEST(rule_9_two_front_ends_are_served_at_once),
             TEST(rule_9_a_reset_device_begins_anew),
             TEST(rule_9_a_stop_of_the_server_leaves_what_was_not_begun_in_the_ring),
             TEST(rule_11_the_config_reply_has_the_size_asked_for),

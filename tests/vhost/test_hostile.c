@@ -16,8 +16,8 @@
 #include "tests/vhost/server.h"
 
 static uint64_t seed;
-static unsigned fds_before;
-static struct server *server; /* NULL: the one of VHOST_SOCKET, of process SERVER_PID */
+static unsigned fds_before, fds_idle; /* with the neighbour connected; without, of VHOST_SOCKET's */
+static struct server *server;         /* NULL: the one of VHOST_SOCKET, of process SERVER_PID */
 static pid_t pid;
 static struct disk *neighbour; /* is served while rubbish comes to another */
 
@@ -42,10 +42,12 @@ static int setup(void **state)
         server = getenv("VHOST_SOCKET") ? NULL : server_start(NULL);
         if (server)
                 check_set_path(server_path(server, SERVER_VOL));
+        pid = getenv("SERVER_PID") ? atoi(getenv("SERVER_PID")) : 0;
+        if (!server && fds_idle == 0)
+                fds_idle = server_n_fds(pid);
         neighbour = check_open((struct disk_options){
             .path = server ? server_path(server, SERVER_OTHER) : getenv("VHOST_SOCKET")});
         check_alive(neighbour);
-        pid = getenv("SERVER_PID") ? atoi(getenv("SERVER_PID")) : 0;
         fds_before = server_n_fds(pid);
         return 0;
 }
@@ -60,7 +62,8 @@ static int teardown(void **state)
         if (server) {
                 server_wait_clients(server, 0);
                 server_stop(server);
-        }
+        } else
+                server_wait_fds(pid, fds_idle);
         return 0;
 }
 

@@ -308,6 +308,70 @@ static void rule_7_a_guest_sees_no_error_when_its_server_dies(void **state)
                                     n_done);
 }
 
+/* A packed region's batch is written first and confirmed last; the ring's flags come in between. The
+ * server dies there: @told, when the guest has seen one request used, or just before. */
+static void die_unconfirmed(void **state, bool told)
+{
+        struct server *s = *state;
+        struct volume *volume = server_volume(s, SERVER_VOL);
+        struct disk *d = check_open((struct disk_options){.packed = true, .queue_size = 32});
+        struct vu_inflight_packed *region = (struct vu_inflight_packed *)map_region(d);
+        struct ring *r = &d->rings[0];
+
+        fake_hold(volume);
+        struct writes *w = add_writes(d, 64, false);
+        ring_publish(r);
+        fake_wait_held(volume, REQUESTS);
+        struct remains before = remember(d, (uint8_t *)region);
+        const struct ring driver = *r;
+        struct ring_entry entries[32];
+        uint16_t free_list[32];
+        memcpy(entries, r->entries, sizeof(entries));
+        memcpy(free_list, r->free_list, sizeof(free_list));
+        const struct vu_inflight_packed *old = (struct vu_inflight_packed *)before.region;
+        fake_release_last(volume);
+        take_writes(d, w, 1);
+        server_turn(s);
+        struct remains after = remember(d, (uint8_t *)region);
+        struct vu_inflight_packed *new = (struct vu_inflight_packed *)after.region;
+        assert_int_not_equal(new->used_idx, old->used_idx);
+        new->old_free_head = old->old_free_head;
+        new->old_used_idx = old->old_used_idx;
+        new->old_used_wrap_counter = old->old_used_wrap_counter;
+        for (unsigned i = 0; i < new->desc_num; i++)
+                new->desc[i].inflight |= old->desc[i].inflight;
+        if (!told) { /* the ring is as it was, and the driver has taken nothing */
+                memcpy(after.descriptors, before.descriptors, r->descriptors_bytes);
+                *r = driver;
+                memcpy(r->entries, entries, sizeof(entries));
+                memcpy(r->free_list, free_list, sizeof(free_list));
+        }
+        free(before.region);
+        free(before.descriptors);
+        free(before.driver);
+        free(before.device);
+        die(s, d, (uint8_t *)region, &after);
+        unsigned n = n_submitted(state), left = REQUESTS - told;
+        ok(disk_reconnect(d, RAW_WAIT_MS, &check_err));
+        take_writes(d, w, left);
+        assert_int_equal(n_submitted(state) - n, left);
+        for (unsigned i = 0; i < 100; i++) /* round the ring */
+                check_alive(d);
+        munmap(region, d->inflight.size);
+        free(w);
+        disk_close(d);
+}
+
+static void rule_7_a_packed_batch_is_not_done_again_when_the_guest_was_told(void **state)
+{
+        die_unconfirmed(state, true);
+}
+
+static void rule_7_a_packed_batch_is_done_again_when_the_guest_was_not_told(void **state)
+{
+        die_unconfirmed(state, false);
+}
+
 static void rule_7_indirect_requests_are_done_again_too(void **state)
 {
         struct server *s = *state;
@@ -482,6 +546,8 @@ int main(void)
             TEST(rule_7_the_last_batch_is_not_done_again_when_the_guest_was_told),
             TEST(rule_7_the_last_batch_is_done_again_when_the_guest_was_not_told),
             TEST(rule_7_a_guest_sees_no_error_when_its_server_dies),
+            TEST(rule_7_a_packed_batch_is_not_done_again_when_the_guest_was_told),
+            TEST(rule_7_a_packed_batch_is_done_again_when_the_guest_was_not_told),
             TEST(rule_7_indirect_requests_are_done_again_too),
             TEST(rule_7_a_region_of_rubbish_is_survived),
             TEST(rule_7_lists_that_loop_or_point_outside_are_survived),

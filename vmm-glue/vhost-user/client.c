@@ -202,6 +202,7 @@ static void co_client_end(struct vhost_client *client)
         mapping_close(&client->log);
         mapping_close(&client->inflight);
         memory_unref(client->memory);
+        client->memory = NULL; /* others look at it until this one is out of the list */
         assert(client->memory_bytes == 0);
         if (client->has_volume)
                 device->volumes.co_close(device->volumes.arg, &client->volume);

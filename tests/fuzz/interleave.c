@@ -5,18 +5,20 @@
 #define UNWATCHED __attribute__((no_sanitize("coverage", "address", "undefined")))
 
 static struct change {
-        unsigned left; /* 0: none */
-        void (*change)(uint64_t arg);
-        uint64_t arg;
+        unsigned left; /* comparisons; 0: it is not to come */
+        unsigned period, turn, n_turns;
+        void (*change)(unsigned arg, unsigned turn);
+        unsigned arg;
 } changes[INTERLEAVE_MAX];
 static unsigned n_changes;
 static bool running;
 
-UNWATCHED void interleave_at(unsigned n_comparisons, void (*change)(uint64_t arg), uint64_t arg)
+UNWATCHED void interleave_at(unsigned after, unsigned period, unsigned n_turns,
+                             void (*change)(unsigned arg, unsigned turn), unsigned arg)
 {
-        for (unsigned i = 0; i < INTERLEAVE_MAX; i++)
+        for (unsigned i = 0; i < INTERLEAVE_MAX && n_turns > 0; i++)
                 if (changes[i].left == 0) {
-                        changes[i] = (struct change){n_comparisons + 1, change, arg};
+                        changes[i] = (struct change){after + 1, period, 0, n_turns, change, arg};
                         n_changes++;
                         return;
                 }
@@ -39,14 +41,21 @@ UNWATCHED void interleave_stop(void)
         running = false;
 }
 
+UNWATCHED static void take_turn(struct change *c)
+{
+        c->change(c->arg, c->turn++);
+        if (c->turn < c->n_turns)
+                c->left = c->period;
+        else
+                n_changes--;
+}
+
 UNWATCHED static void tick(void)
 {
         running = false; /* what a change does is not counted */
         for (unsigned i = 0; i < INTERLEAVE_MAX; i++)
-                if (changes[i].left > 0 && --changes[i].left == 0) {
-                        n_changes--;
-                        changes[i].change(changes[i].arg);
-                }
+                if (changes[i].left > 0 && --changes[i].left == 0)
+                        take_turn(&changes[i]);
         running = n_changes > 0;
 }
 

@@ -14,9 +14,11 @@
 
 #define INTERLEAVE_MAX 16u
 
-/* Call back when this many comparisons more were made while it runs; from inside of the code under
- * test. Where there are too many such calls already, never. */
-void interleave_at(unsigned n_comparisons, void (*change)(uint64_t arg), uint64_t arg);
+/* Call change(arg, turn) when @after comparisons more were made while time runs, and then after each
+ * @period of them again, @n_turns times in all, from inside of the code under test. Turns count from
+ * 0. Where there are too many such calls already, never. */
+void interleave_at(unsigned after, unsigned period, unsigned n_turns,
+                   void (*change)(unsigned arg, unsigned turn), unsigned arg);
 void interleave_forget(void); /* all that are to come */
 /* Time goes on, or stands still. */
 void interleave_run(void);

@@ -215,9 +215,11 @@ for kind, byte in ('split', 1), ('packed', 5):
         kind + '_restart': held + tell('get_base', 0, 0) + engine(1) + tell('kick', 0) + kick,
         kind + '_killed': held + bytes([13, 0x13, byte | 64, 0]) + engine(1) + SETTLE + chain(IN) + kick,
         kind + '_memory_goes': held + tell('remove', 0) + engine(1) + SETTLE + tell('add', 0),
-        kind + '_shrinks': head + chain(OUT, 0, b'\x61') + bytes([CHANGE, 40, 0, 0, 0x40, 1, 0xff, 0]) + kick,
-        kind + '_changes': head + chain(IN, 0, b'\x61') + bytes([CHANGE, 60, 0, 8, 0, 0, 2, 0xff, 0x7f])
-        + bytes([CHANGE, 30, 0, 0x0c, 0, 0, 1, 2]) + kick,
+        kind + '_shrinks': head + chain(OUT, 0, b'\x61') + bytes([CHANGE, 0xf0, 0x14, 40]) + kick,
+        kind + '_changes': head + chain(IN, 0, b'\x61') + bytes([CHANGE, 0x04, 0x04, 60]) + number(9)
+        + bytes([CHANGE, 0x09, 0x00, 30]) + number(0x7fff) + kick,
+        kind + '_flips': head + chain(OUT, 0, b'\x61') + b''.join(
+            bytes([CHANGE, 0x24 | i % 3, i | i % 5 << 4, i % 2]) + number(300 + i) for i in range(6)) + kick,
         kind + '_migrates': head + tell('log_base', number(64), 0, 1) + tell('set_features', 1)
         + tell('addr', 4, 0) + every,
         kind + '_little_memory': bytes([7, byte | 16, 0]) + engine(0)

@@ -15,6 +15,13 @@ struct part {
         uint16_t flags, next, id;
 };
 
+/* Written by the driver, and therefore worth changing. */
+static void put(struct vhost_world *w, uint64_t offset, const void *data, size_t length)
+{
+        w->written[w->n_written++ % VW_WRITTEN] = offset;
+        vw_write(w, offset, data, length);
+}
+
 /* Room in the memory, over and over again. */
 static uint64_t room(struct vhost_world *w, uint32_t length)
 {
@@ -50,7 +57,7 @@ static unsigned add_header(struct vhost_world *w, struct input *in, struct part 
                 type = input_u8(in);
         header = (struct virtio_blk_outhdr){
             .type = htole32(type), .sector = htole64(input_number(in, VW_VOL_BYTES / 512))};
-        vw_write(w, at, &header, sizeof(header));
+        put(w, at, &header, sizeof(header));
         *ret_type = type;
         if (kind & 8) { /* in two pieces */
                 add(parts, 0, VW_GUEST + at, 7, false);
@@ -70,7 +77,7 @@ static unsigned add_ranges(struct vhost_world *w, struct input *in, struct part 
                     .sector = htole64(input_number(in, VW_VOL_BYTES / 512)),
                     .num_sectors = htole32((uint32_t)input_number(in, VW_VOL_BYTES / 512)),
                     .flags = htole32(input_u8(in) & 3)};
-                vw_write(w, at + i * sizeof(range), &range, sizeof(range));
+                put(w, at + i * sizeof(range), &range, sizeof(range));
         }
         return add(parts, n, VW_GUEST + at, n_ranges * (uint32_t)sizeof(range), false);
 }
@@ -138,7 +145,7 @@ static void write_split(struct vhost_world *w, uint64_t table, unsigned place, c
                                .flags = htole16(p->flags),
                                .next = htole16(p->next)};
 
-        vw_write(w, table + place * sizeof(d), &d, sizeof(d));
+        put(w, table + place * sizeof(d), &d, sizeof(d));
 }
 
 static void write_packed(struct vhost_world *w, uint64_t table, unsigned place,
@@ -149,7 +156,7 @@ static void write_packed(struct vhost_world *w, uint64_t table, unsigned place,
                                       .flags = htole16(p->flags),
                                       .id = htole16(p->id)};
 
-        vw_write(w, table + place * sizeof(d), &d, sizeof(d));
+        put(w, table + place * sizeof(d), &d, sizeof(d));
 }
 
 /* The parts become a table, and one part stands for it. */
@@ -186,13 +193,13 @@ static void publish_split(struct vhost_world *w, struct vw_queue *q, const struc
                 write_split(w, q->at[0], (q->desc + i) % q->size, &parts[i]);
         if (how & 1) {
                 q->desc = (q->desc + n) % q->size;
-                vw_write(w, q->at[1] + 4 + 2 * (q->avail % q->size), &head, sizeof(head));
+                put(w, q->at[1] + 4 + 2 * (q->avail % q->size), &head, sizeof(head));
                 q->avail++;
         } else { /* the same place, once more */
                 q->avail = (uint16_t)(q->avail + (int8_t)input_u8(in));
         }
         index = htole16(q->avail);
-        vw_write(w, q->at[1] + 2, &index, sizeof(index));
+        put(w, q->at[1] + 2, &index, sizeof(index));
 }
 
 static void publish_packed(struct vhost_world *w, struct vw_queue *q, struct part *parts,

@@ -1,12 +1,12 @@
 /* vhost_play.c - what front ends, engine, clock and operator do, as the input says. */
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "tests/fuzz/interleave.h"
 #include "tests/fuzz/vhost_world.h"
 
 #define FDS_MAX 20u /* more than the server takes */
@@ -499,34 +499,42 @@ static void play_write(struct vhost_world *w, struct input *in)
 
 static struct vhost_world *changing;
 
-/* A change's argument: from its lowest bit, 32 bits of value, 24 of offset, the length. */
-static void change(uint64_t arg)
+static void flip(unsigned which, unsigned turn)
 {
-        uint32_t value = (uint32_t)arg;
+        const struct vw_flip *f = &changing->flips[which];
 
-        vw_write(changing, arg >> 32 & 0xffffff, &value, arg >> 56);
+        vw_write(changing, f->offset, turn % 2 ? f->before : f->after, f->length);
 }
 
-static void shrink(uint64_t length)
+static void shrink(unsigned pages, unsigned turn)
 {
-        if (!changing->shrunk && ftruncate(changing->files[VW_GUEST_FILE], (off_t)length) < 0)
+        if (!changing->shrunk && ftruncate(changing->files[VW_GUEST_FILE], (off_t)pages << 12) < 0)
                 abort();
         changing->shrunk = true;
 }
 
+/* What the driver wrote a little before, or any place, changes once, or there and back many times. */
 static void play_change(struct vhost_world *w, struct input *in)
 {
-        unsigned after = input_u16(in) & 2047;
-        uint64_t offset = input_u16(in) | (uint64_t)(input_u8(in) & 1) << 16;
-        uint8_t kind = input_u8(in);
-        uint32_t value = (uint32_t)input_number(in, VW_GUEST);
+        uint8_t kind = input_u8(in), where = input_u8(in), when = input_u8(in);
+        unsigned after = when < 0x80 ? when : (when & 127u) << 4, period = 1 + (kind & 3);
+        struct vw_flip *f = &w->flips[w->n_flips % INTERLEAVE_MAX];
+        uint64_t value;
 
         changing = w;
-        if (kind == 0xff)
-                interleave_at(after, shrink, offset & 0xf000);
-        else
-                interleave_at(after, change,
-                              value | offset << 32 | (uint64_t)(1u << kind % 3) << 56);
+        if (kind >= 0xf0) {
+                interleave_at(after, 1, 1, shrink, where % (VW_FILE_BYTES >> 12));
+                return;
+        }
+        f->length = 1u << (kind >> 2 & 3);
+        f->offset = w->written[where & (VW_WRITTEN - 1)] + (where >> 4) % 8 * 2u;
+        if (kind & 0x40)
+                f->offset = input_u16(in) | (uint64_t)(where & 1) << 16;
+        value = htole64(input_number(in, VW_GUEST));
+        vw_read(w, f->offset, f->before, sizeof(f->before));
+        memcpy(f->after, &value, sizeof(value));
+        interleave_at(after, period, kind & 0x20 ? 200 : 1, flip, w->n_flips % INTERLEAVE_MAX);
+        w->n_flips++;
 }
 
 static void play_inflight(struct vhost_world *w, struct input *in)

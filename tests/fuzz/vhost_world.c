@@ -9,7 +9,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "tests/fuzz/interleave.h"
 
 #define PATTERN 0xa5
 
@@ -126,6 +125,18 @@ static void check_files(struct vhost_world *w)
         check_pattern(bytes, VW_INFLIGHT_AT + VW_INFLIGHT_BYTES, VW_INFLIGHT_FILE);
 }
 
+/* Not across the border of the regions. */
+void vw_read(struct vhost_world *w, uint64_t offset, void *data, size_t length)
+{
+        uint64_t at =
+            offset < VW_FIRST_BYTES ? VW_FIRST_AT + offset : VW_SECOND_AT + offset - VW_FIRST_BYTES;
+
+        memset(data, 0, length);
+        if (!w->shrunk && offset < VW_BYTES &&
+            pread(w->files[VW_GUEST_FILE], data, length, (off_t)at) < 0)
+                abort();
+}
+
 void vw_write(struct vhost_world *w, uint64_t offset, const void *data, size_t length)
 {
         const uint8_t *from = data;
@@ -232,7 +243,7 @@ struct vhost_world *vw_new(struct input *in)
         interleave_forget();
         make_events(w);
         clear_files(w);
-        w->n_open = w->n_disconnecting = w->at = 0;
+        w->n_open = w->n_disconnecting = w->at = w->n_written = w->n_flips = 0;
         w->features = 0;
         w->packed = false;
         memset(w->queues, 0, sizeof(w->queues));

@@ -13,6 +13,7 @@
 #include <sys/uio.h>
 #include "tests/fuzz/fuzz_loop.h"
 #include "tests/fuzz/input.h"
+#include "tests/fuzz/interleave.h"
 #include "tests/protocol/fake_pool.h"
 #include "vmm-glue/vhost-user/protocol.h"
 #include "vmm-glue/vhost-user/vhost_user.h"
@@ -53,6 +54,14 @@ enum vw_file { /* that a message can carry */
                VW_FILES
 };
 
+#define VW_WRITTEN 16u
+
+struct vw_flip { /* memory that changes under the reader, there and back */
+        uint64_t offset;
+        unsigned length;
+        uint8_t before[8], after[8];
+};
+
 struct vw_queue {
         unsigned size;
         uint16_t avail; /* split: index; packed: place */
@@ -77,7 +86,11 @@ struct vhost_world {
         uint64_t features;       /* that we agree to */
         bool packed;
         struct vw_queue queues[VW_QUEUES];
-        uint64_t data; /* offset in the memory for what comes next */
+        uint64_t data;                /* offset in the memory for what comes next */
+        uint64_t written[VW_WRITTEN]; /* where the driver wrote last, over and over again */
+        unsigned n_written;
+        struct vw_flip flips[INTERLEAVE_MAX];
+        unsigned n_flips;
 };
 
 struct vhost_world *vw_new(struct input *in);
@@ -94,7 +107,8 @@ void vw_send(struct vhost_world *w, const void *data, size_t length, const enum 
 void vw_connect(struct vhost_world *w, unsigned client);
 void vw_settle(struct vhost_world *w);
 void vw_step(struct vhost_world *w);
-/* Write to the memory, by an offset in it, cut off at its end. */
+/* Write to the memory and read, by an offset in it, cut off at its end. */
 void vw_write(struct vhost_world *w, uint64_t offset, const void *data, size_t length);
+void vw_read(struct vhost_world *w, uint64_t offset, void *data, size_t length);
 /* A request, from its header to its place in the ring. */
 void vw_play_chain(struct vhost_world *w, struct input *in);

@@ -28,6 +28,7 @@ struct fuzz_loop {
         size_t io_max;
         unsigned n_small; /* moves left that io_max is for */
         uint64_t n_happened;
+        bool allow_busy;
 };
 
 static struct fuzz_loop *of(struct loop *loop)
@@ -115,6 +116,7 @@ void fuzz_loop_reset(struct loop *loop)
         f->now_ns = START_NS;
         f->timers = (struct timer_heap){0};
         f->io_max = 0;
+        f->allow_busy = false;
 }
 
 void fuzz_loop_set_io_max(struct loop *loop, size_t n_bytes)
@@ -286,13 +288,21 @@ bool fuzz_loop_step(struct loop *loop)
         return f->n_happened != before;
 }
 
+void fuzz_loop_allow_busy(struct loop *loop, bool allow)
+{
+        of(loop)->allow_busy = allow;
+}
+
 void fuzz_loop_settle(struct loop *loop)
 {
-        for (unsigned n = 0; fuzz_loop_step(loop); n++)
+        for (unsigned n = 0; fuzz_loop_step(loop); n++) {
+                if (of(loop)->allow_busy && n >= FUZZ_BUSY_STEPS)
+                        return;
                 if (n >= STEPS_MAX) {
                         fprintf(stderr, "the loop never rests\n");
                         abort();
                 }
+        }
 }
 
 /* To the next timer, @end_ns at the latest. */

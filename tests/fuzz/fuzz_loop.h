@@ -21,6 +21,10 @@ void fuzz_loop_reset(struct loop *loop);
 bool fuzz_loop_step(struct loop *loop);
 /* Step until nothing happens. A loop that never rests is a finding. */
 void fuzz_loop_settle(struct loop *loop);
+/* From now on, or no more, somebody may keep the loop busy for ever: settling then ends after
+ * FUZZ_BUSY_STEPS, and whoever comes next has his turn. */
+#define FUZZ_BUSY_STEPS 3000u
+void fuzz_loop_allow_busy(struct loop *loop, bool allow);
 /* Let time pass, and settle after each timer. */
 void fuzz_loop_advance(struct loop *loop, uint64_t ns);
 /* Run a coroutine to its end, timers as they come; one that has not ended after @limit_ns is a

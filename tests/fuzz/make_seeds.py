@@ -83,20 +83,16 @@ handshake = {
     'go': flags() + info(INFO, 'vol', 0, 1, 2, 3) + info(INFO, 'secret') + info(GO, 'pool/vol', 3) + request(READ, 0, 4096) + request(DISC, 0, 0),
     'export_name': flags(1) + option(EXPORT_NAME, b'\2') + request(WRITE, 512, 1024) + request(READ, 0, 4096),
     'export_name_unknown': flags() + option(EXPORT_NAME, b'\6'),
-    'list': flags() + option(LIST) + option(ABORT),
+    'list': flags() + bytes([0, LIST, 0, 9, 5]) + STEP + SEND + advance(60) + option(ABORT),
     'structured': flags() + option(STRUCTURED) + info(GO, 'pool/vol') + request(READ, 4096, 8192, DF),
     'contexts': flags() + option(STRUCTURED) + meta(LIST_META, 'pool/vol') + meta(LIST_META, 'pool/vol', 1, 2, 5)
     + meta(SET_META, 'pool/vol', 0, 3, 4, 6, 7, 8) + info(GO, 'pool/vol') + request(STATUS, 0, edge()),
-    'contexts_again': flags() + option(STRUCTURED) + meta(SET_META, 'pool/vol', 0, 4)
-    + meta(SET_META, 'pool/vol@snap', 4, 4) + info(GO, 'pool/vol') + request(STATUS, 0, 4096),
     'many_contexts': flags() + option(STRUCTURED) + option(SET_META, name('pool/vol') + b'\xe0'),
     'extended': flags() + option(EXTENDED) + option(STRUCTURED) + meta(SET_META, 'pool/big', 0, 3)
     + info(GO, 'pool/big') + request(STATUS, 0, 5 << 30) + request(ZEROES, 0, 5 << 30, FUA),
     'long_name': flags() + option(INFO, b'\0\xfa\0x' + b'\0') + option(EXPORT_NAME, b'\xfa\1y'),
     'too_long': flags() + option(15, b'\xfc') + option(15, b'\xfc'),
     'starttls': flags() + b'\0' + bytes([STARTTLS, 0]) + option(STRUCTURED),
-    'parts': flags() + bytes([0, GO]) + name('pool/vol') + b'\0' + bytes([9, 5]) + STEP + SEND,
-    'late': flags() + advance(60) + option(LIST) + advance(60),
     'hang_up': flags() + bytes([0, GO]) + name('pool/vol') + b'\0' + client(1) + STEP + client(0),
     'two': flags() + option(LIST) + client(2, 1) + flags() + info(GO, 'vol') + client(0, 1),
     'stop': flags() + option(LIST) + operator(0) + option(LIST) + SEND,
@@ -120,12 +116,10 @@ for how in HOW:
     requests['every_' + how] = PLAIN + bytes([HOW[how]]) + every
 wide = PLAIN + bytes([HOW['extended']])
 requests.update({
-    'beyond': wide + request(READ, edge(-1), 2) + request(WRITE, edge(), 1) + request(TRIM, b'\xff\xff', b'\xf5\0'),
-    'zero': wide + b''.join(request(kind, 0, 0) for kind in range(8) if kind != DISC),
     'payload_status': wide + request(STATUS, 0, 0, PAYLOAD, b'\3' + edge() + b'\1\2\3'),
     'payload_refused': wide + request(READ, 0, 512, PAYLOAD) + request(FLUSH, 0, 16, PAYLOAD),
     'write_without_payload': wide + bytes([3, 0x41, 0xc0]) + number(0) + number(512),
-    'too_much': wide + request(READ, 0, b'\xf2\1') + request(WRITE, 0, 300000) + request(READ, 0, 512),
+    'too_much': wide + request(READ, edge(-1), 2) + request(WRITE, edge(), 1) + request(READ, 0, 0) + request(READ, 0, b'\xf2\1') + request(WRITE, 0, 300000) + request(READ, 0, 512),
     'big_zeroes': PLAIN + bytes([HOW['big']]) + request(ZEROES, 0, 6 << 30, NO_HOLE) + request(TRIM, 1, 5 << 30, FUA),
     'held': wide + engine(0) + batch + engine(7) + STEP + engine(1) + SEND,
     'fails': wide + engine(2 | 1 << 3, 0) + request(READ, 0, 4096) + engine(2 | 2 << 3, 1)
@@ -142,7 +136,6 @@ requests.update({
     'cut': wide + engine(0) + batch + operator(1) + STEP + engine(1) + SEND,
     'hang_up': wide + engine(0) + batch + client(0) + engine(1) + SEND,
     'short_moves': wide + operator(2 | 7 << 2) + request(WRITE, 0, 4096) + request(READ, 0, 4096) + request(STATUS, 0, edge()),
-    'part_of_payload': wide + bytes([3, WRITE, 0]) + number(0) + number(70000 & ~511) + bytes([9, 200]) + client(1) + SEND,
 })
 
 # ---- vhost-user ----
@@ -178,11 +171,10 @@ messages = {
     + tell('remove', 0) + tell('add', 0) + tell('remove', 1),
     'config': negotiate + tell('get_config', 0, 60, 0, 0) + tell('set_config', 32, 1, 0, 1, b'\1') + tell('backend', 1),
     'inflight': negotiate + tell('get_inflight', 1) + tell('set_inflight', 1) + memory + ring,
-    'migration': negotiate + memory + tell('log_base', number(4096), 0, 1) + tell('log_fd') + tell('set_features', 1)
+    'migration': tell('get_features', how=8) + SETTLE + negotiate + memory + tell('log_base', number(4096), 0, 1) + tell('log_fd') + tell('set_features', 1)
     + ring + chain(IN) + bytes([KICK, 0]),
     'status': negotiate + tell('num', 0, 255, how=1) + tell('set_status', 15) + tell('get_status') + tell('set_status', 0) + tell('reset') + tell('reset_owner') + memory + ring,
     'pieces': tell('get_features', 5, how=6) + negotiate + tell('table', 2, 0, 1, 30, how=6),
-    'together': tell('get_features', how=8) + tell('get_features', how=8) + SETTLE,
     'events': negotiate + tell('call', 0xe7) + tell('kick', 0xe8) + tell('kick', 0x10) + tell('err', 0x10),
     'strange_regions': negotiate + tell('add', 0xa0, 0, 4, 0, 0) + tell('add', 0xa8, number(4096), number(4096), 0, 0)
     + tell('table', 3, 0x86, 0x88, 0x8a),
@@ -220,8 +212,6 @@ for kind, byte in ('split', 1), ('packed', 5):
         + bytes([CHANGE, 0x09, 0x00, 30]) + number(0x7fff) + kick,
         kind + '_flips': head + chain(OUT, 0, b'\x61') + b''.join(
             bytes([CHANGE, 0x24 | i % 3, i | i % 5 << 4, i % 2]) + number(300 + i) for i in range(6)) + kick,
-        kind + '_migrates': head + tell('log_base', number(64), 0, 1) + tell('set_features', 1)
-        + tell('addr', 4, 0) + every,
         kind + '_little_memory': bytes([7, byte | 16, 0]) + engine(0)
         + b''.join(chain(OUT, i * 8, b'\x6f', INDIRECT) for i in range(7)) + kick + engine(1) + SETTLE,
     })
@@ -232,10 +222,33 @@ chains['packed_hostile_marks'] = (b'\0\x45' + bytes([63 << 1]) + b'\0' * 8
                                   + struct.pack('<HHHHHHBB7x', 1, 8, 2, 1, 3, 2, 1, 0)
                                   + b'\1\0' + struct.pack('<HHHQHHIQ', 1, 0, 1, 7, 0, 0, 16, 0x19000)[:31] + every)
 
+# ---- the control socket, and files ----
+
+LINE, WORD, GO_ON = b'\x07', 0, b'\x03'
+
+
+def words(*numbers):
+    return b''.join(bytes([WORD, n]) for n in numbers)
+
+
+control = {
+    'requests': words(0, 2, 3, 4, 5, 6) + GO_ON,
+    'words': words(8, 12, 14, 11, 13, 14, 9) + LINE + GO_ON,
+    'events': words(1, 0) + GO_ON + b'\x05\1' + GO_ON,
+    'descriptors': words(0) + b'\4\2' + words(0) + b'\4\xfd' + b'\5\0',
+    'deep_and_long': words(10) + b'\2\xdf' + b'[' * 31 + LINE + b'\2\xff' + b'"' * 31 + GO_ON,
+}
+lists = {
+    'keys': b'1# comment\nalice:00112233445566778899aabbccddeeff\nbob:' + b'5a' * 32 + b' \r\n\n',
+    'keys_refused': b'1alice:0011\n',
+    'access': b'0# who may what\npsk:alice tank/*\n"dn:CN=bob,O=*" tank/[a-w]*@* ro\n- tank/pub?ic ro\n',
+    'access_refused': b'0psk:alice tank/web rw\n',
+}
+
 
 def main():
     for kind, seeds in (('nbd_handshake', handshake), ('nbd_requests', requests), ('vhost_messages', messages),
-                        ('vhost_chains', chains)):
+                        ('vhost_chains', chains), ('control', control), ('lists', lists)):
         folder = os.path.join(sys.argv[1], kind)
         os.makedirs(folder, exist_ok=True)
         for title, content in seeds.items():

@@ -216,7 +216,7 @@ for kind, byte in ('split', 1), ('packed', 5):
         + b''.join(chain(OUT, i * 8, b'\x6f', INDIRECT) for i in range(7)) + kick + engine(1) + SETTLE,
     })
 chains['split_index_jumps'] = b'\0\1\0' + chain(IN, 0, b'\1', 0x10, b'\x7f') + kick
-chains['split_hostile_marks'] = (b'\0\x41' + bytes([32 << 1]) + b'\0' * 8 + struct.pack('<HHHH', 1, 8, 3, 0)
+chains['split_hostile_marks'] = (b'\0\x41' + bytes([32 << 1]) + b'\0' * 8 + struct.pack('<HHHH', 1, 8, 3, 0xfffd)
                                  + b'\1' + b'\0' * 5 + b'\1\0' + struct.pack('<Q', 7) + every)
 chains['packed_hostile_marks'] = (b'\0\x45' + bytes([63 << 1]) + b'\0' * 8
                                   + struct.pack('<HHHHHHBB7x', 1, 8, 2, 1, 3, 2, 1, 0)

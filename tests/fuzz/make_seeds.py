@@ -211,7 +211,7 @@ for kind, byte in ('split', 1), ('packed', 5):
         kind + '_changes': head + chain(IN, 0, b'\x61') + bytes([CHANGE, 0x04, 0x04, 60]) + number(9)
         + bytes([CHANGE, 0x09, 0x00, 30]) + number(0x7fff) + kick,
         kind + '_flips': head + chain(OUT, 0, b'\x61') + b''.join(
-            bytes([CHANGE, 0x24 | i % 3, i | i % 5 << 4, i % 2]) + number(300 + i) for i in range(6)) + kick,
+            bytes([CHANGE, 0x26, i, 1]) + number(300 + i) for i in range(6)) + kick,
         kind + '_little_memory': bytes([7, byte | 16, 0]) + engine(0)
         + b''.join(chain(OUT, i * 8, b'\x6f', INDIRECT) for i in range(7)) + kick + engine(1) + SETTLE,
     })

@@ -9,7 +9,8 @@
 #include <unistd.h>
 #include "tests/fuzz/vhost_world.h"
 
-#define FDS_MAX 20u /* more than the server takes */
+#define FDS_MAX 20u   /* more than the server takes */
+#define FLIPS   1000u /* comparisons: from a kick to the end of a request */
 
 /* ---- the wire ---- */
 
@@ -533,7 +534,7 @@ static void play_change(struct vhost_world *w, struct input *in)
         value = htole64(input_number(in, VW_GUEST));
         vw_read(w, f->offset, f->before, sizeof(f->before));
         memcpy(f->after, &value, sizeof(value));
-        interleave_at(after, period, kind & 0x20 ? 200 : 1, flip, w->n_flips % INTERLEAVE_MAX);
+        interleave_at(after, period, kind & 0x20 ? FLIPS : 1, flip, w->n_flips % INTERLEAVE_MAX);
         w->n_flips++;
 }
 

@@ -13,7 +13,7 @@
 
 /* ---- exports ---- */
 
-static int co_export_open(void *arg, const char *name, struct nbd_client *client,
+static int co_export_open(void *arg, const char *name, bool to_use, struct nbd_client *client,
                           struct nbd_export *ret, struct error *err)
 {
         struct world *w = arg;

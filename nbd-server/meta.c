@@ -180,8 +180,8 @@ static int co_select_query(struct selection *s, const uint8_t *query, size_t len
 
 static int co_select(struct selection *s, struct cursor cursor)
 {
-        const uint8_t *query;
-        uint32_t n = 0, length;
+        const uint8_t *query = NULL;
+        uint32_t n = 0, length = 0;
         int r = 0;
 
         take_number(&cursor, &n);

@@ -9,12 +9,11 @@ struct buffers_node { /* lies in the unused buffer itself */
 
 unsigned buffers_class(uint64_t length)
 {
-        unsigned class = 0;
-
         assert(length > 0 && length <= buffers_class_bytes(BUFFERS_CLASSES - 1));
-        while (buffers_class_bytes(class) < length)
-                class ++;
-        return class;
+        if (length <= BUFFERS_PAGE)
+                return 0;
+        uint64_t pages = (length - 1) / BUFFERS_PAGE; /* at least 1 */
+        return (unsigned)(64 - __builtin_clzll(pages));
 }
 
 void *buffers_get(struct buffers *buffers, unsigned class)

@@ -51,3 +51,21 @@ void log_write(enum log_level level, const char *format, ...)
                 memcpy(message + sizeof(message) - 4, "...", 4);
         sink(level, message);
 }
+
+bool log_limit_admits(struct log_limit *limit, uint64_t now_ns, const char *who, const char *about)
+{
+        uint64_t second = now_ns / UINT64_C(1000000000);
+
+        if (second != limit->second) {
+                if (limit->n_left_out > 0)
+                        log_warning("%s: %u more messages about %s were left out", who,
+                                    limit->n_left_out, about);
+                *limit = (struct log_limit){.second = second};
+        }
+        if (limit->n_logged >= LOG_LIMIT_LINES) {
+                limit->n_left_out++;
+                return false;
+        }
+        limit->n_logged++;
+        return true;
+}

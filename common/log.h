@@ -8,6 +8,8 @@
  */
 #pragma once
 #include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
@@ -23,3 +25,14 @@ void log_write(enum log_level level, const char *format, ...) __attribute__((for
 #define log_warning(...) log_write(LOG_LEVEL_WARNING, __VA_ARGS__)
 #define log_info(...)    log_write(LOG_LEVEL_INFO, __VA_ARGS__)
 #define log_debug(...)   log_write(LOG_LEVEL_DEBUG, __VA_ARGS__)
+
+/* Of lines that others cause, who so decide how many there would be: LOG_LIMIT_LINES a second. A
+ * zeroed one is valid; one thread's. */
+#define LOG_LIMIT_LINES 20u
+struct log_limit {
+        uint64_t second;
+        unsigned n_logged, n_left_out;
+};
+/* Asked before each such line; what was left out is told in the next second: "@who: 3 more messages
+ * about @about were left out". */
+bool log_limit_admits(struct log_limit *limit, uint64_t now_ns, const char *who, const char *about);

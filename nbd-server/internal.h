@@ -12,7 +12,9 @@
  * Ownership  a server owns its clients, a client its requests; a request's buffer is the server's.
  */
 #pragma once
+#include "common/buffers.h"
 #include "common/coroutine.h"
+#include "common/log.h"
 #include "nbd-server/nbd_server.h"
 #include "nbd-server/protocol.h"
 
@@ -27,33 +29,15 @@
 #define CONTEXTS_MAX       64u         /* selected on a connection; a bit each in a request */
 #define CACHED_BYTES_MAX   (16u << 20) /* of unused buffers the server keeps while it is busy */
 #define ERROR_TEXT_MAX     120u
-#define LOG_LINES_MAX      20u   /* about peers, in a second: they decide how many there would be */
 #define REPLY_IOV_MAX      1024u /* UIO_MAXIOV: of one sendmsg */
 
 static_assert(PAYLOAD_MAX <= VOLUME_REQUEST_MAX, "a request goes to the engine whole");
 static_assert(SMALL_PAYLOAD_MAX + sizeof(struct nbd_extended_request) <= RECEIVE_BUFFER,
               "receive.c");
 
-/* ---- buffers (buffer.c) ---- */
-
-#define BUFFER_CLASSES 14 /* 4 KiB << 0..13: 32 MiB */
-static_assert((POOL_BLOCK << (BUFFER_CLASSES - 1)) == PAYLOAD_MAX,
+static_assert((BUFFERS_PAGE << (BUFFERS_CLASSES - 1)) == PAYLOAD_MAX,
               "largest payload, largest class");
-
-struct buffer_pool {
-        struct buffer_node *free[BUFFER_CLASSES];
-        uint64_t cached_bytes;
-};
-/* What buffer_get(length) takes; length is 1..PAYLOAD_MAX. */
-unsigned buffer_class(size_t length);
-static inline size_t buffer_class_bytes(unsigned class)
-{
-        return (size_t)POOL_BLOCK << class;
-}
-/* aligned to POOL_BLOCK; NULL: no memory */
-void *buffer_get(struct buffer_pool *pool, unsigned class);
-void buffer_put(struct buffer_pool *pool, void *buffer, unsigned class);
-void buffer_trim(struct buffer_pool *pool);
+static_assert(BUFFERS_PAGE == POOL_BLOCK, "the engine takes them as they are");
 
 /* ---- metadata contexts (meta.c) ---- */
 
@@ -87,7 +71,7 @@ struct nbd_request {
         struct volume_request io;
         struct iovec iov;
         uint64_t done_bytes; /* of what is done slice by slice */
-        void *buffer;        /* of buffer_class_bytes(class); NULL where it needs none */
+        void *buffer;        /* of buffers_class_bytes(class); NULL where it needs none */
         unsigned class;
         /* The reply: head, then payload_bytes of buffer. */
         unsigned head_bytes;
@@ -206,7 +190,7 @@ struct nbd_worker {
         unsigned n_placed;   /* clients. The server's loop */
         struct list clients; /* that are being served here */
         /* memory.c */
-        struct buffer_pool buffers;
+        struct buffers buffers;
         uint64_t bytes_in_flight; /* of all its clients */
         uint64_t max_bytes;       /* its share of max_total_bytes */
         struct list starved;      /* clients that wait for bytes, in turn */
@@ -225,8 +209,7 @@ struct nbd_server {
         unsigned n_workers;
         unsigned n_clients, n_negotiating;
         uint64_t last_id;
-        uint64_t log_second; /* of loop_now_ns(); with the two below, server_may_log()'s */
-        unsigned n_logged, n_unlogged;
+        struct log_limit log_limit;
         atomic_bool stopping;
         struct loop_timer timer; /* accept again; while stopping: cut off */
         struct co_queue gone;    /* woken whenever a client or a listener goes */
@@ -237,7 +220,7 @@ void server_client_add(struct nbd_client *client); /* negotiating */
 /* one negotiation less, for good or ill */
 void server_client_negotiated(struct nbd_server *server);
 void server_client_gone(struct nbd_client *client); /* off the lists */
-/* Asked before each line that a peer can cause; false: there have been LOG_LINES_MAX this second.
+/* Asked before each line that a peer can cause; false: there have been LOG_LIMIT_LINES this second.
  */
 bool server_may_log(struct nbd_server *server);
 

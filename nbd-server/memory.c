@@ -35,7 +35,7 @@ bool memory_admits(struct nbd_client *client, size_t length)
 
         if (length == 0)
                 return true;
-        size_t bytes = buffer_class_bytes(buffer_class(length));
+        size_t bytes = buffers_class_bytes(buffers_class(length));
         if (!client_has_room(client, bytes))
                 return false;
         bool in_turn = list_empty(starved) || starved->next == &client->starved ||
@@ -54,12 +54,12 @@ int memory_take(struct nbd_request *request, size_t length)
         struct nbd_client *client = request->client;
 
         assert(!request->buffer);
-        request->class = buffer_class(length);
-        request->buffer = buffer_get(&client->worker->buffers, request->class);
+        request->class = buffers_class(length);
+        request->buffer = buffers_get(&client->worker->buffers, request->class);
         if (!request->buffer)
                 return -ENOMEM;
-        client->bytes_in_flight += buffer_class_bytes(request->class);
-        client->worker->bytes_in_flight += buffer_class_bytes(request->class);
+        client->bytes_in_flight += buffers_class_bytes(request->class);
+        client->worker->bytes_in_flight += buffers_class_bytes(request->class);
         return 0;
 }
 
@@ -70,10 +70,10 @@ void memory_give(struct nbd_request *request)
 
         if (!request->buffer)
                 return;
-        buffer_put(&worker->buffers, request->buffer, request->class);
+        buffers_put(&worker->buffers, request->buffer, request->class);
         request->buffer = NULL;
-        client->bytes_in_flight -= buffer_class_bytes(request->class);
-        worker->bytes_in_flight -= buffer_class_bytes(request->class);
+        client->bytes_in_flight -= buffers_class_bytes(request->class);
+        worker->bytes_in_flight -= buffers_class_bytes(request->class);
         if (!list_empty(&worker->starved))
                 loop_post(worker->loop, &worker->starved_task);
 }
@@ -148,11 +148,12 @@ static void tick(struct loop_timer *timer)
         if (active)
                 tick_soon(worker);
         else
-                buffer_trim(&worker->buffers);
+                buffers_trim(&worker->buffers);
 }
 
 void memory_start(struct nbd_worker *worker)
 {
+        worker->buffers.cached_max = CACHED_BYTES_MAX;
         list_init(&worker->starved);
         list_init(&worker->tick.link);
         worker->tick.fire = tick;
@@ -163,7 +164,7 @@ void co_memory_stop(struct nbd_worker *worker)
 {
         assert(worker->bytes_in_flight == 0 && list_empty(&worker->starved));
         loop_timer_cancel(worker->loop, &worker->tick);
-        buffer_trim(&worker->buffers);
+        buffers_trim(&worker->buffers);
         while (worker->starved_task.queued)
                 co_yield_loop();
 }

@@ -26,21 +26,7 @@ static uint64_t after_ms(const struct nbd_server *server, unsigned ms)
 
 bool server_may_log(struct nbd_server *server)
 {
-        uint64_t second = loop_now_ns(server->loop) / UINT64_C(1000000000);
-
-        if (second != server->log_second) {
-                if (server->n_unlogged > 0)
-                        log_warning("nbd: %u more messages about clients were left out",
-                                    server->n_unlogged);
-                server->log_second = second;
-                server->n_logged = server->n_unlogged = 0;
-        }
-        if (server->n_logged >= LOG_LINES_MAX) {
-                server->n_unlogged++;
-                return false;
-        }
-        server->n_logged++;
-        return true;
+        return log_limit_admits(&server->log_limit, loop_now_ns(server->loop), "nbd", "clients");
 }
 
 /* ---- accepting ---- */

@@ -10,6 +10,7 @@
 
 #include "common/coroutine.h"
 #include "common/log.h"
+#include "common/passed_fds.h"
 #include "server/events.h"
 
 #define RECEIVE_SIZE 16384u
@@ -140,26 +141,6 @@ static void send_progress(struct command_caller *caller, uint64_t done, uint64_t
 
 /* ---- receiving ---- */
 
-static void take_fds(struct client *c, struct msghdr *msg)
-{
-        for (struct cmsghdr *h = CMSG_FIRSTHDR(msg); h; h = CMSG_NXTHDR(msg, h)) {
-                size_t n;
-
-                if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-                        continue;
-                n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-                for (size_t i = 0; i < n; i++) {
-                        int fd;
-
-                        memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
-                        if (c->n_fds < COMMAND_FDS_MAX)
-                                c->fds[c->n_fds++] = fd;
-                        else
-                                close(fd);
-                }
-        }
-}
-
 static int make_room(struct client *c)
 {
         size_t room = c->room ? c->room * 2 : RECEIVE_SIZE;
@@ -202,7 +183,7 @@ static ssize_t co_receive(struct client *c)
                         continue;
                 if (n < 0)
                         return -errno;
-                take_fds(c, &msg);
+                c->n_fds = passed_fds_take(&msg, c->fds, c->n_fds, COMMAND_FDS_MAX);
                 return n;
         }
 }

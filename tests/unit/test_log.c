@@ -68,6 +68,22 @@ static void long_lines_are_cut_and_say_so(void **state)
         assert_string_equal(last + strlen(last) - 4, "x...");
 }
 
+static void a_limit_leaves_out_what_is_too_much_in_a_second_and_says_so_in_the_next(void **state)
+{
+        struct log_limit limit = {0};
+
+        for (unsigned i = 0; i < LOG_LIMIT_LINES; i++)
+                assert_true(log_limit_admits(&limit, 7000000000u + i, "nbd", "clients"));
+        for (unsigned i = 0; i < 3; i++)
+                assert_false(log_limit_admits(&limit, 7999999999u, "nbd", "clients"));
+        assert_int_equal(n_logged, 0);
+        assert_true(log_limit_admits(&limit, 8000000000u, "nbd", "clients"));
+        assert_int_equal(n_logged, 1);
+        assert_string_equal(last, "nbd: 3 more messages about clients were left out");
+        assert_true(log_limit_admits(&limit, 9000000000u, "nbd", "clients"));
+        assert_int_equal(n_logged, 1);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -75,6 +91,8 @@ int main(void)
             cmocka_unit_test_setup(what_lies_above_the_level_is_dropped, reset),
             cmocka_unit_test_setup(without_a_sink_all_is_dropped, reset),
             cmocka_unit_test_setup(long_lines_are_cut_and_say_so, reset),
+            cmocka_unit_test_setup(
+                a_limit_leaves_out_what_is_too_much_in_a_second_and_says_so_in_the_next, reset),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "common/log.h"
+#include "common/passed_fds.h"
 #include "vmm-glue/vhost-user/internal.h"
 
 void vhost_client_cut(struct vhost_client *client, const char *why)
@@ -67,26 +68,6 @@ void co_vhost_client_await_predecessors(struct vhost_client *client, dev_t devic
 
 /* ---- receiving ---- */
 
-static void take_fds(struct message *m, struct msghdr *msg)
-{
-        for (struct cmsghdr *h = CMSG_FIRSTHDR(msg); h; h = CMSG_NXTHDR(msg, h)) {
-                size_t n;
-
-                if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-                        continue;
-                n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-                for (size_t i = 0; i < n; i++) {
-                        int fd;
-
-                        memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
-                        if (m->n_fds < MESSAGE_FDS_MAX)
-                                m->fds[m->n_fds++] = fd;
-                        else
-                                close(fd);
-                }
-        }
-}
-
 static int co_wait_readable(struct vhost_client *client)
 {
         struct loop_io io = {.op = LOOP_POLL, .fd = client->fd, .flags = POLLIN};
@@ -119,7 +100,8 @@ static int co_receive(struct vhost_client *client, void *data, size_t length, st
                 int r;
 
                 if (n > 0) {
-                        take_fds(m, &msg);
+                        m->n_fds =
+                            (unsigned)passed_fds_take(&msg, m->fds, m->n_fds, MESSAGE_FDS_MAX);
                         to += n;
                         length -= (size_t)n;
                         continue;

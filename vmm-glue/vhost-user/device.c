@@ -13,21 +13,8 @@
 
 bool vhost_may_log(struct vhost_server *server)
 {
-        uint64_t second = loop_now_ns(server->loop) / UINT64_C(1000000000);
-
-        if (second != server->log_second) {
-                if (server->n_unlogged > 0)
-                        log_warning("vhost: %u more messages about front ends were left out",
-                                    server->n_unlogged);
-                server->log_second = second;
-                server->n_logged = server->n_unlogged = 0;
-        }
-        if (server->n_logged >= LOG_LINES_MAX) {
-                server->n_unlogged++;
-                return false;
-        }
-        server->n_logged++;
-        return true;
+        return log_limit_admits(&server->log_limit, loop_now_ns(server->loop), "vhost",
+                                "front ends");
 }
 
 /* ---- servers ---- */

@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include "common/buffers.h"
 #include "common/coroutine.h"
+#include "common/log.h"
 #include "vmm-glue/vhost-user/protocol.h"
 #include "vmm-glue/vhost-user/vhost_user.h"
 
@@ -32,7 +33,6 @@
 #define MESSAGE_FDS_MAX   16u
 #define COROUTINE_BYTES   (UINT64_C(128) << 10) /* what the engine's slower ways take */
 #define CACHED_BYTES_MAX  (UINT64_C(16) << 20)  /* of unused buffers the server keeps */
-#define LOG_LINES_MAX     20u /* about front ends, in a second: they decide how many there would be */
 
 static_assert(SLICE_MAX <= VOLUME_REQUEST_MAX, "a slice goes to the engine whole");
 
@@ -306,8 +306,7 @@ struct vhost_server {
         struct list starved; /* queues */
         struct loop_task starved_task;
         uint64_t last_id;
-        uint64_t log_second;
-        unsigned n_logged, n_unlogged;
+        struct log_limit log_limit;
 };
 
 /* device.c */

@@ -49,10 +49,14 @@ static ssize_t pull(gnutls_transport_ptr_t arg, void *data, size_t length)
 static ssize_t layer_send(void *arg, const void *data, size_t length)
 {
         struct tls_client *c = arg;
-        ssize_t n = gnutls_record_send(c->session, data, length);
+        ssize_t n;
 
+        /* A send with a timeout that met a signal is not restarted: GnuTLS goes on where it was. */
+        do {
+                n = gnutls_record_send(c->session, data, length);
+        } while (n == GNUTLS_E_INTERRUPTED);
         if (n < 0)
-                errno = EPIPE;
+                errno = n == GNUTLS_E_AGAIN ? ETIMEDOUT : EPIPE;
         return n;
 }
 

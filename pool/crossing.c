@@ -6,60 +6,42 @@
  *     user's loop    out --hand_over--> submitted        answered --returned--> done()
  *     pool's loop                       submitted --arrived--> engine --ended--hand_back--> answered
  *
- * Each of the two lists between the threads is a chain that grows at its head; who takes it takes
- * all of it. There is one crossing for each loop that uses the pool, counted by its handles. */
+ * Moving data and checking them is most of the work of a read. It is the user's loop that does it
+ * while many are under way, so that more loops serve more of them; the engine says what lies where,
+ * and holds the blocks until the data are there:
+ *
+ *     user's loop    lent --returned--> member_fetch()    out_fetched --hand_over--> fetched
+ *     pool's loop    to_lend --hand_back--> lent          fetched --arrived--> run's answer
+ *
+ * There is one crossing for each loop that uses the pool, counted by its handles. */
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include "common/coroutine.h"
 #include "pool/crossing.h"
 
-typedef struct volume_request *_Atomic chain;
+/* Reads are fetched where so many of the crossing's requests are under way: fewer are answered
+ * sooner by the pool's loop, which then has time. Larger ones stay there too: to read and to send
+ * are about as much work, and go on side by side. */
+#define FETCH_REQUESTS_MIN 8u
+#define FETCH_BYTES_MAX    (UINT64_C(64) << 10)
 
 struct crossing {
         struct list link; /* in pool->crossings */
         struct pool *pool;
         struct loop *home; /* the user's */
         unsigned n_handles;
-        chain submitted, answered; /* newest first */
+        llist submitted, answered; /* requests */
+        llist lent, fetched;       /* runs */
 
         /* the user's loop */
-        struct volume_request *out;
+        struct llist_node *out, *out_fetched;
         struct loop_task hand_over, returned;
 
         /* the pool's */
-        struct volume_request *ended;
+        unsigned n_begun; /* requests, not yet ended */
+        struct llist_node *ended, *to_lend;
         struct loop_task arrived, hand_back;
 };
-
-/* All of @from, whose newest is first, in front of what lies in @to. */
-static void chain_give(chain *to, struct volume_request **from)
-{
-        struct volume_request *first = *from, *last = first;
-        struct volume_request *top = atomic_load_explicit(to, memory_order_relaxed);
-
-        while (last->next)
-                last = last->next;
-        do
-                last->next = top;
-        while (!atomic_compare_exchange_weak(to, &top, first));
-        *from = NULL;
-}
-
-/* All of it, the oldest first. */
-static struct volume_request *chain_take(chain *from)
-{
-        struct volume_request *newest = atomic_exchange(from, NULL), *oldest = NULL;
-
-        while (newest) {
-                struct volume_request *next = newest->next;
-
-                newest->next = oldest;
-                oldest = newest;
-                newest = next;
-        }
-        return oldest;
-}
 
 /* ---- on the user's loop ---- */
 
@@ -67,28 +49,45 @@ static void hand_over(struct loop_task *task)
 {
         struct crossing *c = container_of(task, struct crossing, hand_over);
 
-        chain_give(&c->submitted, &c->out);
+        llist_give(&c->submitted, &c->out);
+        llist_give(&c->fetched, &c->out_fetched);
         loop_post_remote(c->pool->loop, &c->arrived);
 }
 
 void crossing_submit(struct crossing *c, struct volume_request *req)
 {
-        req->next = c->out;
-        c->out = req;
+        llist_prepend(&c->out, &req->crossing_link);
+        loop_post(c->home, &c->hand_over);
+}
+
+static void run_fetched(struct member_io *io, bool whole)
+{
+        struct run *run = container_of(io, struct run, io);
+        struct crossing *c = run->chunk->span->crossing;
+
+        run->verified = whole && run_is_good(run);
+        llist_prepend(&c->out_fetched, &run->crossing_link);
         loop_post(c->home, &c->hand_over);
 }
 
 static void returned(struct loop_task *task)
 {
         struct crossing *c = container_of(task, struct crossing, returned);
-        struct volume_request *req = chain_take(&c->answered);
+        struct llist_node *runs = llist_take(&c->lent), *requests = llist_take(&c->answered), *next;
 
-        while (req) {
-                struct volume_request *next = req->next; /* done() may give the request back */
+        for (; runs; runs = next) {
+                struct run *run = container_of(runs, struct run, crossing_link);
 
+                next = runs->next;
+                member_fetch(&run->io, c->home);
+        }
+        for (; requests; requests = next) {
+                struct volume_request *req =
+                    container_of(requests, struct volume_request, crossing_link);
+
+                next = requests->next; /* done() may give the request back */
                 req->done = req->crossing_done;
                 req->done(req, req->result);
-                req = next;
         }
 }
 
@@ -98,9 +97,23 @@ static void ended(struct volume_request *req, int result)
 {
         struct crossing *c = req->volume->crossing;
 
+        c->n_begun--;
         req->result = result;
-        req->next = c->ended;
-        c->ended = req;
+        llist_prepend(&c->ended, &req->crossing_link);
+        loop_post(c->pool->loop, &c->hand_back);
+}
+
+bool crossing_is_to_fetch(const struct crossing *c, const struct run *run)
+{
+        return c->n_begun >= FETCH_REQUESTS_MIN && run->io.length <= FETCH_BYTES_MAX &&
+               member_can_lend(run->disk->member);
+}
+
+void crossing_fetch(struct crossing *c, struct run *run)
+{
+        run->io.fetched = run_fetched;
+        member_lend(run->disk->member, &run->io);
+        llist_prepend(&c->to_lend, &run->crossing_link);
         loop_post(c->pool->loop, &c->hand_back);
 }
 
@@ -108,22 +121,35 @@ static void hand_back(struct loop_task *task)
 {
         struct crossing *c = container_of(task, struct crossing, hand_back);
 
-        chain_give(&c->answered, &c->ended);
+        llist_give(&c->lent, &c->to_lend);
+        llist_give(&c->answered, &c->ended);
         loop_post_remote(c->home, &c->returned);
 }
 
 static void arrived(struct loop_task *task)
 {
         struct crossing *c = container_of(task, struct crossing, arrived);
-        struct volume_request *req = chain_take(&c->submitted);
+        struct llist_node *requests = llist_take(&c->submitted), *runs = llist_take(&c->fetched);
+        struct llist_node *next;
 
-        while (req) {
-                struct volume_request *next = req->next;
+        for (; requests; requests = next) {
+                struct volume_request *req =
+                    container_of(requests, struct volume_request, crossing_link);
 
+                next = requests->next;
+                c->n_begun++;
                 req->crossing_done = req->done;
                 req->done = ended;
                 request_begin(req);
-                req = next;
+        }
+        for (; runs; runs = next) {
+                struct run *run = container_of(runs, struct run, crossing_link);
+
+                next = runs->next;
+                if (run->verified)
+                        member_answer(&run->io, 0);
+                else
+                        member_begin_anew(&run->io);
         }
 }
 

@@ -270,6 +270,37 @@ static void disk_submit(struct member *m, struct member_io *io)
                 disk_start(d, io);
 }
 
+/* ---- reads that other loops make: of the member nothing is touched ---- */
+
+static void fetch_done(struct loop_io *lio, int result)
+{
+        struct member_io *io = container_of(lio, struct member_io, lio);
+
+        io->fetched(io, result >= 0 && (uint64_t)result == io->length);
+}
+
+static void disk_fetch(struct member *m, struct member_io *io, struct loop *loop)
+{
+        const struct disk *d = disk_of(m);
+        uint64_t at = d->start_bytes + io->offset;
+
+        if (io->n_iov > IOV_MAX) {
+                io->fetched(io, false);
+        } else if (d->in_memory) {
+                ssize_t n = preadv(d->fd, io->iov, (int)io->n_iov, (off_t)at);
+
+                io->fetched(io, n >= 0 && (uint64_t)n == io->length);
+        } else {
+                io->lio = (struct loop_io){.op = LOOP_READV,
+                                           .fd = d->fd,
+                                           .iov = io->iov,
+                                           .n_iov = io->n_iov,
+                                           .offset = at,
+                                           .done = fetch_done};
+                loop_submit(loop, &io->lio);
+        }
+}
+
 static void disk_close(struct member *m)
 {
         struct disk *d = disk_of(m);
@@ -283,6 +314,7 @@ static void disk_close(struct member *m)
 
 static const struct member_ops disk_ops = {
     .submit = disk_submit,
+    .fetch = disk_fetch,
     .close = disk_close,
     .co_lock = co_disk_lock,
 };

@@ -384,6 +384,7 @@ static void direct_submit(struct volume_request *req)
         span->write = req->op == VOLUME_WRITE;
         span->fua = span->write && (req->flags & VOLUME_FUA);
         span->logged = span->write && (req->flags & VOLUME_LOGGED);
+        span->crossing = v->crossing;
         span->block = req->offset / BLOCK;
         span->n = req->length / BLOCK;
         span->iov = req->iov;

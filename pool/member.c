@@ -3,12 +3,32 @@
 
 #include "common/coroutine.h"
 
-void member_submit(struct member *m, struct member_io *io)
+static void counted(struct member *m, struct member_io *io)
 {
         io->member = m;
         io->began_ns = loop_time_ns(m->loop);
         meter_queue_begin(&m->meter.queue, io->began_ns);
+}
+
+void member_submit(struct member *m, struct member_io *io)
+{
+        counted(m, io);
         m->ops->submit(m, io);
+}
+
+void member_lend(struct member *m, struct member_io *io)
+{
+        counted(m, io);
+}
+
+void member_fetch(struct member_io *io, struct loop *loop)
+{
+        io->member->ops->fetch(io->member, io, loop);
+}
+
+void member_begin_anew(struct member_io *io)
+{
+        io->member->ops->submit(io->member, io);
 }
 
 void member_answer(struct member_io *io, int result)

@@ -6,7 +6,7 @@
  * Units      offset and length are bytes, multiples of 4096, inside size_bytes. Buffers of reads
  *            and writes are aligned to MEMBER_BUFFER_ALIGN, and each iovec's length is a multiple
  *            of it.
- * Threads    a member belongs to its loop.
+ * Threads    a member belongs to its loop; member_fetch() is called on others.
  * Errors     done() gets 0 or -errno, from the loop and never from inside submit(). Short transfers
  *            are the back end's to complete. A read of a hole gives zeroes.
  * Durability MEMBER_FLUSH makes durable every write that completed before the flush was submitted.
@@ -36,6 +36,9 @@ struct member_io {
         const struct iovec *iov;
         unsigned n_iov;
         void (*done)(struct member_io *io, int result);
+        /* of a read that is lent: on the other loop, which may call it at once. @whole: all of the
+         * data have come; otherwise nobody has been told why not */
+        void (*fetched)(struct member_io *io, bool whole);
         /* set by member_submit() */
         struct member *member;
         uint64_t began_ns;
@@ -50,6 +53,8 @@ struct member_ops {
         /* The answer is given by member_answer(). */
         void (*submit)(struct member *m, struct member_io *io);
         void (*close)(struct member *m); /* nothing may be in flight */
+        /* member_fetch(); NULL where data can be moved on the member's loop alone. */
+        void (*fetch)(struct member *m, struct member_io *io, struct loop *loop);
         /* Take the exclusive lock, waiting at most @wait_ms; NULL where the back end has no other
          * users.
          *
@@ -72,6 +77,17 @@ void member_submit(struct member *m, struct member_io *io);
 /* For back ends: count the answer, and give it. */
 void member_answer(struct member_io *io, int result);
 void member_close(struct member *m); /* NULL is fine */
+
+/* A read whose data are moved by another loop. On the member's loop it is lent; on the other it is
+ * fetched; on the member's again it is answered by member_answer() where all has come, or begun
+ * anew, as if it had never been away: whatever is wrong is found, and told, there. */
+static inline bool member_can_lend(const struct member *m)
+{
+        return m->ops->fetch != NULL;
+}
+void member_lend(struct member *m, struct member_io *io);
+void member_fetch(struct member_io *io, struct loop *loop);
+void member_begin_anew(struct member_io *io);
 
 /* From a coroutine: one operation, awaited. */
 int co_member_read(struct member *m, void *buffer, size_t length, uint64_t offset);

@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
+#include "common/llist.h"
 #include "common/error.h"
 #include "common/loop.h"
 #include "pool/member.h"
@@ -388,7 +389,7 @@ struct volume_request {
         struct list link; /* while it waits for the volume's limits, or for space */
         struct loop_task task;
         int result;
-        struct volume_request *next; /* these two: crossing.c's */
+        struct llist_node crossing_link; /* these two: crossing.c's */
         void (*crossing_done)(struct volume_request *request, int result);
 };
 /* done() runs from the loop, never from inside this call. The request must live until then.

@@ -3,6 +3,7 @@
  * counted, and logged with its place. */
 #include <errno.h>
 #include <stdlib.h>
+#include "pool/crossing.h"
 #include "pool/full.h"
 #include "pool/span.h"
 
@@ -126,12 +127,19 @@ static void co_chunk_repair(void *arg)
 
 /* ---- the usual way ---- */
 
+bool run_is_good(const struct run *run)
+{
+        for (uint32_t i = 0; i < run->n; i++)
+                if (!block_is_good(run->chunk, run->first + i))
+                        return false;
+        return true;
+}
+
 static void chunk_data_read(struct chunk *chunk)
 {
         bool good = chunk->result == 0;
         for (unsigned k = 0; k < chunk->n_runs && good; k++)
-                for (uint32_t i = 0; i < chunk->run[k].n && good; i++)
-                        good = block_is_good(chunk, chunk->run[k].first + i);
+                good = chunk->run[k].verified || run_is_good(&chunk->run[k]);
         if (good) {
                 chunk_read_end(chunk, 0);
                 return;
@@ -180,6 +188,20 @@ static int chunk_plan(struct chunk *chunk, const struct node *leaf)
         return 0;
 }
 
+static int run_read_start(struct run *run)
+{
+        struct crossing *crossing = run->chunk->span->crossing;
+        int r = run_prepare(run, MEMBER_READ, run_read);
+        if (r < 0)
+                return r;
+        run->chunk->pending++;
+        if (crossing && crossing_is_to_fetch(crossing, run))
+                crossing_fetch(crossing, run);
+        else
+                member_submit(run->disk->member, &run->io);
+        return 0;
+}
+
 /* The leaf is in memory, or there is none. */
 static void chunk_read_planned(struct chunk *chunk, const struct node *leaf)
 {
@@ -196,7 +218,7 @@ static void chunk_read_planned(struct chunk *chunk, const struct node *leaf)
         }
         chunk->pending = 1;
         for (unsigned k = 0; k < chunk->n_runs; k++) {
-                r = run_submit(&chunk->run[k], MEMBER_READ, run_read);
+                r = run_read_start(&chunk->run[k]);
                 if (r < 0)
                         chunk->result = r;
         }

@@ -156,7 +156,7 @@ static int run_memory(struct run *run)
         return 0;
 }
 
-int run_submit(struct run *run, enum member_op op, void (*done)(struct member_io *, int))
+int run_prepare(struct run *run, enum member_op op, void (*done)(struct member_io *, int))
 {
         struct pool *pool = run->chunk->span->pool;
         struct slab *slab = address_slab(pool, run->address);
@@ -170,6 +170,15 @@ int run_submit(struct run *run, enum member_op op, void (*done)(struct member_io
         run->io.offset = leg_offset(slab, 0, run->address, pool->slab_blocks);
         run->io.length = (uint64_t)run->n * BLOCK;
         run->io.done = done;
+        run->verified = false;
+        return 0;
+}
+
+int run_submit(struct run *run, enum member_op op, void (*done)(struct member_io *, int))
+{
+        int r = run_prepare(run, op, done);
+        if (r < 0)
+                return r;
         run->chunk->pending++;
         member_submit(run->disk->member, &run->io);
         return 0;

@@ -13,6 +13,8 @@ struct run {
         struct disk *disk;
         uint64_t address;
         uint32_t first, n; /* blocks of the chunk */
+        bool verified;     /* a read's data were compared with their CRCs as they came */
+        struct llist_node crossing_link;
         struct iovec one;
         struct iovec *many; /* where the blocks lie in more than one piece of memory */
 };
@@ -37,6 +39,7 @@ struct span {
         struct pool *pool;
         struct root *root;
         bool write, nested, fua, logged, counted;
+        struct crossing *crossing; /* a request's that came over it; else NULL */
         uint64_t block;
         uint64_t n;
         /* each piece a multiple of 4096 bytes, aligned to MEMBER_BUFFER_ALIGN */
@@ -68,11 +71,15 @@ static inline struct chunk *span_chunk(struct span *span, unsigned i)
 }
 /* One more run of the chunk; NULL: out of memory. */
 struct run *chunk_run(struct chunk *chunk, uint64_t address, uint32_t first, uint32_t n);
+/* Fill run->disk and run->io. */
+int run_prepare(struct run *run, enum member_op op, void (*done)(struct member_io *, int));
 int run_submit(struct run *run, enum member_op op, void (*done)(struct member_io *, int));
 /* Where block @i of the chunk lies in memory. */
 void *chunk_memory(const struct chunk *chunk, uint32_t i);
 
 void chunk_read(struct chunk *chunk);
+/* Are the data that were read what their CRCs say? [any loop] */
+bool run_is_good(const struct run *run);
 /* -ENOSPC: nothing taken, the span is to wait. */
 int chunk_write_take(struct chunk *chunk);
 void chunk_write_untake(struct chunk *chunk);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "common/coroutine.h"
 #include "common/loop_thread.h"
@@ -9,7 +10,7 @@
 #include "pool/pool.h"
 #include "tests/unit/loop_fixture.h"
 
-enum { LOADS = 3, DEPTH = 16, ROUNDS = 40, BLOCKS_EACH = 64 };
+enum { LOADS = 3, DEPTH = 16, ROUNDS = 40, BLOCKS_EACH = 64, MEMBER_BYTES = 128 << 20 };
 
 struct test {
         struct loop *loop;
@@ -18,6 +19,8 @@ struct test {
         unsigned n_running; /* loads, counted on the pool's loop */
         struct co *waiter;
         bool failed;
+        bool in_memory; /* the member */
+        int fd;         /* its */
 };
 
 /* Writes blocks of its own range at a depth, reads each back, and ends with a flush. */
@@ -121,26 +124,36 @@ static void co_load(void *arg)
 
 /* ---- a pool in a file that has no name ---- */
 
+static int open_file(const char *path, bool in_memory)
+{
+        char name[] = "crossing.XXXXXX";
+        int fd = in_memory ? memfd_create(path, MFD_CLOEXEC) : mkstemp(name);
+
+        if (fd >= 0 && !in_memory)
+                unlink(name);
+        return fd;
+}
+
 static int co_pool_make(struct test *t)
 {
         const struct pool_create_options create = {.name = "tank"};
         const struct pool_options options = {0};
-        char path[] = "crossing.XXXXXX";
+        const char *path = "crossing";
         struct member *m;
-        int fd = mkstemp(path), r;
+        int fd = open_file(path, t->in_memory), r;
 
-        if (fd < 0 || ftruncate(fd, 128 << 20) < 0)
+        if (fd < 0 || ftruncate(fd, MEMBER_BYTES) < 0)
                 return -errno;
-        unlink(path);
+        t->fd = fd;
         r = co_disk_open_fd(t->loop, fd, path, &(struct disk_options){0}, &m, NULL);
         r = r ? r : co_pool_create(&m, 1, &create, NULL);
         r = r ? r : co_pool_open(t->loop, &m, 1, &options, &t->pool, NULL);
         return r ? r : co_volume_create(t->pool, "v", 16 << 20, NULL);
 }
 
-static void run(void **state, co_entry *entry)
+static void run_on(void **state, co_entry *entry, bool in_memory)
 {
-        struct test t = {.loop = *state};
+        struct test t = {.loop = *state, .in_memory = in_memory};
 
         setenv("TARN_LOOP", fixture_backend == LOOP_BACKEND_URING ? "uring" : "threads", 1);
         for (int i = 0; i < 2; i++)
@@ -150,6 +163,12 @@ static void run(void **state, co_entry *entry)
         for (int i = 0; i < 2; i++)
                 loop_thread_stop(t.thread[i]);
         assert_false(t.failed);
+}
+
+static void run(void **state, co_entry *entry)
+{
+        run_on(state, entry, false);
+        run_on(state, entry, true);
 }
 
 /* ---- the tests ---- */
@@ -240,12 +259,160 @@ static void what_waits_may_be_asked_from_any_loop(void **state)
         run(state, co_asks_from_elsewhere);
 }
 
+/* ---- reads that the user's loop makes ---- */
+
+struct reads {
+        struct test *test;
+        struct volume *volume;
+        struct co *co;
+        unsigned n_in_flight;
+        int result[DEPTH];
+        uint64_t *data[DEPTH];
+        struct volume_request request[DEPTH];
+        struct iovec iov[DEPTH];
+};
+
+static void read_ended(struct volume_request *request, int result)
+{
+        struct reads *reads =
+            container_of(request->iov, struct reads, iov[request->offset / POOL_BLOCK]);
+
+        reads->result[request->offset / POOL_BLOCK] = result;
+        if (--reads->n_in_flight == 0)
+                co_wake(reads->co);
+}
+
+/* All at once, of blocks that hold their numbers. */
+static void co_read_all(struct reads *reads)
+{
+        for (unsigned i = 0; i < DEPTH; i++) {
+                memset(reads->data[i], 0xff, POOL_BLOCK);
+                reads->iov[i] = (struct iovec){reads->data[i], POOL_BLOCK};
+                reads->request[i] = (struct volume_request){.op = VOLUME_READ,
+                                                            .offset = i * (uint64_t)POOL_BLOCK,
+                                                            .length = POOL_BLOCK,
+                                                            .iov = &reads->iov[i],
+                                                            .n_iov = 1,
+                                                            .done = read_ended};
+                reads->n_in_flight++;
+                volume_submit(reads->volume, &reads->request[i]);
+        }
+        reads->co = co_self();
+        while (reads->n_in_flight > 0)
+                co_suspend();
+}
+
+static bool is_right(const struct reads *reads, unsigned i)
+{
+        return reads->result[i] == 0 && reads->data[i][0] == i + 1 && reads->data[i][511] == i + 1;
+}
+
+static void co_reads_begin(struct test *t, struct reads *reads)
+{
+        *reads = (struct reads){.test = t};
+        must(co_pool_make(t) == 0);
+        must(co_volume_open(t->pool, "v", &reads->volume, NULL) == 0);
+        must(co_volume_use_from(reads->volume, loop_thread_loop(t->thread[0])) == 0);
+        co_move(loop_thread_loop(t->thread[0]));
+        for (unsigned i = 0; i < DEPTH; i++) {
+                reads->data[i] = aligned_alloc(POOL_BLOCK, POOL_BLOCK);
+                for (unsigned k = 0; k < 512; k++)
+                        reads->data[i][k] = i + 1;
+                must(co_volume_write(reads->volume, reads->data[i], POOL_BLOCK,
+                                     i * (uint64_t)POOL_BLOCK, 0) == 0);
+        }
+        must(co_volume_flush(reads->volume) == 0);
+        co_read_all(reads);
+        for (unsigned i = 0; i < DEPTH; i++)
+                must(is_right(reads, i));
+}
+
+static void co_reads_end(struct reads *reads)
+{
+        struct test *t = reads->test;
+
+        for (unsigned i = 0; i < DEPTH; i++)
+                free(reads->data[i]);
+        co_volume_close(reads->volume);
+        co_move(t->loop);
+        must(co_pool_close(t->pool, NULL) == 0);
+}
+
+/* Where on the member block @number lies: the one that holds its number. */
+static off_t find_block(const struct test *t, uint64_t number)
+{
+        static uint64_t page[512] __attribute__((aligned(4096)));
+
+        for (off_t at = 0; at < MEMBER_BYTES; at += POOL_BLOCK)
+                if (pread(t->fd, page, POOL_BLOCK, at) == POOL_BLOCK && page[0] == number &&
+                    page[300] == number && page[511] == number)
+                        return at;
+        return -1;
+}
+
+/* Not among the first, which the pool's loop reads. */
+enum { DAMAGED = DEPTH - 3 };
+
+static void co_meets_damage(void *arg)
+{
+        static uint64_t other[512] __attribute__((aligned(4096))) = {77};
+        struct test *t = arg;
+        struct pool_info info;
+        struct reads reads;
+        off_t at;
+
+        co_reads_begin(t, &reads);
+        at = find_block(t, DAMAGED + 1);
+        must(at > 0 && pwrite(t->fd, other, POOL_BLOCK, at) == POOL_BLOCK);
+        co_read_all(&reads);
+        for (unsigned i = 0; i < DEPTH; i++)
+                must(i == DAMAGED ? reads.result[i] == -EIO : is_right(&reads, i));
+        must(reads.data[DAMAGED][0] == 0); /* nothing of what was found there */
+        co_move(t->loop);
+        pool_get_info(t->pool, &info);
+        must(info.checksum_errors == 1);
+        co_move(loop_thread_loop(t->thread[0]));
+        co_reads_end(&reads);
+}
+
+static void a_damaged_block_fails_its_own_read_alone(void **state)
+{
+        run(state, co_meets_damage);
+}
+
+static void co_meets_the_end(void *arg)
+{
+        struct test *t = arg;
+        struct reads reads;
+        off_t at, last = 0;
+
+        co_reads_begin(t, &reads);
+        for (unsigned i = 0; i < DEPTH; i++) {
+                at = find_block(t, i + 1);
+                last = at > last ? at : last;
+        }
+        must(ftruncate(t->fd, last) == 0);
+        co_read_all(&reads);
+        for (unsigned i = 0; i < DEPTH; i++)
+                must(is_right(&reads, i) || reads.result[i] == -EIO);
+        must(reads.result[DEPTH - 1] == -EIO);
+        must(ftruncate(t->fd, MEMBER_BYTES) == 0); /* so that it can be closed */
+        co_reads_end(&reads);
+}
+
+static void a_member_that_ends_too_early_fails_what_lies_behind_its_end(void **state)
+{
+        run(state, co_meets_the_end);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
             loop_test(requests_are_answered_on_the_loop_they_came_from),
             loop_test(a_handle_may_change_its_loop),
             loop_test(what_waits_may_be_asked_from_any_loop),
+            loop_test(a_damaged_block_fails_its_own_read_alone),
+            loop_test(a_member_that_ends_too_early_fails_what_lies_behind_its_end),
         };
 
         return run_on_each_backend(tests);

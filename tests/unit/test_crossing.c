@@ -224,7 +224,7 @@ static void co_changes_users(void *arg)
 
 static void a_handle_may_change_its_loop(void **state)
 {
-        run(state, co_changes_users);
+        run_on(state, co_changes_users, true);
 }
 
 static void co_asks_from_elsewhere(void *arg)
@@ -256,7 +256,7 @@ static void co_asks_from_elsewhere(void *arg)
 
 static void what_waits_may_be_asked_from_any_loop(void **state)
 {
-        run(state, co_asks_from_elsewhere);
+        run_on(state, co_asks_from_elsewhere, true);
 }
 
 /* ---- reads that the user's loop makes ---- */

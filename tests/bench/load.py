@@ -14,12 +14,17 @@ class Row:
 
 RANDOM = ("--bs", "4K", "--depth", "32")
 SECTORS = ("--bs", "512", "--depth", "32")
+FOUR = ("--connections", "4")
 ALONE = ("--bs", "4K", "--depth", "1")
 LARGE = ("--bs", "1M", "--depth", "8")
 
 ROWS = {row.name: row for row in (
     Row("read", "random read, 4 KiB, depth 32", ("--op", "randread", *RANDOM)),
     Row("write", "random write to allocated space, 4 KiB, depth 32", ("--op", "randwrite", *RANDOM)),
+    Row("read4", "random read, 4 KiB, four connections of depth 32",
+        ("--op", "randread", *FOUR, *RANDOM)),
+    Row("write4", "random write to allocated space, 4 KiB, four connections of depth 32",
+        ("--op", "randwrite", *FOUR, *RANDOM)),
     Row("sectorread", "random read of single sectors, 512 B, depth 32",
         ("--op", "randread", *SECTORS)),
     Row("sectorwrite", "random write of single sectors, 512 B, depth 32",
@@ -60,7 +65,8 @@ ROWS = {row.name: row for row in (
 WIDE_BYTES = 64 << 30  # of a volume on which scattered blocks share no map node
 
 # What can be measured one after the other on one filled volume.
-ALLOCATED = ("read", "write", "sectorread", "sectorwrite", "seqread", "seqwrite", "mixed", "flush")
+ALLOCATED = ("read", "write", "read4", "write4", "sectorread", "sectorwrite", "seqread", "seqwrite", "mixed",
+             "flush")
 
 VHOST = ("vhostread", "vhostwrite", "vhostread1", "vhostwrite1")
 

@@ -114,11 +114,15 @@ def targets(rows, is_direct):
     out = []
     for row in ("read", "write"):
         if not is_direct:
-            out.append((f"random {row}: IOPS", tarn(row, "iops"), 100000, True))
-            out.append((f"random {row}: server us per I/O", tarn(row, "server_cpu_us_per_io"), 12,
+            out.append((f"random {row}: IOPS", tarn(row, "iops"), 150000, True))
+            out.append((f"random {row}: server us per I/O", tarn(row, "server_cpu_us_per_io"), 7,
                         False))
+            out.append((f"random {row}: four connections over one",
+                        ratio(rows, row + "4", "tarn", row, "tarn"), 1.3, True))
             out.append((f"random {row} over nbdkit file", ratio(rows, row, "tarn", row, "nbdkit file"),
                         1, True))
+            out.append((f"sequential {row} over nbdkit file",
+                        ratio(rows, "seq" + row, "tarn", "seq" + row, "nbdkit file"), 0.8, True))
         out.append((f"random {row} over qcow2", ratio(rows, row, "tarn", row, QCOW2), 4, True))
     for row, least in (("vhostread", 1.5), ("vhostwrite", 1.5), ("vhostread1", 1), ("vhostwrite1", 1)):
         out.append((f"{row} over qemu-storage-daemon on raw", ratio(rows, row, "tarn", row, QSD), least,

@@ -7,7 +7,7 @@ rounds=${ROUNDS:-2}
 "$tarn" pool create tank "$work/disk" --file-size 1G
 make_fio_volumes tank
 # A server that is faster than its guest has nothing to lose when it is killed. Requests that wait for a limit are under
-# way in it: below what the slowest machine does there are always some.
+# way in it: below what the slowest machine does there are always some, and flushes, which do not wait, overtake them.
 limit() { # IOPS
         local number
         for number in 1 2 3 4; do

@@ -26,11 +26,10 @@ fail() {
 
 # Waits up to SECONDS until COMMAND succeeds.
 wait_until() { # SECONDS COMMAND...
-        local tries=$(($1 * 20))
+        local end=$((SECONDS + $1))
         shift
         while ! "$@"; do
-                tries=$((tries - 1))
-                [ $tries -gt 0 ] || return 1
+                [ $SECONDS -lt $end ] || return 1
                 sleep 0.05
         done
 }
@@ -46,7 +45,7 @@ start_server() { # POOL
 # Serves POOL's volumes at $work/vhost/VOLUME.sock.
 start_vhost_server() { # POOL
         mkdir -p "$work/vhost"
-        rm -f "$work"/vhost/*.sock
+        rm -f "$work/nbd" "$work"/vhost/*.sock
         "$tarn" serve "$1" --nbd "unix:$work/nbd" --vhost-user "$work/vhost" >>"$work/server-log" 2>&1 &
         server=$!
         wait_until 60 server_is_up || fail "the server does not serve"
@@ -116,3 +115,15 @@ guest_has_ended() {
         [ $status != 77 ] || exit 77
         fail "the guest ended with status $status"
 }
+
+# What tests/lab/verify needs: volumes at $work/vhost of one queue and of four, with split rings and with packed ones.
+make_fio_volumes() { # POOL
+        local number
+        for number in 1 2 3 4; do
+                "$tarn" volume create "$1/fio$number" 64M
+        done
+}
+fio_arguments=(--cpus 4 --program fio --file "$lab/verify=lab/verify" --file "$lab/verify.fio=lab/verify.fio"
+        --disk "vhost-user:$work/vhost/fio1.sock,num-queues=1" --disk "vhost-user:$work/vhost/fio2.sock,num-queues=4"
+        --disk "vhost-user:$work/vhost/fio3.sock,num-queues=1,packed=on"
+        --disk "vhost-user:$work/vhost/fio4.sock,num-queues=4,packed=on")

@@ -1,6 +1,7 @@
 #!/bin/bash
 # The service in a Debian machine of its own: ready when it serves, started again when it is killed, and after a reboot,
-# at which the disks have other names, the pool is found by uuid and served again. UNITS, PREFIX, UNITDIR: of the build.
+# at which the disks have other names, the pool is found by uuid and served again. A vhost-user front end finds its socket
+# there both times. UNITS, PREFIX, UNITDIR, VHOSTLOAD: of the build.
 set -eu
 scripts=$(cd "$(dirname "$0")/../../scripts" && pwd)
 sources=$(cd "$(dirname "$0")/../../server/systemd" && pwd)
@@ -18,8 +19,9 @@ image=$("$scripts/cached-image") || die "there is no Debian image"
 tree=$work/tree
 mkdir -p "$tree/root$PREFIX/bin" "$tree/root$UNITDIR" "$tree/libraries"
 cp "$TARN" "$tree/root$PREFIX/bin/tarn"
+cp "$VHOSTLOAD" "$tree/root$PREFIX/bin/vhostload"
 cp "$UNITS/tarn@.service" "$sources/tarn@.socket" "$tree/root$UNITDIR/"
-ldd "$TARN" | grep -o '/[^ ]*' | xargs cp -L -t "$tree/libraries"
+{ ldd "$TARN" && ldd "$VHOSTLOAD"; } | grep -o '/[^ ]*' | sort -u | xargs cp -L -t "$tree/libraries"
 cat >"$tree/setup" <<'SETUP'
 set -eu
 cp -a /media/root/. /
@@ -50,7 +52,7 @@ boot() { # DISK...
 }
 
 power_off() {
-    "$scripts/guest" --timeout 120 console.sock --poweroff || die "the guest does not end"
+    "$scripts/guest" --timeout 400 console.sock --poweroff || die "the guest does not end"
     wait "$guest" || die "QEMU failed"
 }
 
@@ -75,12 +77,17 @@ in_guest 'before=$(systemctl show -P MainPID tarn@tank); systemctl reload tarn@t
 
 # Killed, it is there again, with what was durable.
 in_guest 'before=$(systemctl show -P MainPID tarn@tank); systemctl kill -s KILL tarn@tank
-    for i in $(seq 200); do
+    for i in $(seq 900); do
         now=$(systemctl show -P MainPID tarn@tank)
         if systemctl is-active -q tarn@tank && [ $now != 0 ] && [ $now != $before ]; then exit=0; break; fi
         exit=1; sleep 0.2
     done; test $exit = 0'
 in_guest 'tarn volume show tank/web && tarn snapshot create tank/web@after'
+
+# It may map a guest's memory.
+front_end='vhostload --socket /run/tarn/web.sock --op randrw --once --length 4M --queues 2 --verify --stamps /root/stamps --end-flush'
+in_guest 'tarn volume attach tank/web --vhost-user /run/tarn/web.sock && test -S /run/tarn/web.sock'
+in_guest "$front_end"
 
 # Options come from the pool's file.
 in_guest 'mkdir -p /etc/tarn && echo TARN_SERVE_OPTIONS=\"--nbd tcp:127.0.0.1:10809 --nbd unix:/run/tarn/tank.nbd\" >/etc/tarn/tank.conf && sync'
@@ -88,11 +95,12 @@ power_off
 
 # Another disk where the first one was, and the two in the other order.
 boot "$work/disk3" "$work/disk2" "$work/disk1"
-in_guest 'for i in $(seq 300); do systemctl is-active -q tarn@tank && break; sleep 0.2; done; systemctl is-active tarn@tank'
+in_guest 'for i in $(seq 1500); do systemctl is-active -q tarn@tank && break; sleep 0.2; done; systemctl is-active tarn@tank'
 in_guest 'tarn pool status tank'
 for text in 'by process' 'nbd://127.0.0.1:10809' /dev/vdd /dev/vde; do
     grep -q "$text" <<<"$out" || die "after the reboot lacks '$text': $out"
 done
+in_guest "$front_end"
 in_guest 'tarn snapshot list tank && systemctl is-failed -q tarn@tank || true'
 grep -q 'tank/web@after' <<<"$out" || die "the snapshot is gone: $out"
 # Nothing that it does is forbidden to it.
@@ -103,7 +111,7 @@ in_guest 'journalctl -b -u tarn@tank'
 in_guest 'systemctl disable --now tarn@tank && rm /etc/tarn/tank.conf && systemctl enable --now tarn@tank.socket'
 in_guest 'systemctl is-active tarn@tank || true'
 same "${out##*$'\n'}" inactive "the service before its first client"
-in_guest 'perl -MIO::Socket::UNIX -e '\''alarm 100; $s = IO::Socket::UNIX->new("/run/tarn/tank.nbd"); sysread $s, $b, 8; print "$b\n"'\'
+in_guest 'perl -MIO::Socket::UNIX -e '\''alarm 300; $s = IO::Socket::UNIX->new("/run/tarn/tank.nbd"); sysread $s, $b, 8; print "$b\n"'\'
 same "$out" NBDMAGIC "what the first client reads"
 in_guest 'systemctl is-active tarn@tank && systemctl stop tarn@tank && test -S /run/tarn/tank.nbd && systemctl is-active tarn@tank.socket'
 power_off

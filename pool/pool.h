@@ -343,10 +343,16 @@ bool volume_discards(const struct volume *volume);
 /* Who uses the handle, for statistics: "nbd unix pid 4711". At most 159 characters are kept. */
 void volume_set_user(struct volume *volume, const char *user);
 const char *volume_user(const struct volume *volume); /* empty where nobody was named */
-/* Nobody waits for the handle's answers any more: its requests that wait for the volume's limits end
- * with -ECANCELED, those that wait for space with -ENOSPC, and so do those that come later and would
- * have to. The rest ends as ever. [the loop that the handle is used from] */
+/* Nobody waits for the handle's answers any more: its requests that wait for the volume's limits or
+ * for space end with -ECANCELED, and so do those that come later and would have to. The rest ends as
+ * ever. [the loop that the handle is used from] */
 void volume_cancel(struct volume *volume);
+/* The handle's requests are waited for, as it is to be closed or its user to stop: those that wait
+ * for the limits go at once, and are counted against what comes after them, up to an hour's worth;
+ * those that wait for space, or for more than that, end with -ECANCELED. So do those that come
+ * later, until it is turned off, which only the pool's loop can. [the loop that the handle is used
+ * from] */
+void volume_hurry(struct volume *volume, bool hurry);
 
 enum volume_op {
         VOLUME_READ,
@@ -372,7 +378,7 @@ enum {
  * -EINVAL  out of range
  * -EPERM   read-only
  * -ENOSPC  no space, and none on its way back
- * -ECANCELED  by volume_cancel(), before anything was done
+ * -ECANCELED  by volume_cancel() or volume_hurry(): it may be begun anew, all of it
  * -EIO     also for a checksum that fails: buffers then hold zeroes where nothing good was read */
 struct volume_request {
         enum volume_op op;

@@ -474,6 +474,65 @@ static void stopping_answers_those_who_wait_for_memory(void **state)
         free(data);
 }
 
+static void stopping_waits_for_no_limits(void **state)
+{
+        struct fixture *f = fixture_start(NULL);
+        struct wire *w = wire_open(fixture_path(f), "vol", true);
+        uint8_t data[512], back[512];
+
+        memset(data, 0x5a, sizeof(data));
+        fake_wait_for(fixture_volume(f), FAKE_WAIT_LIMITS);
+        wire_write(w, 0, 1, 0, data, sizeof(data));
+        wire_request(w, NBD_CMD_READ, 0, 2, 0, sizeof(back));
+        fake_wait_held(fixture_volume(f), 2);
+        fixture_begin_stop(f, 60000);
+        assert_int_equal(wire_result(w, 1), 0);
+        assert_int_equal(wire_read_result(w, 2, 0, back, sizeof(back)), 0);
+        assert_memory_equal(data, back, sizeof(data));
+        wire_expect_closed(w);
+        fixture_stop(f, 0);
+        wire_close(w);
+}
+
+/* Who connects again asks the next server: an error would be the end of it. */
+static void stopping_answers_nobody_who_waits_for_space(void **state)
+{
+        struct fixture *f = fixture_start(NULL);
+        struct wire *w = wire_open(fixture_path(f), "vol", true);
+        uint8_t data[512] = {1};
+
+        fake_wait_for(fixture_volume(f), FAKE_WAIT_SPACE);
+        for (uint64_t cookie = 1; cookie <= 3; cookie++)
+                wire_write(w, 0, cookie, 0, data, sizeof(data));
+        fake_wait_held(fixture_volume(f), 3);
+        fixture_begin_stop(f, 60000);
+        wire_expect_closed(w);
+        fixture_wait_stopped(f);
+        assert_int_equal(fake_data(fixture_volume(f))[0], 0);
+        fixture_stop(f, 0);
+        wire_close(w);
+}
+
+static void who_is_cut_off_waits_neither_for_limits_nor_for_space(void **state)
+{
+        for (enum fake_wait what = FAKE_WAIT_LIMITS; what <= FAKE_WAIT_SPACE; what++) {
+                struct fixture *f = fixture_start(NULL);
+                struct wire *w = wire_open(fixture_path(f), "vol", true);
+                uint8_t data[512] = {1};
+
+                fake_wait_for(fixture_volume(f), what);
+                wire_write(w, 0, 1, 0, data, sizeof(data));
+                fake_wait_held(fixture_volume(f), 1);
+                fixture_begin_cut(f, "pool/vol");
+                wire_expect_closed(w);
+                while (fixture_n_open(f) > 0)
+                        usleep(1000);
+                assert_int_equal(fake_data(fixture_volume(f))[0], 0);
+                fixture_stop(f, 0);
+                wire_close(w);
+        }
+}
+
 static void stopping_ends_idle_connections_and_listens_no_more(void **state)
 {
         struct fixture *f = fixture_start(NULL);
@@ -674,6 +733,9 @@ int main(void)
             TEST(a_client_that_was_cut_ends_its_long_zeroing),
             cmocka_unit_test(stopping_answers_what_is_in_flight_and_refuses_what_comes),
             cmocka_unit_test(stopping_answers_those_who_wait_for_memory),
+            cmocka_unit_test(stopping_waits_for_no_limits),
+            cmocka_unit_test(stopping_answers_nobody_who_waits_for_space),
+            cmocka_unit_test(who_is_cut_off_waits_neither_for_limits_nor_for_space),
             cmocka_unit_test(stopping_ends_idle_connections_and_listens_no_more),
             cmocka_unit_test(an_option_that_comes_while_stopping_gets_err_shutdown),
             cmocka_unit_test(stopping_cuts_off_those_who_do_not_end_in_time),

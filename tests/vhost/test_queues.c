@@ -454,6 +454,42 @@ static void rule_12_discard_is_not_offered_where_it_is_turned_off(void **state)
         disk_close(d);
 }
 
+static void rule_12_a_discard_changes_nothing_once_it_is_turned_off(void **state)
+{
+        struct virtio_blk_discard_write_zeroes range = {.sector = 0, .num_sectors = 8};
+        struct volume *volume = server_volume(*state, SERVER_VOL);
+        struct disk *d = check_open((struct disk_options){0});
+        static const uint8_t zeroes[4096];
+        uint8_t data[4096], back[4096];
+
+        assert_int_not_equal(d->front->features & VF_BLK_DISCARD, 0);
+        check_pattern(data, sizeof(data), 12);
+        check_write(d, 0, data, sizeof(data));
+        fake_keep(volume, true);
+        assert_int_equal(check_status(d, VIRTIO_BLK_T_DISCARD, 0, &range, sizeof(range)),
+                         VIRTIO_BLK_S_OK);
+        check_read(d, 0, back, sizeof(back));
+        assert_memory_equal(back, data, sizeof(data));
+        assert_int_equal(counts_of(state).submitted[VOLUME_DISCARD], 0);
+        /* What is wrong with one is still said. */
+        range.flags = VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+        assert_int_equal(check_status(d, VIRTIO_BLK_T_DISCARD, 0, &range, sizeof(range)),
+                         VIRTIO_BLK_S_UNSUPP);
+        /* And zeroes are no hint. */
+        assert_int_equal(check_status(d, VIRTIO_BLK_T_WRITE_ZEROES, 0, &range, sizeof(range)),
+                         VIRTIO_BLK_S_OK);
+        check_read(d, 0, back, sizeof(back));
+        assert_memory_equal(back, zeroes, sizeof(back));
+        check_write(d, 0, data, sizeof(data));
+        fake_keep(volume, false);
+        range.flags = 0;
+        assert_int_equal(check_status(d, VIRTIO_BLK_T_DISCARD, 0, &range, sizeof(range)),
+                         VIRTIO_BLK_S_OK);
+        check_read(d, 0, back, sizeof(back));
+        assert_memory_equal(back, zeroes, sizeof(back));
+        disk_close(d);
+}
+
 /* ---- 13: what is offered ---- */
 
 /* QEMU's message has its structure's padding, the document's has not. */
@@ -575,6 +611,7 @@ int main(void)
             TEST(rule_12_who_has_no_channel_sees_a_resize_when_it_asks),
             TEST(rule_12_a_channel_that_nobody_reads_holds_nothing_up),
             TEST(rule_12_discard_is_not_offered_where_it_is_turned_off),
+            TEST(rule_12_a_discard_changes_nothing_once_it_is_turned_off),
             TEST(rule_13_an_in_flight_region_is_described_as_in_the_document_or_as_by_qemu),
             TEST(rule_13_all_features_are_offered),
             TEST(rule_13_the_config_says_what_the_features_promise),

@@ -343,7 +343,9 @@ static void execute_ranges(struct vhost_req *req, bool discard, uint64_t cost)
         if (client_has(client_of(req), feature))
                 result = client_of(req)->volume.readonly ? VIRTIO_BLK_S_IOERR
                                                          : take_ranges(req, discard);
-        if (result == VIRTIO_BLK_S_OK)
+        /* A feature that was acknowledged cannot be taken back. A discard is a hint, which the
+         * volume's owner may have turned off since. */
+        if (result == VIRTIO_BLK_S_OK && !(discard && !volume_discards(volume_of(req))))
                 submit_range(req);
         else
                 finish(req, result);

@@ -158,6 +158,11 @@ struct ring_ops {
         uint32_t (*base)(const struct queue *queue);
 };
 extern const struct ring_ops split_ops, packed_ops;
+/* Two parts of a ring, by user addresses inside the guest's memory. */
+static inline bool parts_overlap(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes)
+{
+        return a < b + b_bytes && b < a + a_bytes;
+}
 
 /* A ring's fields of 16 bits: read once, at places that are even (sections 2.7 and 2.8). */
 static inline uint16_t ring_load16(const void *from)

@@ -58,7 +58,10 @@ static void full_fire(struct loop_timer *timer)
 static int why_not_wait(const struct volume_request *req)
 {
         const struct volume *v = req->volume;
-        if (!v->root->usage->waits_when_full || pool_failed(v->pool))
+        enum on_full on_full = v->root->usage->on_full;
+        bool waits =
+            on_full == ON_FULL_WAIT || (on_full == ON_FULL_AS_HANDLE && v->waits_when_full);
+        if (!waits || pool_failed(v->pool))
                 return -ENOSPC;
         return v->cancelled || v->hurried ? -ECANCELED : 0;
 }

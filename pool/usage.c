@@ -51,7 +51,11 @@ void usage_set(struct pool *pool, struct root *root)
         const char *discard = property_get(root, "discard");
         __atomic_store_n(&u->discards, !discard || strcmp(discard, "off") != 0, __ATOMIC_RELAXED);
         const char *on_full = property_get(root, "on-full");
-        u->waits_when_full = on_full && strcmp(on_full, "wait") == 0;
+        u->on_full = ON_FULL_AS_HANDLE;
+        if (on_full && strcmp(on_full, "wait") == 0)
+                u->on_full = ON_FULL_WAIT;
+        else if (on_full && strcmp(on_full, "enospc") == 0)
+                u->on_full = ON_FULL_ENOSPC;
         full_give_up(pool);
         u->limits = (struct throttle_limits){0};
         if (root->state == ROOT_LIVE)
@@ -122,6 +126,11 @@ bool volume_discards(const struct volume *v)
 {
         /* asked on other loops too, where a connection lives */
         return __atomic_load_n(&v->root->usage->discards, __ATOMIC_RELAXED);
+}
+
+void volume_set_wait_when_full(struct volume *v, bool wait)
+{
+        v->waits_when_full = wait;
 }
 
 void volume_set_user(struct volume *v, const char *user)

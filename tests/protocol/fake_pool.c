@@ -144,6 +144,13 @@ bool volume_discards(const struct volume *volume)
         return !__atomic_load_n(&volume->keeps, __ATOMIC_SEQ_CST);
 }
 
+/* Requests wait here when they are told to. */
+void volume_set_wait_when_full(struct volume *volume, bool wait)
+{
+        (void)volume;
+        (void)wait;
+}
+
 void fake_keep(struct volume *volume, bool keep)
 {
         __atomic_store_n(&volume->keeps, keep, __ATOMIC_SEQ_CST);

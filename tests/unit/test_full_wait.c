@@ -296,6 +296,35 @@ static void a_volume_that_is_not_told_to_wait_gets_enospc(void **state)
         sim_pool_run(1, 1, co_by_default);
 }
 
+static void co_by_handle(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v, *w;
+        expect(s, co_full_pool(s, NULL, &v) == 0);
+        expect(s, co_volume_open(s->pool, "v", &w, NULL) == 0);
+        volume_set_wait_when_full(v, true);
+        waiter_start(v, 1 << 20, POOL_BLOCK);
+        expect(s, !co_waiter_ends(s, 5500000000) && waiter.n_done == 0);
+        expect(s, co_volume_write(w, data, POOL_BLOCK, 1 << 20, 0) == -ENOSPC);
+        /* the volume's word is the last */
+        expect(s, co_volume_set(s->pool, "v", "on-full", "enospc", NULL) == 0);
+        expect(s, co_waiter_ends(s, SECOND_NS / 10) && waiter.result == -ENOSPC);
+        expect(s, co_volume_set(s->pool, "v", "on-full", "auto", NULL) == 0);
+        waiter_start(v, 1 << 20, POOL_BLOCK);
+        expect(s, !co_waiter_ends(s, 5500000000) && waiter.n_done == 0);
+        volume_set_wait_when_full(v, false);
+        expect(s, co_volume_set(s->pool, "v", "on-full", NULL, NULL) == 0);
+        expect(s, co_waiter_ends(s, SECOND_NS / 10) && waiter.result == -ENOSPC);
+        co_volume_close(w);
+        co_volume_close(v);
+        co_sim_pool_close(s);
+}
+
+static void where_the_volume_says_nothing_the_handle_says_whether_to_wait(void **state)
+{
+        sim_pool_run(1, 1, co_by_handle);
+}
+
 /* ---- other events ---- */
 
 static void co_damage(void *arg)
@@ -340,6 +369,7 @@ int main(void)
             cmocka_unit_test(those_that_are_hurried_do_not_wait_and_those_after_them_do),
             cmocka_unit_test(those_that_wait_fail_when_the_pool_stops),
             cmocka_unit_test(a_volume_that_is_not_told_to_wait_gets_enospc),
+            cmocka_unit_test(where_the_volume_says_nothing_the_handle_says_whether_to_wait),
             cmocka_unit_test(damage_is_told_with_its_place),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

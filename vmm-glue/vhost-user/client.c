@@ -226,6 +226,7 @@ static int co_client_open(struct vhost_client *client, struct error *err)
         if (r < 0)
                 return r;
         client->has_volume = true;
+        volume_set_wait_when_full(client->volume.volume, true); /* "Answers", README.md */
         client->offered = config_features(client);
         client->writeback = true;
         return 0;

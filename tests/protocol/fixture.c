@@ -8,12 +8,15 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 #include "common/coroutine.h"
 #include "common/log.h"
 #include "common/loop_thread.h"
 #include "tests/protocol/fixture.h"
 #include "tests/protocol/loop_call.h"
+
+#define WAIT_MS 30000u
 
 struct fixture {
         struct loop_thread *thread;
@@ -454,4 +457,27 @@ void fixture_list_extra(struct fixture *fixture, unsigned n)
         struct counting c = {fixture, n};
 
         fixture_run(fixture, set_extra, &c);
+}
+
+void fixture_wait_gone(struct fixture *fixture)
+{
+        const struct timespec pause = {.tv_nsec = 1000000};
+
+        for (unsigned left = WAIT_MS; fixture_n_clients(fixture) > 0; left--) {
+                assert(left > 0);
+                nanosleep(&pause, NULL);
+        }
+        assert(fixture_n_open(fixture) == 0);
+}
+
+int fixture_setup(void **state)
+{
+        *state = fixture_start(NULL);
+        return 0;
+}
+
+int fixture_teardown(void **state)
+{
+        fixture_stop(*state, 5000);
+        return 0;
 }

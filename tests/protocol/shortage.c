@@ -12,7 +12,7 @@ static _Thread_local bool counted; /* this thread's allocations are */
 static unsigned n_until_failure;   /* 0: none fails */
 static bool failed;
 
-bool shortage_fails(void)
+static bool fails(void)
 {
         if (!counted || n_until_failure == 0 || --n_until_failure > 0)
                 return false;
@@ -34,28 +34,27 @@ void *__wrap_mmap(void *at, size_t length, int protection, int flags, int fd, of
 
 void *__wrap_malloc(size_t length)
 {
-        return shortage_fails() ? NULL : __real_malloc(length);
+        return fails() ? NULL : __real_malloc(length);
 }
 
 void *__wrap_calloc(size_t n, size_t length)
 {
-        return shortage_fails() ? NULL : __real_calloc(n, length);
+        return fails() ? NULL : __real_calloc(n, length);
 }
 
 void *__wrap_realloc(void *old, size_t length)
 {
-        return shortage_fails() ? NULL : __real_realloc(old, length);
+        return fails() ? NULL : __real_realloc(old, length);
 }
 
 void *__wrap_aligned_alloc(size_t alignment, size_t length)
 {
-        return shortage_fails() ? NULL : __real_aligned_alloc(alignment, length);
+        return fails() ? NULL : __real_aligned_alloc(alignment, length);
 }
 
 void *__wrap_mmap(void *at, size_t length, int protection, int flags, int fd, off_t offset)
 {
-        return shortage_fails() ? MAP_FAILED
-                                : __real_mmap(at, length, protection, flags, fd, offset);
+        return fails() ? MAP_FAILED : __real_mmap(at, length, protection, flags, fd, offset);
 }
 
 void shortage_fail(void *arg)

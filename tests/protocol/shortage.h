@@ -13,8 +13,6 @@
 void shortage_fail(void *arg);
 void shortage_off(void); /* the calling thread's are counted no more */
 bool shortage_has_struck(void);
-/* To be asked by another allocator, which then fails, too. */
-bool shortage_fails(void);
 
 /* What a client says that uses everything, without looking at replies, from the greeting's answer
  * on: at most SHORTAGE_STREAM_BYTES; its length. The flags come first, in SHORTAGE_FLAGS_BYTES. */

@@ -17,28 +17,9 @@
 
 #define MIB (1u << 20)
 
-static int setup(void **state)
-{
-        *state = fixture_start(NULL);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        fixture_stop(*state, 5000);
-        return 0;
-}
-
 static struct wire *open_vol(void **state)
 {
         return wire_open(fixture_path(*state), "vol", true);
-}
-
-static void wait_gone(struct fixture *f)
-{
-        while (fixture_n_clients(f) > 0)
-                usleep(1000);
-        assert_int_equal(fixture_n_open(f), 0);
 }
 
 /* ---- bounds ---- */
@@ -227,7 +208,7 @@ static void a_client_may_vanish_with_requests_in_flight(void **state)
                 fixture_n_clients(f);
                 assert_int_equal(fixture_n_open(f), 1); /* the engine has its buffers */
                 fake_release_all(fixture_volume(f));
-                wait_gone(f);
+                fixture_wait_gone(f);
         }
 }
 
@@ -244,7 +225,7 @@ static void a_client_may_vanish_in_the_middle_of_a_payload(void **state)
                 wire_send(w, data, part);
                 fixture_n_clients(*state);
                 wire_close(w);
-                wait_gone(*state);
+                fixture_wait_gone(*state);
         }
         assert_int_equal(fake_counts(fixture_volume(*state)).submitted[VOLUME_WRITE], 0);
         free(data);
@@ -259,7 +240,7 @@ static void a_client_may_vanish_while_replies_are_being_sent(void **state)
                 wire_request(w, NBD_CMD_READ, 0, cookie, 0, MIB);
         wire_receive(w, some, sizeof(some));
         wire_close(w);
-        wait_gone(*state);
+        fixture_wait_gone(*state);
 }
 
 static void a_client_may_vanish_during_the_negotiation(void **state)
@@ -272,7 +253,7 @@ static void a_client_may_vanish_during_the_negotiation(void **state)
                         wire_option(w, NBD_OPT_GO, "\0\0\0\3vol\0\0", 9);
                 wire_close(w);
         }
-        wait_gone(*state);
+        fixture_wait_gone(*state);
 }
 
 static void the_end_of_the_stream_leaves_replies_to_be_sent(void **state)
@@ -307,7 +288,7 @@ static void disc_finishes_what_is_in_flight(void **state)
         wire_expect_closed(w);
         assert_int_equal(fake_counts(fixture_volume(*state)).submitted[VOLUME_FLUSH], 1);
         wire_close(w);
-        wait_gone(*state);
+        fixture_wait_gone(*state);
 }
 
 /* ---- cut off by the operator ---- */
@@ -709,7 +690,7 @@ static void an_idle_connection_gives_its_memory_back_and_goes_on(void **state)
         free(back);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {

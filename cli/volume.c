@@ -352,19 +352,31 @@ static int parse_queues(const char *text, uint64_t *ret)
         return 0;
 }
 
+/* As the next server would make it: for the server's group too. */
+static void give_to_group(const char *path, json_t *reply)
+{
+        json_t *group = json_object_get(reply, "group");
+
+        if (json_is_integer(group) &&
+            (chown(path, (uid_t)-1, (gid_t)json_integer_value(group)) < 0 || chmod(path, 0660) < 0))
+                cli_note("the socket cannot be given to the server's group: %s", strerror(errno));
+}
+
 /* The socket is made here, by whoever types the command, and passed on. */
 static int attach(const struct cli_args *args, const char *path, json_t *request)
 {
         struct error e = ERROR_INIT;
         const char *volume;
         json_t *reply = NULL;
+        gid_t group;
         char *pool;
         int fd, r;
 
-        if (cli_split(args->words[0], &pool, &volume, &e) < 0)
+        if (group_find(args->group, &group, &e) < 0 ||
+            cli_split(args->words[0], &pool, &volume, &e) < 0)
                 return cli_fail(&e);
         json_object_set_new(request, "volume", json_string(volume));
-        r = socket_listen_unix(path, (gid_t)-1, &fd, &e);
+        r = socket_listen_unix(path, group, &fd, &e);
         if (r < 0) {
                 free(pool);
                 return cli_fail(&e);
@@ -375,6 +387,8 @@ static int attach(const struct cli_args *args, const char *path, json_t *request
             &reply);
         if (r < 0)
                 unlink(path);
+        else
+                give_to_group(path, reply);
         close(fd);
         free(pool);
         return done(r, reply, "attached '%s' at '%s'\n", args->words[0], path);
@@ -394,6 +408,8 @@ static int run_attach(const struct cli_verb *verb, const struct cli_args *args)
         path = absolute_path(args->vhost_user);
         request = json_pack("{s:s, s:s?, s:b}", "command", "volume-attach", "path", path,
                             "readonly", (int)((args->given & CLI_READONLY) != 0));
+        if (args->group)
+                json_object_set_new(request, "group", json_string(args->group));
         if (args->queues)
                 json_object_set_new(request, "queues", json_integer((json_int_t)n_queues));
         if (path && request)
@@ -455,8 +471,9 @@ const struct cli_verb volume_verbs[] = {
      "  iops-burst=N, bandwidth-burst=SIZE\n"
      "                                 how much of it at once after a pause (default: a tenth of\n"
      "                                 a second's)\n"
-     "  on-full=wait|enospc            what a writer does when the pool is full: wait until there\n"
-     "                                 is space, or get an error\n"
+     "  on-full=wait|enospc|auto       what a writer does when the pool is full: wait until there\n"
+     "                                 is space, or get an error (default: virtual machines\n"
+     "                                 wait, NBD clients get an error)\n"
      "  discard=on|off                 whether guests may give space back; off: not offered, and\n"
      "                                 what they discard all the same stays\n"
      "  compression=off|zstd\n\n"
@@ -466,21 +483,24 @@ const struct cli_verb volume_verbs[] = {
      0, 2, -1, run_set},
     {"volume", "clone", "POOL/VOLUME@SNAPSHOT POOL/NEW", "make a writable copy of a snapshot",
      "Takes milliseconds and no space, whatever the size.\n", 0, 2, 2, run_clone},
-    {"volume", "attach", "POOL/VOLUME[@SNAPSHOT] --vhost-user PATH [--queues N] [--readonly]",
+    {"volume", "attach",
+     "POOL/VOLUME[@SNAPSHOT] --vhost-user PATH [--queues N] [--readonly] [--group G]",
      "offer a volume to virtual machines over vhost-user",
      "The pool must be served. The volume is offered on a Unix socket until it is detached, also\n"
      "after the server was started again: QEMU's vhost-user-blk-pci, Cloud Hypervisor and others\n"
      "connect to it. Snapshots are read-only.\n\n"
      "  --vhost-user PATH   where the socket is made\n"
      "  --queues N          the most queues that a guest may use (default and limit: 16)\n"
-     "  --readonly          nobody writes\n\n"
+     "  --readonly          nobody writes\n"
+     "  --group G           who may connect beside you: this group (default: the one of 'serve\n"
+     "                      --group', if any)\n\n"
      "Example:\n"
      "  tarn volume attach tank/web --vhost-user /run/tarn/web.sock\n"
      "  qemu-system-x86_64 -object memory-backend-memfd,id=m,size=1G,share=on \\\n"
      "      -machine q35,memory-backend=m -m 1G \\\n"
      "      -chardev socket,id=c,path=/run/tarn/web.sock,reconnect=1 \\\n"
      "      -device vhost-user-blk-pci,chardev=c\n",
-     CLI_VHOST_USER | CLI_QUEUES | CLI_READONLY, 1, 1, run_attach},
+     CLI_VHOST_USER | CLI_QUEUES | CLI_READONLY | CLI_GROUP, 1, 1, run_attach},
     {"volume", "detach", "POOL/VOLUME[@SNAPSHOT] [--force]", "end an attachment",
      "Refused while a virtual machine is connected.\n\n"
      "  --force   cut it off\n",

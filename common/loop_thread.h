@@ -4,7 +4,8 @@
  * Errors     0 or -errno with a sentence.
  * Ownership  the loop is the loop_thread's, and lives until it is stopped.
  *
- * The thread takes no signals. Work comes to it by loop_post_remote() and co_move().
+ * The thread takes no signals but those of its own faults. Work comes to it by loop_post_remote()
+ * and co_move().
  */
 #pragma once
 #include "common/loop.h"

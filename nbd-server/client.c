@@ -133,6 +133,8 @@ bool client_input_waits(const struct nbd_client *client)
 
 void client_stop(struct nbd_client *client)
 {
+        if (client->receive_buffer && client->state != CLIENT_DEAD)
+                volume_hurry(client->export.volume, true);
         if (client->state == CLIENT_NEGOTIATING && client->between_options &&
             !client_input_waits(client))
                 client_cut(client, NULL);
@@ -152,8 +154,8 @@ void client_check_end(struct nbd_client *client)
 {
         if (client->state == CLIENT_RUNNING) {
                 /* What has arrived by now is still answered, with ESHUTDOWN. */
-                if (client->server->stopping && client->n_requests == 0 && !client->stalled &&
-                    !client_input_waits(client))
+                if (client->server->stopping && client->n_requests == 0 &&
+                    (client->unanswered || (!client->stalled && !client_input_waits(client))))
                         client_cut(client, NULL);
                 return;
         }

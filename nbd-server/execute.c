@@ -202,6 +202,10 @@ void request_fail(struct nbd_request *request, int result)
         bool fast_zero = (request->flags & NBD_CMD_FLAG_FAST_ZERO) != 0;
         uint32_t error = nbd_error_from_errno(result, fast_zero);
 
+        if (result == -ECANCELED && request->client->server->stopping) {
+                reply_never(request);
+                return;
+        }
         /* It was in range when it was checked, and the volume has shrunk since. */
         if (result == -EINVAL && !in_range(request))
                 error = command->past_end;

@@ -133,8 +133,9 @@ struct nbd_client {
         struct loop_io receive_io;
         struct iovec receive_iov;
         bool receiving;
-        bool stalled; /* the next request waits for a slot or for bytes */
-        bool hung_up; /* the stream ended without a DISC: what takes long is not finished */
+        bool stalled;    /* the next request waits for a slot or for bytes */
+        bool unanswered; /* a request was given up at the server's stop: the connection is to end */
+        bool hung_up;    /* the stream ended without a DISC: what takes long is not finished */
         /* the last write was large: do not take the next one's payload into the buffer */
         bool large_last;
         uint64_t skip_bytes; /* payload of a refused request, still to be taken off the wire */
@@ -363,6 +364,8 @@ void reply_success(struct nbd_request *request);
 void reply_error(struct nbd_request *request, uint32_t error, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void reply_read(struct nbd_request *request);
+/* None: the server stops, and who connects again asks the next one. */
+void reply_never(struct nbd_request *request);
 /* The chunks of the reply lie at the start of the request's buffer, ready. */
 void reply_chunks(struct nbd_request *request, size_t length);
 /* Write the head of a chunk at @at, in the form that the client agreed on; its length. */

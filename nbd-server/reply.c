@@ -23,6 +23,15 @@ void reply_queue(struct nbd_request *request)
                 loop_post(client->worker->loop, &client->send_task);
 }
 
+void reply_never(struct nbd_request *request)
+{
+        struct nbd_client *client = request->client;
+
+        client->unanswered = true;
+        request_release(request);
+        client_check_end(client);
+}
+
 /* ---- forms ---- */
 
 size_t reply_put_chunk(const struct nbd_request *request, void *at, uint16_t flags, uint16_t type,

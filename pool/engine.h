@@ -217,8 +217,8 @@ struct volume {
         struct meter meter;
         struct list throttled; /* requests, first come first */
         struct list turn;      /* while there are any: in usage.turns */
-        bool cancelled;
-        struct loop_task cancel; /* posted by volume_cancel() */
+        bool cancelled, hurried, waits_when_full;
+        struct loop_task cancel, hurry; /* posted by volume_cancel(), volume_hurry() */
         char name[2 * POOL_NAME_MAX + 2];
         char user[160];
 };

@@ -54,13 +54,19 @@ static void full_fire(struct loop_timer *timer)
         }
 }
 
-static bool is_to_wait(const struct volume_request *req)
+/* 0: it is to wait; else what it ends with. */
+static int why_not_wait(const struct volume_request *req)
 {
         const struct volume *v = req->volume;
-        return v->root->usage->waits_when_full && !v->cancelled && !pool_failed(v->pool);
+        enum on_full on_full = v->root->usage->on_full;
+        bool waits =
+            on_full == ON_FULL_WAIT || (on_full == ON_FULL_AS_HANDLE && v->waits_when_full);
+        if (!waits || pool_failed(v->pool))
+                return -ENOSPC;
+        return v->cancelled || v->hurried ? -ECANCELED : 0;
 }
 
-bool full_wait(struct volume_request *req)
+int full_wait(struct volume_request *req)
 {
         struct pool *pool = req->volume->pool;
         pool->full_data_room = data_room(pool);
@@ -70,8 +76,9 @@ bool full_wait(struct volume_request *req)
                 pool_tell(pool, &(struct pool_event){.kind = POOL_EVENT_FULL,
                                                      .sentence = "there is no space left"});
         }
-        if (!is_to_wait(req))
-                return false;
+        int r = why_not_wait(req);
+        if (r < 0)
+                return r;
         req->waited = true;
         req->volume->root->usage->n_full++;
         if (list_empty(&pool->full_waiting)) {
@@ -79,7 +86,7 @@ bool full_wait(struct volume_request *req)
                 loop_timer_set(pool->loop, &pool->full_timer, loop_now_ns(pool->loop) + RETRY_NS);
         }
         list_append(&pool->full_waiting, &req->link);
-        return true;
+        return 0;
 }
 
 void full_written(struct pool *pool)
@@ -92,11 +99,12 @@ void full_give_up(struct pool *pool)
 {
         list_for_each_safe (it, &pool->full_waiting) {
                 struct volume_request *req = container_of(it, struct volume_request, link);
-                if (is_to_wait(req))
+                int r = why_not_wait(req);
+                if (r == 0)
                         continue;
                 list_remove(it);
                 req->volume->root->usage->n_full--;
-                request_end(req, pool_failed(pool) ? -EIO : -ENOSPC);
+                request_end(req, pool_failed(pool) ? -EIO : r);
         }
         if (list_empty(&pool->full_waiting))
                 loop_timer_cancel(pool->loop, &pool->full_timer);

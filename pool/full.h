@@ -6,12 +6,12 @@
 #pragma once
 #include "pool/engine.h"
 
-/* A request has failed with -ENOSPC and holds nothing any more. True: it waits, and will be started
- * again; false: it is to be answered. */
-bool full_wait(struct volume_request *req);
+/* A request has failed with -ENOSPC and holds nothing any more. 0: it waits, and will be started
+ * again; otherwise what it is to be answered with. */
+int full_wait(struct volume_request *req);
 void full_look(struct pool *pool);    /* some room may have come */
 void full_written(struct pool *pool); /* one that waited has found space */
-/* Those that are no longer to wait end: of handles that were cancelled, of volumes that were set
+/* Those that are no longer to wait end: of handles that were cancelled or hurried, of volumes that were set
  * otherwise, all where the pool has stopped. */
 void full_give_up(struct pool *pool);
 

@@ -26,7 +26,7 @@ static void request_counted(struct volume_request *req)
 static void request_answer(struct volume_request *req, int result)
 {
         struct volume *v = req->volume;
-        if (result == -ENOSPC && req->op != VOLUME_READ && full_wait(req))
+        if (result == -ENOSPC && req->op != VOLUME_READ && (result = full_wait(req)) == 0)
                 return;
         if (result == 0 && req->waited)
                 full_written(v->pool);

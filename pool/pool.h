@@ -303,8 +303,9 @@ int co_snapshot_clone(struct pool *pool, const char *snapshot, const char *new_v
  *                              (all but flushes), and bytes read and written (as common/size.h)
  * iops-burst, bandwidth-burst  how much of it at once after a pause; default: a tenth of a second's
  * discard=off                  see volume_discards()
- * on-full=wait                 what finds no space waits until there is some, and holds nothing
- *                              meanwhile: no snapshot, flush or checkpoint waits for it
+ * on-full=wait, =enospc        what finds no space waits until there is some, and holds nothing
+ *                              meanwhile: no snapshot, flush or checkpoint waits for it; or it fails.
+ *                              Anything else: what the handle says, volume_set_wait_when_full()
  *
  * A value that says nothing to it is as none. A NULL value removes. At most 16, keys up to 31 and
  * values up to 63 characters. */
@@ -344,10 +345,19 @@ bool volume_discards(const struct volume *volume);
 /* Who uses the handle, for statistics: "nbd unix pid 4711". At most 159 characters are kept. */
 void volume_set_user(struct volume *volume, const char *user);
 const char *volume_user(const struct volume *volume); /* empty where nobody was named */
-/* Nobody waits for the handle's answers any more: its requests that wait for the volume's limits end
- * with -ECANCELED, those that wait for space with -ENOSPC, and so do those that come later and would
- * have to. The rest ends as ever. [the loop that the handle is used from] */
+/* What finds no space waits for it, where the volume's property on-full says nothing; otherwise it
+ * fails with -ENOSPC, as it does to begin with. [the pool's loop; nothing in flight] */
+void volume_set_wait_when_full(struct volume *volume, bool wait);
+/* Nobody waits for the handle's answers any more: its requests that wait for the volume's limits or
+ * for space end with -ECANCELED, and so do those that come later and would have to. The rest ends as
+ * ever. [the loop that the handle is used from] */
 void volume_cancel(struct volume *volume);
+/* The handle's requests are waited for, as it is to be closed or its user to stop: those that wait
+ * for the limits go at once, and are counted against what comes after them, up to an hour's worth;
+ * those that wait for space, or for more than that, end with -ECANCELED. So do those that come
+ * later, until it is turned off, which only the pool's loop can. [the loop that the handle is used
+ * from] */
+void volume_hurry(struct volume *volume, bool hurry);
 
 enum volume_op {
         VOLUME_READ,
@@ -373,7 +383,7 @@ enum {
  * -EINVAL  out of range
  * -EPERM   read-only
  * -ENOSPC  no space, and none on its way back
- * -ECANCELED  by volume_cancel(), before anything was done
+ * -ECANCELED  by volume_cancel() or volume_hurry(): it may be begun anew, all of it
  * -EIO     also for a checksum that fails: buffers then hold zeroes where nothing good was read */
 struct volume_request {
         enum volume_op op;

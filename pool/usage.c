@@ -15,6 +15,9 @@
 #include "pool/usage.h"
 
 #define LATE_MAX_NS UINT64_C(100000000)
+/* What requests that were hurried may owe: those of any sensible queue under any sensible limit fit.
+ * A guest that has its device reset over and over must not go on for free. */
+#define HURRY_DEBT_NS UINT64_C(3600000000000)
 
 /* ---- properties ---- */
 
@@ -48,7 +51,11 @@ void usage_set(struct pool *pool, struct root *root)
         const char *discard = property_get(root, "discard");
         __atomic_store_n(&u->discards, !discard || strcmp(discard, "off") != 0, __ATOMIC_RELAXED);
         const char *on_full = property_get(root, "on-full");
-        u->waits_when_full = on_full && strcmp(on_full, "wait") == 0;
+        u->on_full = ON_FULL_AS_HANDLE;
+        if (on_full && strcmp(on_full, "wait") == 0)
+                u->on_full = ON_FULL_WAIT;
+        else if (on_full && strcmp(on_full, "enospc") == 0)
+                u->on_full = ON_FULL_ENOSPC;
         full_give_up(pool);
         u->limits = (struct throttle_limits){0};
         if (root->state == ROOT_LIVE)
@@ -121,6 +128,11 @@ bool volume_discards(const struct volume *v)
         return __atomic_load_n(&v->root->usage->discards, __ATOMIC_RELAXED);
 }
 
+void volume_set_wait_when_full(struct volume *v, bool wait)
+{
+        v->waits_when_full = wait;
+}
+
 void volume_set_user(struct volume *v, const char *user)
 {
         snprintf(v->user, sizeof(v->user), "%s", user);
@@ -187,6 +199,19 @@ static void limits_fire(struct loop_timer *timer)
         usage_serve(u, loop_now_ns(next_turn(u)->pool->loop));
 }
 
+/* Whether it goes now, whatever the limits say; otherwise it ends. */
+static bool hurry_one(struct volume_request *req)
+{
+        struct throttle *t = &req->volume->root->usage->throttle;
+        uint64_t bytes = request_bytes(req), now_ns = loop_now_ns(req->volume->pool->loop);
+        if (throttle_when(t, bytes, now_ns) - now_ns > HURRY_DEBT_NS) {
+                request_end(req, -ECANCELED);
+                return false;
+        }
+        throttle_take(t, bytes, now_ns);
+        return true;
+}
+
 bool usage_admit_limited(struct volume_request *req)
 {
         struct volume *v = req->volume;
@@ -202,6 +227,8 @@ bool usage_admit_limited(struct volume_request *req)
                 request_end(req, -ECANCELED);
                 return false;
         }
+        if (v->hurried)
+                return hurry_one(req);
         u->throttled++;
         if (list_empty(&v->throttled))
                 list_append(&u->turns, &v->turn);
@@ -211,19 +238,35 @@ bool usage_admit_limited(struct volume_request *req)
         return false;
 }
 
-static void cancel_run(struct loop_task *task)
+/* None of the handle's requests waits any longer. */
+static void stop_waiting(struct volume *v)
 {
-        struct volume *v = container_of(task, struct volume, cancel);
-        v->cancelled = true;
         while (!list_empty(&v->throttled)) {
                 struct volume_request *req = first_throttled(v);
                 throttled_remove(v, req);
-                request_end(req, -ECANCELED);
+                if (v->cancelled)
+                        request_end(req, -ECANCELED);
+                else if (hurry_one(req))
+                        request_start(req);
         }
         full_give_up(v->pool);
         struct usage *u = v->root->usage;
         if (u->n_waiting) /* the next one may cost less */
                 usage_serve(u, loop_now_ns(v->pool->loop));
+}
+
+static void cancel_run(struct loop_task *task)
+{
+        struct volume *v = container_of(task, struct volume, cancel);
+        v->cancelled = true;
+        stop_waiting(v);
+}
+
+static void hurry_run(struct loop_task *task)
+{
+        struct volume *v = container_of(task, struct volume, hurry);
+        v->hurried = true;
+        stop_waiting(v);
 }
 
 void volume_cancel(struct volume *v)
@@ -233,6 +276,18 @@ void volume_cancel(struct volume *v)
                 loop_post_remote(v->pool->loop, &v->cancel);
         else
                 cancel_run(&v->cancel);
+}
+
+void volume_hurry(struct volume *v, bool hurry)
+{
+        assert(hurry || !v->crossing);
+        v->hurry.run = hurry_run;
+        if (!hurry)
+                v->hurried = false;
+        else if (v->crossing)
+                loop_post_remote(v->pool->loop, &v->hurry);
+        else
+                hurry_run(&v->hurry);
 }
 
 /* ---- told ---- */

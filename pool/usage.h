@@ -18,7 +18,8 @@ struct usage {
         struct loop_timer timer; /* armed while there are any */
         uint64_t throttled, throttled_ns;
         struct throttle_limits limits;
-        bool discards, waits_when_full;
+        bool discards;
+        enum on_full { ON_FULL_AS_HANDLE, ON_FULL_WAIT, ON_FULL_ENOSPC } on_full;
         uint64_t n_full;                       /* requests that wait for space */
         struct meter_line closed[METER_KINDS]; /* of handles that were closed */
 };

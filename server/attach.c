@@ -13,6 +13,7 @@
 #include "server/command.h"
 #include "server/control.h"
 #include "server/events.h"
+#include "server/listen.h"
 
 struct attachment {
         struct list link; /* hp->attachments */
@@ -22,7 +23,8 @@ struct attachment {
         unsigned n_queues;
         bool readonly;
         bool remembered; /* in the state file; false: of the folder */
-        bool made_here;  /* the socket, which goes with the attachment */
+        char group[STATE_GROUP_SIZE];
+        bool made_here; /* the socket, which goes with the attachment */
         dev_t device_number;
         ino_t inode;
         struct vhost_device *device;
@@ -139,6 +141,7 @@ static int attachment_new(struct host_pool *hp, const struct state_attachment *w
         memcpy(a->target, wanted->target, sizeof(a->target));
         a->n_queues = wanted->n_queues;
         a->readonly = wanted->readonly;
+        memcpy(a->group, wanted->group, sizeof(a->group));
         a->remembered = remembered;
         full_name(a, name, sizeof(name));
         options.name = name;
@@ -178,11 +181,15 @@ static void co_attachment_free(struct attachment *a)
 static int attachment_listen(struct host_pool *hp, const struct state_attachment *wanted,
                              bool remembered, struct error *err)
 {
+        gid_t group = hp->host->vhost_group;
         struct attachment *a;
         struct stat st;
-        int fd, r;
+        int fd, r = 0;
 
-        r = socket_listen_unix(wanted->path, hp->host->vhost_group, &fd, err);
+        if (wanted->group[0])
+                r = group_find(wanted->group, &group, err);
+        if (r == 0)
+                r = socket_listen_unix(wanted->path, group, &fd, err);
         if (r < 0)
                 return r;
         if (lstat(wanted->path, &st) < 0) {
@@ -667,12 +674,12 @@ static void add_client(const struct vhost_client_info *info, void *arg)
                       "write_bytes", (json_int_t)info->write_bytes));
 }
 
-static json_t *one_json(const char *path, unsigned n_queues, bool readonly, bool remembered,
-                        json_t *clients)
+static json_t *one_json(const char *path, unsigned n_queues, bool readonly, const char *group,
+                        bool remembered, json_t *clients)
 {
-        return json_pack("{s:s, s:i, s:b, s:b, s:o}", "path", path, "queues", (int)n_queues,
-                         "readonly", (int)readonly, "remembered", (int)remembered, "clients",
-                         clients);
+        return json_pack("{s:s, s:i, s:b, s:s?, s:b, s:o}", "path", path, "queues", (int)n_queues,
+                         "readonly", (int)readonly, "group", group[0] ? group : NULL, "remembered",
+                         (int)remembered, "clients", clients);
 }
 
 json_t *attach_json(struct host_pool *hp, const char *volume)
@@ -689,15 +696,15 @@ json_t *attach_json(struct host_pool *hp, const char *volume)
                         continue;
                 clients = json_array();
                 vhost_device_each_client(a->device, add_client, clients);
-                json_array_append_new(
-                    all, one_json(a->path, a->n_queues, a->readonly, a->remembered, clients));
+                json_array_append_new(all, one_json(a->path, a->n_queues, a->readonly, a->group,
+                                                    a->remembered, clients));
         }
         if (hp->vhost || state_load(hp->name, &state, NULL) < 0)
                 return all;
         known = state_find_attachment(state, volume);
         if (known)
                 json_array_append_new(all, one_json(known->path, known->n_queues, known->readonly,
-                                                    true, json_array()));
+                                                    known->group, true, json_array()));
         state_free(state);
         return all;
 }

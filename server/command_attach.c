@@ -6,6 +6,7 @@
 
 #include "server/attach.h"
 #include "server/command.h"
+#include "server/listen.h"
 
 /* "volume": VOL or VOL@SNAP. */
 static int read_target(const struct command *c, const char **ret, struct error *err)
@@ -35,6 +36,26 @@ static int read_queues(const struct command *c, unsigned *ret, struct error *err
         return 0;
 }
 
+/* The client has made the socket as it is to be; the next server makes it so again. Where no group
+ * is named it is the server's, which the client is told. */
+static int read_group(const struct command *c, char *group, struct error *err)
+{
+        const char *name = NULL;
+        gid_t number;
+        int r;
+
+        if (!json_object_get(c->request, "group"))
+                return 0;
+        r = command_string(c, "group", &name, err);
+        if (r == 0 && (!name[0] || strlen(name) >= STATE_GROUP_SIZE))
+                r = error_set(err, -EINVAL, "there is no group of such a name");
+        if (r == 0)
+                r = group_find(name, &number, err);
+        if (r == 0)
+                memcpy(group, name, strlen(name) + 1);
+        return r;
+}
+
 int co_volume_attach(struct command *c, struct error *err)
 {
         struct state_attachment wanted = {.readonly = command_flag(c, "readonly")};
@@ -48,13 +69,19 @@ int co_volume_attach(struct command *c, struct error *err)
                 r = error_set(err, -EINVAL, "the socket's path '%.200s' is not absolute", path);
         if (r == 0)
                 r = read_queues(c, &wanted.n_queues, err);
+        if (r == 0)
+                r = read_group(c, wanted.group, err);
         if (r == 0 && c->n_fds != 1)
                 r = error_set(err, -EINVAL, "the request lacks the listening socket");
         if (r < 0)
                 return r;
         snprintf(wanted.target, sizeof(wanted.target), "%s", target);
         wanted.path = (char *)path;
-        return co_attach(c->hp, &wanted, c->fds[0], err);
+        r = co_attach(c->hp, &wanted, c->fds[0], err);
+        if (r == 0 && !wanted.group[0] && c->hp->host->vhost_group != (gid_t)-1)
+                json_object_set_new(c->reply, "group",
+                                    json_integer((json_int_t)c->hp->host->vhost_group));
+        return r;
 }
 
 int co_volume_detach(struct command *c, struct error *err)

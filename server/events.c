@@ -6,7 +6,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/log.h"
 #include "server/command.h"
+
+/* Between two lines in the log about a pool without space. */
+#define FULL_LOG_NS UINT64_C(60000000000)
 
 struct event_line {
         struct list link;
@@ -186,6 +190,22 @@ void events_emit_command(const struct command *c, const char *command)
 
 /* ---- of the engine ---- */
 
+/* A guest that waits looks broken to who does not know why. One that fills the pool and discards
+ * over and over makes no more lines than this. */
+static void log_full(struct host_pool *hp)
+{
+        uint64_t now_ns = loop_now_ns(hp->loop);
+
+        if (!hp->vhost) /* a command of its own, which says so itself */
+                return;
+        if (hp->full_logged_ns && now_ns - hp->full_logged_ns < FULL_LOG_NS)
+                return;
+        hp->full_logged_ns = now_ns;
+        log_warning("pool '%s' has no space left: virtual machines wait for it, and other writers "
+                    "get an error, where their volumes' property on-full says nothing else",
+                    hp->name);
+}
+
 static void pass_on(const struct pool_event *event, void *arg)
 {
         static const char *const names[] = {[POOL_EVENT_FULL] = "pool-full",
@@ -196,6 +216,8 @@ static void pass_on(const struct pool_event *event, void *arg)
         struct host_pool *hp = arg;
         json_t *j;
 
+        if (event->kind == POOL_EVENT_FULL)
+                log_full(hp);
         if (!has_subscribers(hp))
                 return;
         j = json_pack("{s:s}", "message", event->sentence);

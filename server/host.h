@@ -33,7 +33,8 @@ struct host_pool {
         struct list exports;      /* that NBD clients have open */
         struct list bars;
         struct list openings;
-        struct co_queue opened; /* woken when an opening has ended, well or not, or an export */
+        uint64_t full_logged_ns; /* 0: never */
+        struct co_queue opened;  /* woken when an opening has ended, well or not, or an export */
         /* attach.h */
         struct vhost_server *vhost; /* NULL in a one-shot command */
         struct list attachments;

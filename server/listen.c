@@ -173,7 +173,7 @@ static int default_path(const char *pool, const char *suffix, char *path, size_t
         return 0;
 }
 
-static int find_group(const char *name, gid_t *ret_group, struct error *err)
+int group_find(const char *name, gid_t *ret_group, struct error *err)
 {
         struct group *group;
 
@@ -221,7 +221,7 @@ int sockets_open(struct sockets *s, const char *const *pools, size_t n_pools,
                  const char *const *nbd, size_t n_nbd, const char *control, const char *group,
                  struct error *err)
 {
-        int r = find_group(group, &s->group, err);
+        int r = group_find(group, &s->group, err);
 
         if (r == 0)
                 r = open_all(s, pools, n_pools, nbd, n_nbd, control, s->group, err);

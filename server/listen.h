@@ -49,5 +49,7 @@ int sockets_open(struct sockets *s, const char *const *pools, size_t n_pools,
 void sockets_unlink(struct sockets *s);
 void sockets_close(struct sockets *s);
 
+/* A group's number; (gid_t)-1 where @name is NULL. -ENOENT */
+int group_find(const char *name, gid_t *ret_group, struct error *err);
 /* @path seen from the working folder, malloc'ed; NULL: out of memory. */
 char *absolute_path(const char *path);

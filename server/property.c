@@ -20,7 +20,7 @@ static const struct property {
     {"iops-burst", {NULL}, "0", NULL, 1, THROTTLE_BURST_MAX, false},
     {"bandwidth", {NULL}, "0", NULL, THROTTLE_BANDWIDTH_MIN, THROTTLE_BANDWIDTH_MAX, true},
     {"bandwidth-burst", {NULL}, "0", NULL, 1, THROTTLE_BURST_MAX, true},
-    {"on-full", {"wait", "enospc"}, "enospc", NULL},
+    {"on-full", {"wait", "enospc", "auto"}, "auto", NULL},
     {"discard", {"on", "off"}, "on", NULL},
     {"compression", {"off", "zstd"}, "off", "off"},
 };
@@ -73,11 +73,18 @@ static int check_value(const struct property *p, const char *value, struct error
 {
         if (!p->values[0])
                 return check_number(p, value, err);
-        for (size_t i = 0; p->values[i]; i++)
+        char words[128] = "";
+
+        for (size_t i = 0; p->values[i]; i++) {
                 if (strcmp(p->values[i], value) == 0)
                         return 0;
-        return error_set(err, -EINVAL, "property '%s' takes '%s' or '%s', not '%.64s'", p->key,
-                         p->values[0], p->values[1], value);
+                snprintf(words + strlen(words), sizeof(words) - strlen(words), "%s'%s'",
+                         i == 0             ? ""
+                         : p->values[i + 1] ? ", "
+                                            : " or ",
+                         p->values[i]);
+        }
+        return error_set(err, -EINVAL, "property '%s' takes %s, not '%.64s'", p->key, words, value);
 }
 
 int property_check(const char *key, const char *value, char *ret_note, size_t size,

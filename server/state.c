@@ -195,9 +195,10 @@ static json_t *attachments_to_json(const struct pool_state *state)
                 const struct state_attachment *a = &state->attachments[i];
 
                 json_array_append_new(attachments,
-                                      json_pack("{s:s, s:s, s:i, s:b}", "name", a->target, "path",
-                                                a->path, "queues", (int)a->n_queues, "readonly",
-                                                (int)a->readonly));
+                                      json_pack("{s:s, s:s, s:i, s:b, s:s*}", "name", a->target,
+                                                "path", a->path, "queues", (int)a->n_queues,
+                                                "readonly", (int)a->readonly, "group",
+                                                a->group[0] ? a->group : NULL));
         }
         return attachments;
 }
@@ -251,13 +252,16 @@ static int attachment_from_json(struct pool_state *state, json_t *json)
 {
         const char *target = json_string_value(json_object_get(json, "name"));
         const char *path = json_string_value(json_object_get(json, "path"));
+        const char *group = json_string_value(json_object_get(json, "group"));
         json_int_t n_queues = json_integer_value(json_object_get(json, "queues"));
         struct state_attachment a = {.path = (char *)path,
                                      .readonly = json_is_true(json_object_get(json, "readonly"))};
 
         if (!target || !path || path[0] != '/' || strlen(target) >= sizeof(a.target) ||
-            n_queues < 1 || n_queues > UINT16_MAX)
+            n_queues < 1 || n_queues > UINT16_MAX || (group && strlen(group) >= sizeof(a.group)))
                 return -EINVAL;
+        if (group)
+                memcpy(a.group, group, strlen(group) + 1);
         memcpy(a.target, target, strlen(target) + 1);
         a.n_queues = (unsigned)n_queues;
         return state_set_attachment(state, &a);

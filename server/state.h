@@ -28,11 +28,13 @@ struct state_member {
 };
 
 /* A volume that is offered over vhost-user until it is detached. */
+#define STATE_GROUP_SIZE 64u /* Linux's tools take 32 characters */
 struct state_attachment {
         char target[2 * (POOL_NAME_MAX + 1)]; /* VOL or VOL@SNAP */
         char *path;                           /* of the socket, absolute */
         unsigned n_queues;
         bool readonly;
+        char group[STATE_GROUP_SIZE]; /* whose the socket is too; empty: the server's group */
 };
 
 struct pool_state {

@@ -91,7 +91,7 @@ offers 'tarn image import disk' disk-a disk-b
 nothing 'tarn image export tank/web disk-a '
 offers 'tarn volume set tank/web ' bandwidth-burst= bandwidth= compression= discard= iops-burst= iops= \
     on-full=
-offers 'tarn volume set tank/web iops=5 on-full=' enospc wait
+offers 'tarn volume set tank/web iops=5 on-full=' auto enospc wait
 
 # the same while it is served, and what it finds nothing of is silent
 serve_now tank

@@ -162,3 +162,31 @@ wait_for vms/tank/site.sock vms/pond/site.sock
 connect vms/pond/site.sock pond
 same "$(cat pond.capacity)" $((8 << 20))
 serve_end
+
+# who may connect: a group that is named, else the server's; the same after a start
+one=$(id -gn) two=$(id -Gn | tr ' ' '\n' | tail -1)
+[ "$(id -u)" != 0 ] || one=daemon two=bin
+is_for() { # SOCKET GROUP
+    same "$(stat -c %a:%G "$1")" "660:$2"
+}
+serve_now tank --group "$one"
+fails 1 "there is no group 'no-such-group'" tarn volume attach tank/other --vhost-user o.sock --group no-such-group
+[ ! -e o.sock ] || die "a socket is left"
+ok tarn volume attach tank/other --vhost-user o.sock --group "$two"
+ok tarn volume attach tank/site --vhost-user s.sock
+is_for o.sock "$two"
+is_for s.sock "$one"
+ok tarn volume show tank/other --json
+same "$(json "['attached'][0]['group']")" "$two"
+serve_end
+serve_now tank
+wait_for o.sock s.sock
+is_for o.sock "$two"
+same "$(stat -c %a s.sock)" 600
+serve_end
+sed -i "s/\"group\": \"$two\"/\"group\": \"no-such-group\"/" state/tank.json
+serve_now tank
+wait_for s.sock
+grep -q "'tank/other' is not attached: there is no group 'no-such-group'" serve.tank.log || die "no word of a group that is gone"
+[ ! -e o.sock ] || die "a socket for a group that is gone"
+serve_end

@@ -38,6 +38,8 @@ struct volume {
         struct list held;
         unsigned n_held;
         bool hold, posted;
+        enum fake_wait waits_for; /* those that are held */
+        bool cancelled, hurried;
         struct list done, unused;
         struct pending pendings[PENDING_MAX];
         int fail[VOLUME_ZERO + 1], fail_status;
@@ -108,7 +110,8 @@ void fake_volume_reset(struct volume *volume)
 {
         assert(volume->counts.in_flight == 0 && list_empty(&volume->held));
         volume->size_bytes = volume->made_bytes;
-        volume->keeps = volume->hold = false;
+        volume->keeps = volume->hold = volume->cancelled = volume->hurried = false;
+        volume->waits_for = FAKE_WAIT_NOTHING;
         memset(volume->fail, 0, sizeof(volume->fail));
         volume->fail_status = 0;
         volume->shrink_to = 0;
@@ -141,6 +144,13 @@ bool volume_discards(const struct volume *volume)
         return !__atomic_load_n(&volume->keeps, __ATOMIC_SEQ_CST);
 }
 
+/* Requests wait here when they are told to. */
+void volume_set_wait_when_full(struct volume *volume, bool wait)
+{
+        (void)volume;
+        (void)wait;
+}
+
 void fake_keep(struct volume *volume, bool keep)
 {
         __atomic_store_n(&volume->keeps, keep, __ATOMIC_SEQ_CST);
@@ -155,12 +165,6 @@ int co_volume_use_from(struct volume *volume, struct loop *loop)
 {
         assert(loop == volume->loop);
         return 0;
-}
-
-/* Nothing waits for limits here. */
-void volume_cancel(struct volume *volume)
-{
-        (void)volume;
 }
 
 uint8_t *fake_data(struct volume *volume)
@@ -213,6 +217,15 @@ void fake_release_all(struct volume *volume)
         volume->hold = false;
         while (!list_empty(&volume->held))
                 release(volume, volume->held.next);
+        pthread_mutex_unlock(&volume->mutex);
+}
+
+void fake_wait_for(struct volume *volume, enum fake_wait what)
+{
+        pthread_mutex_lock(&volume->mutex);
+        assert(list_empty(&volume->held));
+        volume->waits_for = what;
+        volume->cancelled = false;
         pthread_mutex_unlock(&volume->mutex);
 }
 
@@ -322,6 +335,18 @@ static void count(struct volume *volume, const struct volume_request *r)
                 c->flush_in_flight_writes += volume->writes_in_flight;
 }
 
+/* What waited, or did not have to, is done, or given up. */
+static void begin(struct volume *volume, struct pending *pending)
+{
+        bool canceled = volume->waits_for != FAKE_WAIT_NOTHING &&
+                        (volume->cancelled || volume->waits_for == FAKE_WAIT_SPACE);
+
+        if (pending->result == 0 && canceled)
+                pending->result = -ECANCELED;
+        if (pending->result == 0)
+                execute(volume, pending->request);
+}
+
 void volume_submit(struct volume *volume, struct volume_request *r)
 {
         pthread_mutex_lock(&volume->mutex);
@@ -337,9 +362,11 @@ void volume_submit(struct volume *volume, struct volume_request *r)
         pending->result = volume->fail[r->op];
         if (r->offset > size || r->length > size - r->offset)
                 pending->result = -EINVAL;
-        if (pending->result == 0)
-                execute(volume, r);
-        if (volume->hold) {
+        bool waits =
+            volume->waits_for != FAKE_WAIT_NOTHING && !volume->cancelled && !volume->hurried;
+        if (!waits)
+                begin(volume, pending);
+        if (volume->hold || waits) {
                 list_append(&volume->held, &pending->link);
                 volume->n_held++;
                 pthread_cond_broadcast(&volume->changed);
@@ -347,6 +374,35 @@ void volume_submit(struct volume *volume, struct volume_request *r)
                 list_append(&volume->done, &pending->link);
                 loop_post(volume->loop, &volume->task);
         }
+        pthread_mutex_unlock(&volume->mutex);
+}
+
+/* As the engine does; a volume is its only handle here. */
+static void stop_waiting(struct volume *volume)
+{
+        if (volume->waits_for == FAKE_WAIT_NOTHING)
+                return;
+        while (!list_empty(&volume->held)) {
+                struct pending *pending = container_of(volume->held.next, struct pending, link);
+                begin(volume, pending);
+                release(volume, &pending->link);
+        }
+}
+
+void volume_cancel(struct volume *volume)
+{
+        pthread_mutex_lock(&volume->mutex);
+        volume->cancelled = true;
+        stop_waiting(volume);
+        pthread_mutex_unlock(&volume->mutex);
+}
+
+void volume_hurry(struct volume *volume, bool hurry)
+{
+        pthread_mutex_lock(&volume->mutex);
+        volume->hurried = hurry;
+        if (hurry)
+                stop_waiting(volume);
         pthread_mutex_unlock(&volume->mutex);
 }
 

@@ -2,21 +2,24 @@
 #include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 #include "common/coroutine.h"
 #include "common/log.h"
+#include "common/loop_thread.h"
 #include "tests/protocol/fixture.h"
+#include "tests/protocol/loop_call.h"
+
+#define WAIT_MS 30000u
 
 struct fixture {
-        pthread_t thread;
-        struct loop *loop;
+        struct loop_thread *thread;
         struct nbd_server *server;
         struct volume *volume, *snapshot, *big;
         char folder[64], path[96];
@@ -132,64 +135,14 @@ static int co_snapshot_list(void *arg, const struct nbd_export *export,
 
 /* ---- the thread ---- */
 
-static void *run(void *arg)
-{
-        loop_run(((struct fixture *)arg)->loop);
-        return NULL;
-}
-
-struct call {
-        struct loop_task task;
-        struct fixture *fixture;
-        void (*f)(void *arg);
-        void *arg;
-        sem_t done;
-};
-
-static void call_run(struct loop_task *task)
-{
-        struct call *call = container_of(task, struct call, task);
-
-        call->f(call->arg);
-        sem_post(&call->done);
-}
-
-static void co_call(void *arg)
-{
-        struct call *call = arg;
-
-        call->f(call->arg);
-        sem_post(&call->done);
-}
-
-static void call_spawn(struct loop_task *task)
-{
-        struct call *call = container_of(task, struct call, task);
-        int r = co_spawn(call->fixture->loop, co_call, call);
-
-        assert(r == 0);
-}
-
-static void call(struct fixture *fixture, void (*f)(void *arg), void *arg,
-                 void (*run_task)(struct loop_task *))
-{
-        struct call c = {.task = {.run = run_task}, .fixture = fixture, .f = f, .arg = arg};
-
-        sem_init(&c.done, 0, 0);
-        loop_post_remote(fixture->loop, &c.task);
-        while (sem_wait(&c.done) < 0 && errno == EINTR)
-                ;
-        sem_destroy(&c.done);
-}
-
 void fixture_run(struct fixture *fixture, void (*f)(void *arg), void *arg)
 {
-        call(fixture, f, arg, call_run);
+        loop_call(fixture_loop(fixture), f, arg);
 }
 
 void fixture_run_co(struct fixture *fixture, void (*co_f)(void *arg), void *arg)
 {
-        call(fixture, co_f, arg, call_spawn);
+        loop_call_co(fixture_loop(fixture), co_f, arg);
 }
 
 /* ---- start ---- */
@@ -234,10 +187,35 @@ static void quiet(enum log_level level, const char *message)
 {
 }
 
+struct start {
+        struct fixture *fixture;
+        const struct nbd_server_options *options;
+};
+
+static void start_server(void *arg)
+{
+        const struct start *start = arg;
+        struct fixture *f = start->fixture;
+        const struct nbd_exports exports = {.co_open = co_export_open,
+                                            .co_close = co_export_close,
+                                            .co_list = co_export_list,
+                                            .co_snapshot_open = co_snapshot_open,
+                                            .co_snapshot_close = co_snapshot_close,
+                                            .co_snapshot_list = co_snapshot_list,
+                                            .arg = f};
+        struct error err = ERROR_INIT;
+        int r = nbd_server_new(fixture_loop(f), start->options, &exports, &f->server, &err);
+
+        assert(r == 0);
+        r = nbd_server_listen(f->server, listen_unix(f), &err);
+        assert(r == 0);
+        r = nbd_server_listen(f->server, listen_tcp(f), &err);
+        assert(r == 0);
+}
+
 struct fixture *fixture_start(const struct nbd_server_options *options)
 {
         struct fixture *f = calloc(1, sizeof(*f));
-        struct error err = ERROR_INIT;
 
         assert(f);
         if (!getenv("TARN_TEST_VERBOSE"))
@@ -245,26 +223,12 @@ struct fixture *fixture_start(const struct nbd_server_options *options)
         else
                 log_set_level(LOG_LEVEL_DEBUG);
         sem_init(&f->stop_done, 0, 0);
-        int r = loop_new(LOOP_BACKEND_AUTO, &f->loop, &err);
+        int r = loop_thread_start("nbd", &f->thread, NULL);
         assert(r == 0);
-        f->volume = fake_volume_new(f->loop, VOL_BYTES);
-        f->snapshot = fake_volume_new(f->loop, VOL_BYTES);
-        f->big = fake_volume_new(f->loop, BIG_BYTES);
-        struct nbd_exports exports = {.co_open = co_export_open,
-                                      .co_close = co_export_close,
-                                      .co_list = co_export_list,
-                                      .co_snapshot_open = co_snapshot_open,
-                                      .co_snapshot_close = co_snapshot_close,
-                                      .co_snapshot_list = co_snapshot_list,
-                                      .arg = f};
-        r = nbd_server_new(f->loop, options, &exports, &f->server, &err);
-        assert(r == 0);
-        r = nbd_server_listen(f->server, listen_unix(f), &err);
-        assert(r == 0);
-        r = nbd_server_listen(f->server, listen_tcp(f), &err);
-        assert(r == 0);
-        r = pthread_create(&f->thread, NULL, run, f);
-        assert(r == 0);
+        f->volume = fake_volume_new(fixture_loop(f), VOL_BYTES);
+        f->snapshot = fake_volume_new(fixture_loop(f), VOL_BYTES);
+        f->big = fake_volume_new(fixture_loop(f), BIG_BYTES);
+        loop_call(fixture_loop(f), start_server, &(struct start){f, options});
         return f;
 }
 
@@ -281,7 +245,7 @@ static void co_stop(void *arg)
 static void spawn_stop(void *arg)
 {
         struct fixture *f = arg;
-        int r = co_spawn(f->loop, co_stop, f);
+        int r = co_spawn(fixture_loop(f), co_stop, f);
 
         assert(r == 0);
 }
@@ -300,9 +264,9 @@ void fixture_wait_stopped(struct fixture *fixture)
         fixture->stopped = true;
 }
 
-static void stop_loop(void *arg)
+static void free_server(void *arg)
 {
-        loop_stop(((struct fixture *)arg)->loop);
+        nbd_server_free(((struct fixture *)arg)->server);
 }
 
 void fixture_stop(struct fixture *fixture, unsigned timeout_ms)
@@ -312,13 +276,11 @@ void fixture_stop(struct fixture *fixture, unsigned timeout_ms)
         if (!fixture->stopped)
                 fixture_wait_stopped(fixture);
         assert(fixture->n_open == 0 && fixture->n_held == 0);
-        fixture_run(fixture, stop_loop, fixture);
-        pthread_join(fixture->thread, NULL);
-        nbd_server_free(fixture->server);
+        fixture_run(fixture, free_server, fixture);
+        loop_thread_stop(fixture->thread);
         fake_volume_free(fixture->volume);
         fake_volume_free(fixture->snapshot);
         fake_volume_free(fixture->big);
-        loop_free(fixture->loop);
         unlink(fixture->path);
         rmdir(fixture->folder);
         sem_destroy(&fixture->stop_done);
@@ -354,7 +316,7 @@ struct volume *fixture_big(struct fixture *fixture)
 
 struct loop *fixture_loop(struct fixture *fixture)
 {
-        return fixture->loop;
+        return loop_thread_loop(fixture->thread);
 }
 
 struct nbd_server *fixture_server(struct fixture *fixture)
@@ -378,7 +340,7 @@ static void co_cut(void *arg)
 static void spawn_cut(void *arg)
 {
         struct cutting *c = arg;
-        int r = co_spawn(c->fixture->loop, co_cut, c);
+        int r = co_spawn(fixture_loop(c->fixture), co_cut, c);
 
         assert(r == 0);
 }
@@ -495,4 +457,27 @@ void fixture_list_extra(struct fixture *fixture, unsigned n)
         struct counting c = {fixture, n};
 
         fixture_run(fixture, set_extra, &c);
+}
+
+void fixture_wait_gone(struct fixture *fixture)
+{
+        const struct timespec pause = {.tv_nsec = 1000000};
+
+        for (unsigned left = WAIT_MS; fixture_n_clients(fixture) > 0; left--) {
+                assert(left > 0);
+                nanosleep(&pause, NULL);
+        }
+        assert(fixture_n_open(fixture) == 0);
+}
+
+int fixture_setup(void **state)
+{
+        *state = fixture_start(NULL);
+        return 0;
+}
+
+int fixture_teardown(void **state)
+{
+        fixture_stop(*state, 5000);
+        return 0;
 }

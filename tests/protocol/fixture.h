@@ -50,5 +50,10 @@ unsigned fixture_n_asked(struct fixture *fixture); /* times that one was to be o
 const char *fixture_identity(const struct fixture *fixture, unsigned i);
 /* Have this many snapshots more. */
 void fixture_snapshots_extra(struct fixture *fixture, unsigned n);
+/* Wait until nobody is connected: then no export is open. */
+void fixture_wait_gone(struct fixture *fixture);
+/* For cmocka: *state is a fixture with the options' defaults. */
+int fixture_setup(void **state);
+int fixture_teardown(void **state);
 /* List this many exports more. */
 void fixture_list_extra(struct fixture *fixture, unsigned n);

@@ -11,26 +11,6 @@
 #include "tests/protocol/fixture.h"
 #include "tests/protocol/wire.h"
 
-static int setup(void **state)
-{
-        *state = fixture_start(NULL);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        fixture_stop(*state, 5000);
-        return 0;
-}
-
-static struct wire *greeted(struct fixture *f)
-{
-        struct wire *w = wire_connect(fixture_path(f));
-
-        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
-        return w;
-}
-
 /* ---- asking ---- */
 
 #define QUERIES(...) ((const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
@@ -102,7 +82,7 @@ static bool has_status(struct wire *w)
 
 static void meta_contexts_need_structured_replies(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
         uint8_t data[64];
         size_t length = wire_meta_data(data, "vol", QUERIES("base:allocation"));
 
@@ -115,7 +95,7 @@ static void meta_contexts_need_structured_replies(void **state)
 
 static void list_without_queries_names_every_context(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         wire_structured(w);
         expect_list(w, QUERIES(), "base:allocation qemu:allocation-depth qemu:dirty-bitmap:snap ");
@@ -135,7 +115,7 @@ static void list_without_queries_names_every_context(void **state)
 
 static void namespaces_are_wildcards_only_in_list(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         wire_structured(w);
         expect_list(w, QUERIES("base:"), "base:allocation ");
@@ -153,7 +133,7 @@ static void namespaces_are_wildcards_only_in_list(void **state)
 
 static void unknown_contexts_are_ignored_and_one_named_twice_counts_once(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         wire_structured(w);
         expect_list(w, QUERIES("x-no:such", "base:none"), "");
@@ -171,7 +151,7 @@ static void unknown_contexts_are_ignored_and_one_named_twice_counts_once(void **
 
 static void setting_contexts_replaces_the_old_even_when_it_fails(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
         uint8_t data[64];
         size_t length = wire_meta_data(data, "vol", QUERIES("base:allocation"));
 
@@ -184,7 +164,7 @@ static void setting_contexts_replaces_the_old_even_when_it_fails(void **state)
         assert_false(has_status(w));
         wire_close(w);
 
-        w = greeted(*state);
+        w = wire_greeted(fixture_path(*state));
         wire_structured(w);
         expect_set(w, QUERIES("base:allocation", "qemu:dirty-bitmap:snap"),
                    "base:allocation qemu:dirty-bitmap:snap ");
@@ -201,7 +181,7 @@ static void setting_contexts_replaces_the_old_even_when_it_fails(void **state)
 
 static void bad_meta_context_options_are_invalid(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
         uint8_t data[64] = {0};
         size_t length = wire_meta_data(data, "vol", QUERIES("base:allocation"));
 
@@ -219,7 +199,7 @@ static void bad_meta_context_options_are_invalid(void **state)
 
 static void contexts_are_void_for_another_export(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         wire_structured(w);
         expect_set(w, QUERIES("base:allocation", "qemu:dirty-bitmap:snap"),
@@ -234,7 +214,7 @@ static void contexts_are_few_and_snapshots_listed_are_bounded(void **state)
 {
         static const char *queries[67];
         static char names[66][40];
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         fixture_snapshots_extra(*state, 1000000);
         for (unsigned i = 0; i < 66; i++) {
@@ -264,14 +244,14 @@ static void contexts_are_few_and_snapshots_listed_are_bounded(void **state)
 
 static void a_client_that_leaves_lets_go_of_the_snapshots_of_its_contexts(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         wire_structured(w);
         expect_set(w, QUERIES("qemu:dirty-bitmap:snap"), "qemu:dirty-bitmap:snap ");
         wire_close(w); /* in the negotiation */
         while (fixture_n_held(*state) > 0)
                 usleep(1000);
-        w = greeted(*state);
+        w = wire_greeted(fixture_path(*state));
         wire_structured(w);
         expect_set(w, QUERIES("qemu:dirty-bitmap:snap"), "qemu:dirty-bitmap:snap ");
         wire_go(w, "vol", NULL, NULL);
@@ -286,7 +266,7 @@ static void a_client_that_leaves_lets_go_of_the_snapshots_of_its_contexts(void *
 /* A block of data at 4096, zeroes at 8192; then all three contexts. */
 static struct wire *open_three(struct fixture *f, bool extended)
 {
-        struct wire *w = greeted(f);
+        struct wire *w = wire_greeted(fixture_path(f));
         uint8_t data[4096] = {1};
 
         if (extended)
@@ -433,7 +413,7 @@ static void a_context_that_fails_is_one_error_for_all(void **state)
         wire_close(w);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {

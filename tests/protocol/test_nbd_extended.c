@@ -15,26 +15,6 @@
 #define GIB         (UINT64_C(1) << 30)
 #define PAYLOAD_TOP (32 * MIB) /* the most that the server advertises */
 
-static int setup(void **state)
-{
-        *state = fixture_start(NULL);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        fixture_stop(*state, 5000);
-        return 0;
-}
-
-static struct wire *greeted(struct fixture *f)
-{
-        struct wire *w = wire_connect(fixture_path(f));
-
-        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
-        return w;
-}
-
 static struct wire *open_extended(void **state, const char *name)
 {
         return wire_open_extended(fixture_path(*state), name);
@@ -72,7 +52,7 @@ static uint32_t with_payload(struct wire *w, uint16_t type, uint16_t flags, uint
 static void extended_headers_need_no_structured_replies_before(void **state)
 {
         for (unsigned structured = 0; structured < 2; structured++) {
-                struct wire *w = greeted(*state);
+                struct wire *w = wire_greeted(fixture_path(*state));
                 if (structured)
                         wire_structured(w);
                 wire_extended(w);
@@ -85,7 +65,7 @@ static void extended_headers_need_no_structured_replies_before(void **state)
 
 static void structured_replies_cannot_be_agreed_on_after_extended_headers(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         wire_extended(w);
         assert_int_equal(wire_ask(w, NBD_OPT_STRUCTURED_REPLY, NULL, 0),
@@ -97,7 +77,7 @@ static void structured_replies_cannot_be_agreed_on_after_extended_headers(void *
 
 static void the_option_takes_no_data(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         assert_int_equal(wire_ask(w, NBD_OPT_EXTENDED_HEADERS, "x", 1), NBD_REP_ERR_INVALID);
         wire_go(w, "vol", NULL, NULL);
@@ -107,7 +87,7 @@ static void the_option_takes_no_data(void **state)
 
 static void export_name_closes_when_extended_headers_are_agreed_on(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         wire_extended(w);
         wire_option(w, NBD_OPT_EXPORT_NAME, "vol", 3);
@@ -128,14 +108,14 @@ static uint16_t flags_of(struct wire *w, bool with_context)
 
 static void block_status_payload_is_offered_with_extended_headers_and_a_context_only(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         wire_structured(w);
         assert_int_equal(flags_of(w, true) & NBD_FLAG_BLOCK_STATUS_PAYLOAD, 0);
-        w = greeted(*state);
+        w = wire_greeted(fixture_path(*state));
         wire_extended(w);
         assert_int_equal(flags_of(w, false) & NBD_FLAG_BLOCK_STATUS_PAYLOAD, 0);
-        w = greeted(*state);
+        w = wire_greeted(fixture_path(*state));
         wire_extended(w);
         uint16_t flags = flags_of(w, true);
         assert_true(flags & NBD_FLAG_BLOCK_STATUS_PAYLOAD);
@@ -421,7 +401,7 @@ static void block_status_of_contexts_unknown_or_named_twice_is_einval(void **sta
 
 static void block_status_with_payload_needs_a_context(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
         const uint32_t id = 1;
         uint8_t payload[12];
 
@@ -461,7 +441,7 @@ static void extended_requests_may_arrive_in_pieces_of_any_size(void **state)
         wire_close(w);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {

@@ -16,26 +16,6 @@
 
 #define NEWSTYLE (NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES)
 
-static int setup(void **state)
-{
-        *state = fixture_start(NULL);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        fixture_stop(*state, 5000);
-        return 0;
-}
-
-static struct wire *greeted(struct fixture *f)
-{
-        struct wire *w = wire_connect(fixture_path(f));
-
-        wire_greet(w, NEWSTYLE);
-        return w;
-}
-
 static void expect_negotiating(struct wire *w)
 {
         assert_int_equal(wire_ask(w, NBD_OPT_STRUCTURED_REPLY, NULL, 0), NBD_REP_ACK);
@@ -53,7 +33,7 @@ static void unknown_client_flags_drop_the_connection(void **state)
 
 static void what_is_no_option_drops_the_connection(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         wire_send(w, "IHAVEOPX\0\0\0\1\0\0\0\0", 16);
         wire_expect_closed(w);
@@ -62,7 +42,7 @@ static void what_is_no_option_drops_the_connection(void **state)
 
 static void an_unknown_option_is_refused_after_its_payload_is_taken(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
         static const uint8_t data[5000];
 
         assert_int_equal(wire_ask(w, 77, data, sizeof(data)), NBD_REP_ERR_UNSUP);
@@ -76,7 +56,7 @@ static void an_unknown_option_is_refused_after_its_payload_is_taken(void **state
 
 static void an_option_of_64_kib_is_taken_and_a_longer_one_ends_the_connection(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
         uint8_t *data = calloc(1, 65537);
         struct nbd_option header = {be64_make(NBD_OPTION_MAGIC), be32_make(77), be32_make(65537)};
 
@@ -90,7 +70,7 @@ static void an_option_of_64_kib_is_taken_and_a_longer_one_ends_the_connection(vo
 
 static void the_65th_option_ends_the_connection(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         for (unsigned i = 0; i < 64; i++)
                 assert_int_equal(wire_ask(w, 77, NULL, 0), NBD_REP_ERR_UNSUP);
@@ -102,7 +82,7 @@ static void the_65th_option_ends_the_connection(void **state)
 static void abort_is_acknowledged_and_the_connection_closed(void **state)
 {
         for (size_t length = 0; length < 8; length += 7) { /* data are ignored */
-                struct wire *w = greeted(*state);
+                struct wire *w = wire_greeted(fixture_path(*state));
                 assert_int_equal(wire_ask(w, NBD_OPT_ABORT, "garbage", length), NBD_REP_ACK);
                 wire_expect_closed(w);
                 wire_close(w);
@@ -113,7 +93,7 @@ static void abort_is_acknowledged_and_the_connection_closed(void **state)
 
 static void ask_name(struct fixture *f, const char *name, size_t length, uint32_t expected)
 {
-        struct wire *w = greeted(f);
+        struct wire *w = wire_greeted(fixture_path(f));
         uint8_t data[6000];
         struct wire_reply reply;
         be32 wire_length = be32_make((uint32_t)length);
@@ -143,7 +123,7 @@ static void names_are_bounded_at_4096_bytes_and_hold_no_nul(void **state)
 
 static void a_name_that_is_echoed_is_cut(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
         struct wire_reply reply;
         uint8_t data[5000];
         char name[4097];
@@ -160,7 +140,7 @@ static void a_name_that_is_echoed_is_cut(void **state)
 
 static void a_long_name_in_export_name_closes(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
         char name[4097];
 
         memset(name, 'n', sizeof(name));
@@ -197,7 +177,7 @@ static void export_name_pads_with_124_zeroes_unless_agreed_otherwise(void **stat
 
 static void export_name_of_an_unknown_export_closes(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         wire_option(w, NBD_OPT_EXPORT_NAME, "nosuch", 6);
         wire_expect_closed(w);
@@ -209,7 +189,7 @@ static void export_name_of_an_unknown_export_closes(void **state)
 static void info_of_a_wrong_length_is_invalid(void **state)
 {
         static const uint16_t requests[] = {NBD_INFO_NAME, NBD_INFO_BLOCK_SIZE};
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
         uint8_t data[64] = {0};
         size_t length = wire_info_data(data, "vol", requests, 2);
 
@@ -229,7 +209,7 @@ static void info_gives_the_export_always_and_the_rest_when_asked(void **state)
 {
         static const uint16_t all[] = {NBD_INFO_DESCRIPTION, 999, NBD_INFO_BLOCK_SIZE,
                                        NBD_INFO_NAME, NBD_INFO_BLOCK_SIZE};
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
         uint8_t data[64];
         struct wire_reply reply;
         unsigned seen = 0;
@@ -276,7 +256,7 @@ static void go_is_followed_by_transmission_without_padding(void **state)
 
 static void a_failed_go_can_be_followed_by_another(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
         uint8_t data[64];
 
         wire_option(w, NBD_OPT_GO, data, wire_info_data(data, "nosuch", NULL, 0));
@@ -295,7 +275,8 @@ static void transmission_flags_say_what_the_export_can(void **state)
         uint16_t flags;
 
         for (unsigned structured = 0; structured < 2; structured++) {
-                struct wire *w = greeted(*state), *readonly = greeted(*state);
+                struct wire *w = wire_greeted(fixture_path(*state)),
+                            *readonly = wire_greeted(fixture_path(*state));
                 if (structured) {
                         wire_structured(w);
                         wire_structured(readonly);
@@ -312,7 +293,7 @@ static void transmission_flags_say_what_the_export_can(void **state)
 
 static void options_that_take_no_data_refuse_them(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         assert_int_equal(wire_ask(w, NBD_OPT_STRUCTURED_REPLY, "x", 1), NBD_REP_ERR_INVALID);
         assert_int_equal(wire_ask(w, NBD_OPT_LIST, "x", 1), NBD_REP_ERR_INVALID);
@@ -324,7 +305,7 @@ static void options_that_take_no_data_refuse_them(void **state)
 
 static void list_names_and_describes_the_exports(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
         struct wire_reply reply;
 
         wire_option(w, NBD_OPT_LIST, NULL, 0);
@@ -339,7 +320,7 @@ static void list_names_and_describes_the_exports(void **state)
 
 static void a_long_list_comes_whole_and_one_without_bound_is_refused(void **state)
 {
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
 
         fixture_list_extra(*state, 5000);
         wire_option(w, NBD_OPT_LIST, NULL, 0);
@@ -512,7 +493,7 @@ static void get_info(void *arg)
 static void clients_are_shown_with_peer_export_and_counters(void **state)
 {
         struct info_call call = {*state};
-        struct wire *w = greeted(*state);
+        struct wire *w = wire_greeted(fixture_path(*state));
         uint8_t data[8192] = {0};
         char peer[64];
 
@@ -538,7 +519,7 @@ static void clients_are_shown_with_peer_export_and_counters(void **state)
         wire_close(w);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {

@@ -17,28 +17,9 @@
 
 #define MIB (1u << 20)
 
-static int setup(void **state)
-{
-        *state = fixture_start(NULL);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        fixture_stop(*state, 5000);
-        return 0;
-}
-
 static struct wire *open_vol(void **state)
 {
         return wire_open(fixture_path(*state), "vol", true);
-}
-
-static void wait_gone(struct fixture *f)
-{
-        while (fixture_n_clients(f) > 0)
-                usleep(1000);
-        assert_int_equal(fixture_n_open(f), 0);
 }
 
 /* ---- bounds ---- */
@@ -227,7 +208,7 @@ static void a_client_may_vanish_with_requests_in_flight(void **state)
                 fixture_n_clients(f);
                 assert_int_equal(fixture_n_open(f), 1); /* the engine has its buffers */
                 fake_release_all(fixture_volume(f));
-                wait_gone(f);
+                fixture_wait_gone(f);
         }
 }
 
@@ -244,7 +225,7 @@ static void a_client_may_vanish_in_the_middle_of_a_payload(void **state)
                 wire_send(w, data, part);
                 fixture_n_clients(*state);
                 wire_close(w);
-                wait_gone(*state);
+                fixture_wait_gone(*state);
         }
         assert_int_equal(fake_counts(fixture_volume(*state)).submitted[VOLUME_WRITE], 0);
         free(data);
@@ -259,7 +240,7 @@ static void a_client_may_vanish_while_replies_are_being_sent(void **state)
                 wire_request(w, NBD_CMD_READ, 0, cookie, 0, MIB);
         wire_receive(w, some, sizeof(some));
         wire_close(w);
-        wait_gone(*state);
+        fixture_wait_gone(*state);
 }
 
 static void a_client_may_vanish_during_the_negotiation(void **state)
@@ -272,7 +253,7 @@ static void a_client_may_vanish_during_the_negotiation(void **state)
                         wire_option(w, NBD_OPT_GO, "\0\0\0\3vol\0\0", 9);
                 wire_close(w);
         }
-        wait_gone(*state);
+        fixture_wait_gone(*state);
 }
 
 static void the_end_of_the_stream_leaves_replies_to_be_sent(void **state)
@@ -307,7 +288,7 @@ static void disc_finishes_what_is_in_flight(void **state)
         wire_expect_closed(w);
         assert_int_equal(fake_counts(fixture_volume(*state)).submitted[VOLUME_FLUSH], 1);
         wire_close(w);
-        wait_gone(*state);
+        fixture_wait_gone(*state);
 }
 
 /* ---- cut off by the operator ---- */
@@ -472,6 +453,65 @@ static void stopping_answers_those_who_wait_for_memory(void **state)
         wire_close(holder);
         wire_close(waiting);
         free(data);
+}
+
+static void stopping_waits_for_no_limits(void **state)
+{
+        struct fixture *f = fixture_start(NULL);
+        struct wire *w = wire_open(fixture_path(f), "vol", true);
+        uint8_t data[512], back[512];
+
+        memset(data, 0x5a, sizeof(data));
+        fake_wait_for(fixture_volume(f), FAKE_WAIT_LIMITS);
+        wire_write(w, 0, 1, 0, data, sizeof(data));
+        wire_request(w, NBD_CMD_READ, 0, 2, 0, sizeof(back));
+        fake_wait_held(fixture_volume(f), 2);
+        fixture_begin_stop(f, 60000);
+        assert_int_equal(wire_result(w, 1), 0);
+        assert_int_equal(wire_read_result(w, 2, 0, back, sizeof(back)), 0);
+        assert_memory_equal(data, back, sizeof(data));
+        wire_expect_closed(w);
+        fixture_stop(f, 0);
+        wire_close(w);
+}
+
+/* Who connects again asks the next server: an error would be the end of it. */
+static void stopping_answers_nobody_who_waits_for_space(void **state)
+{
+        struct fixture *f = fixture_start(NULL);
+        struct wire *w = wire_open(fixture_path(f), "vol", true);
+        uint8_t data[512] = {1};
+
+        fake_wait_for(fixture_volume(f), FAKE_WAIT_SPACE);
+        for (uint64_t cookie = 1; cookie <= 3; cookie++)
+                wire_write(w, 0, cookie, 0, data, sizeof(data));
+        fake_wait_held(fixture_volume(f), 3);
+        fixture_begin_stop(f, 60000);
+        wire_expect_closed(w);
+        fixture_wait_stopped(f);
+        assert_int_equal(fake_data(fixture_volume(f))[0], 0);
+        fixture_stop(f, 0);
+        wire_close(w);
+}
+
+static void who_is_cut_off_waits_neither_for_limits_nor_for_space(void **state)
+{
+        for (enum fake_wait what = FAKE_WAIT_LIMITS; what <= FAKE_WAIT_SPACE; what++) {
+                struct fixture *f = fixture_start(NULL);
+                struct wire *w = wire_open(fixture_path(f), "vol", true);
+                uint8_t data[512] = {1};
+
+                fake_wait_for(fixture_volume(f), what);
+                wire_write(w, 0, 1, 0, data, sizeof(data));
+                fake_wait_held(fixture_volume(f), 1);
+                fixture_begin_cut(f, "pool/vol");
+                wire_expect_closed(w);
+                while (fixture_n_open(f) > 0)
+                        usleep(1000);
+                assert_int_equal(fake_data(fixture_volume(f))[0], 0);
+                fixture_stop(f, 0);
+                wire_close(w);
+        }
 }
 
 static void stopping_ends_idle_connections_and_listens_no_more(void **state)
@@ -650,7 +690,7 @@ static void an_idle_connection_gives_its_memory_back_and_goes_on(void **state)
         free(back);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {
@@ -674,6 +714,9 @@ int main(void)
             TEST(a_client_that_was_cut_ends_its_long_zeroing),
             cmocka_unit_test(stopping_answers_what_is_in_flight_and_refuses_what_comes),
             cmocka_unit_test(stopping_answers_those_who_wait_for_memory),
+            cmocka_unit_test(stopping_waits_for_no_limits),
+            cmocka_unit_test(stopping_answers_nobody_who_waits_for_space),
+            cmocka_unit_test(who_is_cut_off_waits_neither_for_limits_nor_for_space),
             cmocka_unit_test(stopping_ends_idle_connections_and_listens_no_more),
             cmocka_unit_test(an_option_that_comes_while_stopping_gets_err_shutdown),
             cmocka_unit_test(stopping_cuts_off_those_who_do_not_end_in_time),

@@ -14,18 +14,6 @@
 #define MIB              (1u << 20)
 #define PAYLOAD_MAX_TEST (32u * MIB) /* the most that the server advertises */
 
-static int setup(void **state)
-{
-        *state = fixture_start(NULL);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        fixture_stop(*state, 5000);
-        return 0;
-}
-
 static struct wire *open_vol(void **state)
 {
         return wire_open(fixture_path(*state), "vol", true);
@@ -41,21 +29,6 @@ static void fill(uint8_t *data, size_t length, unsigned seed)
         }
 }
 
-/* A request without payload in reply, awaited: its error. */
-static uint32_t command(struct wire *w, uint16_t type, uint16_t flags, uint64_t offset,
-                        uint32_t length)
-{
-        wire_request(w, type, flags, 0xc0de, offset, length);
-        return wire_result(w, 0xc0de);
-}
-
-static uint32_t write_wait(struct wire *w, uint16_t flags, uint64_t offset, const void *data,
-                           uint32_t length)
-{
-        wire_write(w, flags, 0x3717e, offset, data, length);
-        return wire_result(w, 0x3717e);
-}
-
 /* ---- data ---- */
 
 static void round_trips(struct fixture *f, bool structured)
@@ -69,7 +42,7 @@ static void round_trips(struct fixture *f, bool structured)
         for (unsigned i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
                 uint64_t offset = i % 2 ? 4096 * i : 4096 * i + 13 * i;
                 fill(data, lengths[i], i);
-                assert_int_equal(write_wait(w, 0, offset, data, lengths[i]), 0);
+                assert_int_equal(wire_write_wait(w, 0, offset, data, lengths[i]), 0);
                 assert_memory_equal(fake_data(fixture_volume(f)) + offset, data, lengths[i]);
                 assert_int_equal(wire_read(w, 0, offset, back, lengths[i]), 0);
                 assert_memory_equal(back, data, lengths[i]);
@@ -246,14 +219,15 @@ static void past_the_end(struct fixture *f, bool structured)
                 uint64_t offset = ranges[i].offset;
                 uint32_t length = ranges[i].length;
                 assert_int_equal(wire_read(w, 0, offset, data, length), NBD_EINVAL);
-                assert_int_equal(write_wait(w, 0, offset, data, length), NBD_ENOSPC);
-                assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, 0, offset, length), NBD_ENOSPC);
-                assert_int_equal(command(w, NBD_CMD_TRIM, 0, offset, length), NBD_EINVAL);
-                assert_int_equal(command(w, NBD_CMD_CACHE, 0, offset, length), NBD_EINVAL);
+                assert_int_equal(wire_write_wait(w, 0, offset, data, length), NBD_ENOSPC);
+                assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, 0, offset, length),
+                                 NBD_ENOSPC);
+                assert_int_equal(wire_command(w, NBD_CMD_TRIM, 0, offset, length), NBD_EINVAL);
+                assert_int_equal(wire_command(w, NBD_CMD_CACHE, 0, offset, length), NBD_EINVAL);
                 assert_int_equal(wire_status(w, 0, offset, length, &extent, 1, &n), NBD_EINVAL);
         }
         assert_int_equal(wire_read(w, 0, VOL_BYTES - 1, data, 1), 0);
-        assert_int_equal(write_wait(w, 0, VOL_BYTES - 1, data, 1), 0);
+        assert_int_equal(wire_write_wait(w, 0, VOL_BYTES - 1, data, 1), 0);
         wire_close(w);
 }
 
@@ -268,11 +242,11 @@ static void a_read_only_export_refuses_writes_and_takes_their_payload(void **sta
         struct wire *w = wire_open(fixture_path(*state), "pool/vol@snap", true);
         uint8_t *data = calloc(1, 2 * MIB);
 
-        assert_int_equal(write_wait(w, 0, 0, data, 4096), NBD_EPERM);
-        assert_int_equal(write_wait(w, 0, 0, data, 2 * MIB), NBD_EPERM);
-        assert_int_equal(command(w, NBD_CMD_TRIM, 0, 0, 4096), NBD_EPERM);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, 0, 0, 4096), NBD_EPERM);
-        assert_int_equal(command(w, NBD_CMD_FLUSH, 0, 0, 0), 0);
+        assert_int_equal(wire_write_wait(w, 0, 0, data, 4096), NBD_EPERM);
+        assert_int_equal(wire_write_wait(w, 0, 0, data, 2 * MIB), NBD_EPERM);
+        assert_int_equal(wire_command(w, NBD_CMD_TRIM, 0, 0, 4096), NBD_EPERM);
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, 0, 0, 4096), NBD_EPERM);
+        assert_int_equal(wire_command(w, NBD_CMD_FLUSH, 0, 0, 0), 0);
         assert_int_equal(wire_read(w, 0, 0, data, 4096), 0);
         assert_int_equal(fake_counts(fixture_snapshot(*state)).submitted[VOLUME_WRITE], 0);
         wire_close(w);
@@ -287,10 +261,10 @@ static void a_refused_write_of_any_length_leaves_the_stream_in_step(void **state
         uint8_t *data = calloc(1, 40 * MIB);
 
         for (unsigned i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
-                assert_int_equal(write_wait(w, 0x4000, 0, data, lengths[i]), NBD_EINVAL);
+                assert_int_equal(wire_write_wait(w, 0x4000, 0, data, lengths[i]), NBD_EINVAL);
                 wire_expect_alive(w);
         }
-        assert_int_equal(write_wait(w, 0, 0, data, PAYLOAD_MAX_TEST + 1), NBD_EINVAL);
+        assert_int_equal(wire_write_wait(w, 0, 0, data, PAYLOAD_MAX_TEST + 1), NBD_EINVAL);
         assert_int_equal(fake_counts(fixture_volume(*state)).submitted[VOLUME_WRITE], 0);
         wire_expect_alive(w);
         wire_close(w);
@@ -306,10 +280,11 @@ static void zero_length_disconnects_nobody(void **state)
 
                 assert_int_equal(wire_read(w, 0, 0, &none, 0), 0);
                 assert_int_equal(wire_read(w, 0, VOL_BYTES, &none, 0), 0);
-                assert_int_equal(write_wait(w, NBD_CMD_FLAG_FUA, 0, &none, 0), 0);
-                assert_int_equal(command(w, NBD_CMD_TRIM, 0, 0, 0), 0);
-                assert_int_equal(command(w, NBD_CMD_CACHE, 0, 0, 0), 0);
-                assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE, 0, 0), 0);
+                assert_int_equal(wire_write_wait(w, NBD_CMD_FLAG_FUA, 0, &none, 0), 0);
+                assert_int_equal(wire_command(w, NBD_CMD_TRIM, 0, 0, 0), 0);
+                assert_int_equal(wire_command(w, NBD_CMD_CACHE, 0, 0, 0), 0);
+                assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE, 0, 0),
+                                 0);
                 wire_request(w, NBD_CMD_BLOCK_STATUS, 0, 1, 0, 0);
                 wire_answer(w, &answer);
                 assert_int_equal(answer.error,
@@ -323,14 +298,14 @@ static void unknown_commands_and_flags_are_einval(void **state)
 {
         struct wire *w = open_vol(state);
 
-        assert_int_equal(command(w, 8, 0, 0, 4096), NBD_EINVAL);
-        assert_int_equal(command(w, 0xffff, 0, 0, 0xffffffff), NBD_EINVAL);
-        assert_int_equal(command(w, NBD_CMD_TRIM, NBD_CMD_FLAG_DF, 0, 4096), NBD_EINVAL);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_REQ_ONE, 0, 4096),
+        assert_int_equal(wire_command(w, 8, 0, 0, 4096), NBD_EINVAL);
+        assert_int_equal(wire_command(w, 0xffff, 0, 0, 0xffffffff), NBD_EINVAL);
+        assert_int_equal(wire_command(w, NBD_CMD_TRIM, NBD_CMD_FLAG_DF, 0, 4096), NBD_EINVAL);
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_REQ_ONE, 0, 4096),
                          NBD_EINVAL);
-        assert_int_equal(command(w, NBD_CMD_CACHE, 0x20, 0, 4096), NBD_EINVAL);
-        assert_int_equal(command(w, NBD_CMD_FLUSH, 0, 1, 0), NBD_EINVAL);
-        assert_int_equal(command(w, NBD_CMD_FLUSH, 0, 0, 1), NBD_EINVAL);
+        assert_int_equal(wire_command(w, NBD_CMD_CACHE, 0x20, 0, 4096), NBD_EINVAL);
+        assert_int_equal(wire_command(w, NBD_CMD_FLUSH, 0, 1, 0), NBD_EINVAL);
+        assert_int_equal(wire_command(w, NBD_CMD_FLUSH, 0, 0, 1), NBD_EINVAL);
         wire_expect_alive(w);
         wire_close(w);
 }
@@ -354,11 +329,11 @@ static void fua_is_legal_everywhere_and_reaches_the_engine_on_what_writes(void *
         uint8_t data[4096] = {1};
         unsigned n;
 
-        assert_int_equal(write_wait(w, NBD_CMD_FLAG_FUA, 0, data, 4096), 0);
-        assert_int_equal(command(w, NBD_CMD_TRIM, NBD_CMD_FLAG_FUA, 0, 4096), 0);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_FUA, 0, 4096), 0);
-        assert_int_equal(command(w, NBD_CMD_FLUSH, NBD_CMD_FLAG_FUA, 0, 0), 0);
-        assert_int_equal(command(w, NBD_CMD_CACHE, NBD_CMD_FLAG_FUA, 0, 4096), 0);
+        assert_int_equal(wire_write_wait(w, NBD_CMD_FLAG_FUA, 0, data, 4096), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_TRIM, NBD_CMD_FLAG_FUA, 0, 4096), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_FUA, 0, 4096), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_FLUSH, NBD_CMD_FLAG_FUA, 0, 0), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_CACHE, NBD_CMD_FLAG_FUA, 0, 4096), 0);
         assert_int_equal(wire_read(w, NBD_CMD_FLAG_FUA, 0, data, 4096), 0);
         assert_int_equal(wire_status(w, NBD_CMD_FLAG_FUA, 0, 4096, extent, 4, &n), 0);
         struct fake_counts counts = fake_counts(fixture_volume(*state));
@@ -392,8 +367,8 @@ static void no_fua_means_none_in_the_engine(void **state)
         struct wire *w = open_vol(state);
         uint8_t data[4096] = {1};
 
-        assert_int_equal(write_wait(w, 0, 0, data, 4096), 0);
-        assert_int_equal(command(w, NBD_CMD_TRIM, 0, 0, 4096), 0);
+        assert_int_equal(wire_write_wait(w, 0, 0, data, 4096), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_TRIM, 0, 0, 4096), 0);
         struct fake_counts counts = fake_counts(fixture_volume(*state));
         assert_int_equal(counts.fua[VOLUME_WRITE] + counts.fua[VOLUME_DISCARD], 0);
         assert_int_equal(counts.submitted[VOLUME_FLUSH], 0);
@@ -406,7 +381,7 @@ static void a_flush_is_answered_only_after_the_engine_has_flushed(void **state)
         struct wire *a = open_vol(state), *b = open_vol(state);
         uint8_t data[4096] = {1};
 
-        assert_int_equal(write_wait(a, 0, 0, data, 4096), 0);
+        assert_int_equal(wire_write_wait(a, 0, 0, data, 4096), 0);
         fake_hold(volume);
         wire_request(b, NBD_CMD_FLUSH, 0, 7, 0, 0); /* on another connection */
         fake_wait_held(volume, 1);
@@ -425,7 +400,7 @@ static void connections_of_an_export_see_each_others_writes(void **state)
         uint8_t data[5000], back[5000];
 
         fill(data, sizeof(data), 3);
-        assert_int_equal(write_wait(a, 0, 777, data, sizeof(data)), 0);
+        assert_int_equal(wire_write_wait(a, 0, 777, data, sizeof(data)), 0);
         assert_int_equal(wire_read(b, 0, 777, back, sizeof(back)), 0);
         assert_memory_equal(back, data, sizeof(data));
         wire_close(a);
@@ -451,19 +426,19 @@ static void write_zeroes_zeroes_and_no_hole_leaves_the_range_provisioned(void **
         const uint32_t length = 3 * MIB + 4096 * 5;
 
         memset(fake_data(fixture_volume(f)), 0xaa, 16 * MIB);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, 0, 4096, 8192), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, 0, 4096, 8192), 0);
         assert_int_equal(one_status(w, 4096, 8192) & NBD_STATE_ZERO, NBD_STATE_ZERO);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE, 8 * MIB, length),
-                         0);
+        assert_int_equal(
+            wire_command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE, 8 * MIB, length), 0);
         assert_int_equal(one_status(w, 8 * MIB, length) & NBD_STATE_HOLE, 0);
         assert_int_equal(fake_data(fixture_volume(f))[8 * MIB - 1], 0xaa);
         for (uint32_t i = 0; i < length; i++)
                 assert_int_equal(fake_data(fixture_volume(f))[8 * MIB + i], 0);
         assert_int_equal(fake_data(fixture_volume(f))[8 * MIB + length], 0xaa);
         assert_int_equal(fake_counts(fixture_volume(f)).submitted[VOLUME_FLUSH], 0);
-        assert_int_equal(
-            command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FUA, 100, 70000),
-            0);
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES,
+                                      NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FUA, 100, 70000),
+                         0);
         assert_int_equal(fake_counts(fixture_volume(f)).submitted[VOLUME_FLUSH],
                          1); /* FUA of all slices */
         wire_close(w);
@@ -475,11 +450,11 @@ static void fast_zero_is_fast_or_changes_nothing(void **state)
         struct wire *w = open_vol(state);
 
         fake_data(fixture_volume(f))[5] = 9;
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES,
-                                 NBD_CMD_FLAG_FAST_ZERO | NBD_CMD_FLAG_NO_HOLE, 0, 4096),
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES,
+                                      NBD_CMD_FLAG_FAST_ZERO | NBD_CMD_FLAG_NO_HOLE, 0, 4096),
                          NBD_ENOTSUP);
         assert_int_equal(fake_data(fixture_volume(f))[5], 9);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_FAST_ZERO, 0, 4096), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_FAST_ZERO, 0, 4096), 0);
         assert_int_equal(fake_data(fixture_volume(f))[5], 0);
         assert_int_equal(fake_counts(fixture_volume(f)).submitted[VOLUME_WRITE], 0);
         wire_close(w);
@@ -493,9 +468,9 @@ static void requests_without_payload_may_be_longer_than_32_mib(void **state)
 
         assert_int_equal(wire_status(w, 0, 0, 0xffffffff, &extent, 1, &n), 0);
         assert_int_equal(be32_get(extent.length), 0xffffffff);
-        assert_int_equal(command(w, NBD_CMD_TRIM, 0, 0, 64 * MIB), 0);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, 0, 0, 64 * MIB), 0);
-        assert_int_equal(command(w, NBD_CMD_CACHE, 0, 0, 0xffffffff), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_TRIM, 0, 0, 64 * MIB), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, 0, 0, 64 * MIB), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_CACHE, 0, 0, 0xffffffff), 0);
         wire_close(w);
 }
 
@@ -520,10 +495,10 @@ static void trim_is_not_offered_and_changes_nothing_where_discard_is_off(void **
         assert_false(flags_of_vol(state) & NBD_FLAG_SEND_TRIM);
         assert_true(flags_of_vol(state) & NBD_FLAG_SEND_WRITE_ZEROES);
         memset(data, 1, sizeof(data));
-        assert_int_equal(write_wait(w, 0, 0, data, sizeof(data)), 0);
-        assert_int_equal(command(w, NBD_CMD_TRIM, NBD_CMD_FLAG_FUA, 0, 8192), 0);
+        assert_int_equal(wire_write_wait(w, 0, 0, data, sizeof(data)), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_TRIM, NBD_CMD_FLAG_FUA, 0, 8192), 0);
         assert_int_equal(one_status(w, 0, 8192), 0);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, 0, 0, 8192), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, 0, 0, 8192), 0);
         assert_int_equal(one_status(w, 0, 8192), NBD_STATE_ZERO);
         wire_close(w);
 }
@@ -534,9 +509,9 @@ static void trim_makes_holes(void **state)
         uint8_t data[8192];
 
         memset(data, 1, sizeof(data));
-        assert_int_equal(write_wait(w, 0, 0, data, sizeof(data)), 0);
+        assert_int_equal(wire_write_wait(w, 0, 0, data, sizeof(data)), 0);
         assert_int_equal(one_status(w, 0, 8192), 0);
-        assert_int_equal(command(w, NBD_CMD_TRIM, 0, 0, 8192), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_TRIM, 0, 0, 8192), 0);
         assert_int_equal(one_status(w, 0, 8192), NBD_STATE_HOLE | NBD_STATE_ZERO);
         wire_close(w);
 }
@@ -553,8 +528,8 @@ static void block_status_covers_the_range_once(void **state)
         static const uint32_t flags[] = {3, 0, 2, 3};
 
         memset(data, 1, sizeof(data));
-        assert_int_equal(write_wait(w, 0, 4096, data, 4096), 0);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, 0, 8192, 4096), 0);
+        assert_int_equal(wire_write_wait(w, 0, 4096, data, 4096), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, 0, 8192, 4096), 0);
         assert_int_equal(wire_status(w, 0, 100, 4096 * 5 - 50, extents, 16, &n), 0);
         assert_int_equal(n, 4);
         for (unsigned i = 0; i < n; i++) {
@@ -579,7 +554,7 @@ static void block_status_gives_a_bounded_number_of_extents(void **state)
         unsigned n;
 
         for (unsigned i = 0; i < N; i++)
-                assert_int_equal(write_wait(w, 0, i * 8192, data, 1), 0);
+                assert_int_equal(wire_write_wait(w, 0, i * 8192, data, 1), 0);
         assert_int_equal(wire_status(w, 0, 0, N * 8192, extents, 2 * N, &n), 0);
         assert_true(n > 0 && n <= 2048);
         for (unsigned i = 0; i < n; i++) {
@@ -669,15 +644,16 @@ static void errors_of_the_engine_are_put_into_the_protocols_words(void **state)
                         for (unsigned op = VOLUME_READ; op <= VOLUME_ZERO; op++)
                                 fake_fail(volume, op, errors[i].error);
                         fake_fail_status(volume, errors[i].error);
-                        assert_int_equal(write_wait(w, 0, 0, data, 4096), errors[i].nbd);
+                        assert_int_equal(wire_write_wait(w, 0, 0, data, 4096), errors[i].nbd);
                         assert_int_equal(wire_read(w, 0, 0, data, 4096), errors[i].nbd);
-                        assert_int_equal(command(w, NBD_CMD_FLUSH, 0, 0, 0), errors[i].nbd);
-                        assert_int_equal(command(w, NBD_CMD_TRIM, 0, 0, 1), errors[i].nbd);
-                        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, 0, 0, 1), errors[i].nbd);
+                        assert_int_equal(wire_command(w, NBD_CMD_FLUSH, 0, 0, 0), errors[i].nbd);
+                        assert_int_equal(wire_command(w, NBD_CMD_TRIM, 0, 0, 1), errors[i].nbd);
+                        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, 0, 0, 1),
+                                         errors[i].nbd);
                         assert_int_equal(
-                            command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE, 0, 1),
+                            wire_command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE, 0, 1),
                             errors[i].nbd);
-                        assert_int_equal(command(w, NBD_CMD_CACHE, 0, 0, 1), errors[i].nbd);
+                        assert_int_equal(wire_command(w, NBD_CMD_CACHE, 0, 0, 1), errors[i].nbd);
                         if (structured)
                                 assert_int_equal(wire_status(w, 0, 0, 1, &extent, 1, &n),
                                                  errors[i].nbd);
@@ -695,9 +671,9 @@ static void enotsup_is_for_fast_zero_only(void **state)
         struct wire *w = open_vol(state);
 
         fake_fail(fixture_volume(*state), VOLUME_ZERO, -EOPNOTSUPP);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_FAST_ZERO, 0, 1),
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_FAST_ZERO, 0, 1),
                          NBD_ENOTSUP);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, 0, 0, 1), NBD_EINVAL);
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, 0, 0, 1), NBD_EINVAL);
         wire_close(w);
 }
 
@@ -707,12 +683,13 @@ static void a_flush_that_fails_fails_the_fua_of_provisioned_zeroes(void **state)
         uint16_t flags = NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FUA;
 
         fake_fail(fixture_volume(*state), VOLUME_FLUSH, -EIO);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, flags, 0, 5 * MIB), NBD_EIO);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE, 0, 5 * MIB), 0);
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, flags, 0, 5 * MIB), NBD_EIO);
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE, 0, 5 * MIB),
+                         0);
         wire_close(w);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {

@@ -12,32 +12,6 @@
 
 #define MIB (1u << 20)
 
-static int setup(void **state)
-{
-        *state = fixture_start(NULL);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        fixture_stop(*state, 5000);
-        return 0;
-}
-
-static uint32_t command(struct wire *w, uint16_t type, uint16_t flags, uint64_t offset,
-                        uint32_t length)
-{
-        wire_request(w, type, flags, 0xc0de, offset, length);
-        return wire_result(w, 0xc0de);
-}
-
-static uint32_t write_wait(struct wire *w, uint16_t flags, uint64_t offset, const void *data,
-                           uint32_t length)
-{
-        wire_write(w, flags, 0x3717e, offset, data, length);
-        return wire_result(w, 0x3717e);
-}
-
 static struct wire *open_sized(struct fixture *f, uint64_t size)
 {
         struct wire *w = wire_connect(fixture_path(f));
@@ -66,9 +40,9 @@ a_resize_is_seen_by_new_connections_and_old_ones_keep_the_end_they_were_told(voi
         assert_int_equal(wire_read(young, 0, MIB, data, 4096), 0);
         assert_int_equal(wire_read(old, 0, MIB - 1, data, 1), 0);
         assert_int_equal(wire_read(old, 0, MIB, data, 4096), NBD_EINVAL);
-        assert_int_equal(write_wait(old, 0, MIB - 1, data, 2), NBD_ENOSPC);
-        assert_int_equal(command(old, NBD_CMD_WRITE_ZEROES, 0, MIB, 1), NBD_ENOSPC);
-        assert_int_equal(command(old, NBD_CMD_TRIM, 0, MIB, 1), NBD_EINVAL);
+        assert_int_equal(wire_write_wait(old, 0, MIB - 1, data, 2), NBD_ENOSPC);
+        assert_int_equal(wire_command(old, NBD_CMD_WRITE_ZEROES, 0, MIB, 1), NBD_ENOSPC);
+        assert_int_equal(wire_command(old, NBD_CMD_TRIM, 0, MIB, 1), NBD_EINVAL);
         assert_int_equal(wire_status(old, 0, MIB, 4096, &extent, 1, &n), NBD_EINVAL);
         assert_int_equal(wire_status(old, 0, 0, MIB, &extent, 1, &n), 0);
         assert_int_equal(be32_get(extent.length), MIB);
@@ -84,10 +58,10 @@ static void what_a_shrink_takes_is_past_the_end_for_all_and_they_stay_connected(
 
         fake_resize(volume, MIB);
         assert_int_equal(wire_read(w, 0, MIB, data, 4096), NBD_EINVAL);
-        assert_int_equal(write_wait(w, 0, MIB - 1, data, 2), NBD_ENOSPC);
-        assert_int_equal(command(w, NBD_CMD_TRIM, 0, MIB, 1), NBD_EINVAL);
-        assert_int_equal(command(w, NBD_CMD_WRITE_ZEROES, 0, MIB, 1), NBD_ENOSPC);
-        assert_int_equal(write_wait(w, 0, MIB - 4096, data, 4096), 0);
+        assert_int_equal(wire_write_wait(w, 0, MIB - 1, data, 2), NBD_ENOSPC);
+        assert_int_equal(wire_command(w, NBD_CMD_TRIM, 0, MIB, 1), NBD_EINVAL);
+        assert_int_equal(wire_command(w, NBD_CMD_WRITE_ZEROES, 0, MIB, 1), NBD_ENOSPC);
+        assert_int_equal(wire_write_wait(w, 0, MIB - 4096, data, 4096), 0);
         fake_resize(volume, 2 * MIB); /* grown again, but not beyond what the client was told */
         assert_int_equal(wire_read(w, 0, MIB, data, 4096), 0);
         wire_close(w);
@@ -100,7 +74,7 @@ static void what_a_shrink_takes_under_way_is_past_the_end_too(void **state)
         uint8_t data[4096] = {0};
 
         fake_shrink_at_submit(volume, MIB); /* after the server has checked */
-        assert_int_equal(write_wait(w, 0, MIB, data, 4096), NBD_ENOSPC);
+        assert_int_equal(wire_write_wait(w, 0, MIB, data, 4096), NBD_ENOSPC);
         fake_resize(volume, VOL_BYTES);
         fake_shrink_at_submit(volume, MIB);
         assert_int_equal(wire_read(w, 0, MIB, data, 4096), NBD_EINVAL);
@@ -108,7 +82,7 @@ static void what_a_shrink_takes_under_way_is_past_the_end_too(void **state)
         wire_close(w);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {

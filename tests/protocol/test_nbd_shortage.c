@@ -1,129 +1,26 @@
-/* test_nbd_shortage.c - out of memory, out of descriptors: somebody is refused, the server goes on.
- *
- * The program is linked with --wrap for the allocating functions: what the server's thread asks for
- * can be made to fail. */
+/* test_nbd_shortage.c - out of memory, out of descriptors: somebody is refused, the server goes on. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "common/loop.h"
 #include "tests/protocol/fixture.h"
+#include "tests/protocol/shortage.h"
 #include "tests/protocol/wire.h"
 
-/* ---- allocations that fail ---- */
-
-static _Thread_local bool counted; /* this thread's allocations are */
-static unsigned n_until_failure;   /* 0: none fails */
-static bool failed;
-
-static bool fails(void)
-{
-        if (!counted || n_until_failure == 0 || --n_until_failure > 0)
-                return false;
-        failed = true;
-        errno = ENOMEM;
-        return true;
-}
-
-void *__real_malloc(size_t length);
-void *__real_calloc(size_t n, size_t length);
-void *__real_realloc(void *old, size_t length);
-void *__real_aligned_alloc(size_t alignment, size_t length);
-void *__real_mmap(void *at, size_t length, int protection, int flags, int fd, off_t offset);
-void *__wrap_malloc(size_t length);
-void *__wrap_calloc(size_t n, size_t length);
-void *__wrap_realloc(void *old, size_t length);
-void *__wrap_aligned_alloc(size_t alignment, size_t length);
-void *__wrap_mmap(void *at, size_t length, int protection, int flags, int fd, off_t offset);
-
-void *__wrap_malloc(size_t length)
-{
-        return fails() ? NULL : __real_malloc(length);
-}
-
-void *__wrap_calloc(size_t n, size_t length)
-{
-        return fails() ? NULL : __real_calloc(n, length);
-}
-
-void *__wrap_realloc(void *old, size_t length)
-{
-        return fails() ? NULL : __real_realloc(old, length);
-}
-
-void *__wrap_aligned_alloc(size_t alignment, size_t length)
-{
-        return fails() ? NULL : __real_aligned_alloc(alignment, length);
-}
-
-void *__wrap_mmap(void *at, size_t length, int protection, int flags, int fd, off_t offset)
-{
-        return fails() ? MAP_FAILED : __real_mmap(at, length, protection, flags, fd, offset);
-}
-
-static void fail_allocation(void *arg)
-{
-        counted = true;
-        failed = false;
-        n_until_failure = *(unsigned *)arg;
-}
-
 /* ---- out of memory ---- */
-
-static uint8_t *put_option(uint8_t *at, uint32_t option, const void *data, size_t length)
-{
-        struct nbd_option header = {be64_make(NBD_OPTION_MAGIC), be32_make(option),
-                                    be32_make((uint32_t)length)};
-
-        at = (uint8_t *)memcpy(at, &header, sizeof(header)) + sizeof(header);
-        return length ? (uint8_t *)memcpy(at, data, length) + length : at;
-}
-
-static uint8_t *put_request(uint8_t *at, uint16_t type, uint32_t length)
-{
-        struct nbd_request_header header = {.magic = be32_make(NBD_REQUEST_MAGIC),
-                                            .type = be16_make(type),
-                                            .length = be32_make(length)};
-
-        at = (uint8_t *)memcpy(at, &header, sizeof(header)) + sizeof(header);
-        return type == NBD_CMD_WRITE ? (uint8_t *)memset(at, 7, length) + length : at;
-}
-
-/* A conversation that uses everything, sent without looking at replies. */
-static size_t conversation(uint8_t *stream)
-{
-        static const char *const queries[] = {"base:allocation", NULL};
-        static const uint16_t requests[] = {NBD_INFO_BLOCK_SIZE};
-        be32 flags = be32_make(NBD_FLAG_FIXED_NEWSTYLE);
-        uint8_t data[256], *at = stream;
-
-        at = (uint8_t *)memcpy(at, &flags, sizeof(flags)) + sizeof(flags);
-        at = put_option(at, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
-        at = put_option(at, NBD_OPT_SET_META_CONTEXT, data, wire_meta_data(data, "vol", queries));
-        at = put_option(at, NBD_OPT_LIST, NULL, 0);
-        at = put_option(at, NBD_OPT_INFO, data, wire_info_data(data, "vol", requests, 1));
-        at = put_option(at, NBD_OPT_GO, data, wire_info_data(data, "vol", NULL, 0));
-        at = put_request(at, NBD_CMD_WRITE, 4096);
-        at = put_request(at, NBD_CMD_WRITE, 100000);
-        at = put_request(at, NBD_CMD_READ, 300000);
-        at = put_request(at, NBD_CMD_BLOCK_STATUS, 300000);
-        at = put_request(at, NBD_CMD_FLUSH, 0);
-        at = put_request(at, NBD_CMD_DISC, 0);
-        return (size_t)(at - stream);
-}
 
 static void any_allocation_may_fail_and_the_server_goes_on(void **state)
 {
         struct fixture *f = fixture_start(NULL);
-        uint8_t *stream = malloc(200000);
-        size_t length = conversation(stream);
+        uint8_t *stream = malloc(SHORTAGE_STREAM_BYTES);
+        size_t length = shortage_conversation(stream);
         unsigned n = 0, off = 0;
 
         fixture_list_extra(f, 100);
@@ -133,15 +30,15 @@ static void any_allocation_may_fail_and_the_server_goes_on(void **state)
                 uint8_t greeting[18];
                 if (n % 2) /* for half of them from the accept on */
                         wire_receive(w, greeting, sizeof(greeting));
-                fixture_run(f, fail_allocation, &n);
+                fixture_run(f, shortage_fail, &n);
                 wire_try_send(w, stream, length);
                 wire_drain(w);
                 wire_close(w);
                 while (fixture_n_clients(f) > 0)
                         usleep(1000);
                 assert_int_equal(fixture_n_open(f), 0);
-                bool any = failed;
-                fixture_run(f, fail_allocation, &off);
+                bool any = shortage_has_struck();
+                fixture_run(f, shortage_fail, &off);
                 w = wire_open(fixture_path(f), "vol", true);
                 wire_expect_alive(w);
                 wire_close(w);
@@ -161,9 +58,9 @@ static void a_request_without_memory_gets_enomem(void **state)
         static uint8_t data[1 << 20];
 
         wire_expect_alive(w);
-        fixture_run(f, fail_allocation, &one);
+        fixture_run(f, shortage_fail, &one);
         assert_int_equal(wire_read(w, 0, 0, data, sizeof(data)), NBD_ENOMEM);
-        fixture_run(f, fail_allocation, &one);
+        fixture_run(f, shortage_fail, &one);
         wire_write(w, 0, 5, 0, data, sizeof(data));
         assert_int_equal(wire_result(w, 5), NBD_ENOMEM);
         wire_expect_alive(w);
@@ -181,16 +78,16 @@ static void a_server_or_listener_without_memory_is_an_error(void **state)
         unsigned one = 1, off = 0;
 
         assert_int_equal(loop_new(LOOP_BACKEND_AUTO, &loop, NULL), 0);
-        fail_allocation(&one);
+        shortage_fail(&one);
         assert_int_equal(nbd_server_new(loop, NULL, &exports, &server, &err), -ENOMEM);
         assert_non_null(strstr(err.message, "memory"));
         assert_null(server);
-        fail_allocation(&off);
+        shortage_fail(&off);
         assert_int_equal(nbd_server_new(loop, NULL, &exports, &server, &err), 0);
         int fd = socket(AF_UNIX, SOCK_STREAM, 0);
         assert_int_equal(nbd_server_listen(server, fd, &err), -EINVAL); /* it does not listen */
         assert_int_equal(close(fd), -1);                                /* and was taken over */
-        counted = false;
+        shortage_off();
         nbd_server_free(server);
         loop_free(loop);
         fixture_stop(f, 0);

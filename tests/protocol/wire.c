@@ -164,6 +164,14 @@ void wire_greet(struct wire *w, uint32_t client_flags)
         wire_send(w, &flags, sizeof(flags));
 }
 
+struct wire *wire_greeted(const char *path)
+{
+        struct wire *w = wire_connect(path);
+
+        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+        return w;
+}
+
 void wire_option(struct wire *w, uint32_t option, const void *data, size_t length)
 {
         struct nbd_option header = {
@@ -549,4 +557,18 @@ void wire_expect_alive(struct wire *w)
 {
         wire_request(w, NBD_CMD_FLUSH, 0, 0xa11fe, 0, 0);
         assert_int_equal(wire_result(w, 0xa11fe), 0);
+}
+
+uint32_t wire_command(struct wire *w, uint16_t type, uint16_t flags, uint64_t offset,
+                      uint32_t length)
+{
+        wire_request(w, type, flags, 0xc0de, offset, length);
+        return wire_result(w, 0xc0de);
+}
+
+uint32_t wire_write_wait(struct wire *w, uint16_t flags, uint64_t offset, const void *data,
+                         uint32_t length)
+{
+        wire_write(w, flags, 0x3717e, offset, data, length);
+        return wire_result(w, 0x3717e);
 }

@@ -56,6 +56,8 @@ size_t wire_unsent(struct wire *w);
 
 /* Take the greeting, check it, and answer with @client_flags. */
 void wire_greet(struct wire *w, uint32_t client_flags);
+/* Connected, and greeted as clients of today do. */
+struct wire *wire_greeted(const char *path);
 void wire_option(struct wire *w, uint32_t option, const void *data, size_t length);
 
 struct wire_reply {
@@ -107,6 +109,11 @@ struct wire_answer {
 void wire_answer(struct wire *w, struct wire_answer *ret_answer);
 /* A reply without data, to @cookie, that ends it: its error. */
 uint32_t wire_result(struct wire *w, uint64_t cookie);
+/* A request without payload in either direction, and a write; awaited: the error. */
+uint32_t wire_command(struct wire *w, uint16_t type, uint16_t flags, uint64_t offset,
+                      uint32_t length);
+uint32_t wire_write_wait(struct wire *w, uint16_t flags, uint64_t offset, const void *data,
+                         uint32_t length);
 /* Read and wait: the error, or the data in full. */
 uint32_t wire_read(struct wire *w, uint16_t flags, uint64_t offset, void *data, uint32_t length);
 /* The reply to a read of @length that is on its way, likewise. */

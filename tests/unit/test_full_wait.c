@@ -214,7 +214,9 @@ static void co_given_up(void *arg)
         waiter_start(v, 1 << 20, POOL_BLOCK);
         expect(s, !co_waiter_ends(s, 5500000000) && waiter.n_done == 0);
         volume_cancel(v);
-        expect(s, co_waiter_ends(s, SECOND_NS / 10) && waiter.result == -ENOSPC);
+        expect(s, co_waiter_ends(s, SECOND_NS / 10) && waiter.result == -ECANCELED);
+        expect(s, co_volume_write(v, data, POOL_BLOCK, 1 << 20, 0) == -ECANCELED);
+        expect(s, co_volume_set(s->pool, "v", "on-full", "enospc", NULL) == 0);
         expect(s, co_volume_write(v, data, POOL_BLOCK, 1 << 20, 0) == -ENOSPC);
         co_volume_close(v);
         expect(s, co_volume_delete(s->pool, "v", false, NULL) == 0);
@@ -224,6 +226,31 @@ static void co_given_up(void *arg)
 static void those_that_wait_end_when_cancelled_or_set_otherwise(void **state)
 {
         sim_pool_run(1, 1, co_given_up);
+}
+
+static void co_hurried(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        expect(s, co_full_pool(s, "wait", &v) == 0);
+        waiter_start(v, 1 << 20, POOL_BLOCK);
+        expect(s, !co_waiter_ends(s, 5500000000) && waiter.n_done == 0);
+        volume_hurry(v, true);
+        expect(s, co_waiter_ends(s, SECOND_NS / 10) && waiter.result == -ECANCELED);
+        expect(s, co_volume_write(v, data, POOL_BLOCK, 1 << 20, 0) == -ECANCELED);
+        expect(s, co_volume_read(v, data, POOL_BLOCK, 0) == 0 && co_volume_flush(v) == 0);
+        volume_hurry(v, false);
+        waiter_start(v, 1 << 20, POOL_BLOCK);
+        expect(s, !co_waiter_ends(s, 5500000000) && waiter.n_done == 0);
+        expect(s, co_volume_delete(s->pool, "data", false, NULL) == 0);
+        expect(s, co_waiter_ends(s, 30 * SECOND_NS) && waiter.result == 0);
+        co_volume_close(v);
+        co_sim_pool_close(s);
+}
+
+static void those_that_are_hurried_do_not_wait_and_those_after_them_do(void **state)
+{
+        sim_pool_run(1, 1, co_hurried);
 }
 
 static void co_stopped(void *arg)
@@ -269,6 +296,35 @@ static void a_volume_that_is_not_told_to_wait_gets_enospc(void **state)
         sim_pool_run(1, 1, co_by_default);
 }
 
+static void co_by_handle(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v, *w;
+        expect(s, co_full_pool(s, NULL, &v) == 0);
+        expect(s, co_volume_open(s->pool, "v", &w, NULL) == 0);
+        volume_set_wait_when_full(v, true);
+        waiter_start(v, 1 << 20, POOL_BLOCK);
+        expect(s, !co_waiter_ends(s, 5500000000) && waiter.n_done == 0);
+        expect(s, co_volume_write(w, data, POOL_BLOCK, 1 << 20, 0) == -ENOSPC);
+        /* the volume's word is the last */
+        expect(s, co_volume_set(s->pool, "v", "on-full", "enospc", NULL) == 0);
+        expect(s, co_waiter_ends(s, SECOND_NS / 10) && waiter.result == -ENOSPC);
+        expect(s, co_volume_set(s->pool, "v", "on-full", "auto", NULL) == 0);
+        waiter_start(v, 1 << 20, POOL_BLOCK);
+        expect(s, !co_waiter_ends(s, 5500000000) && waiter.n_done == 0);
+        volume_set_wait_when_full(v, false);
+        expect(s, co_volume_set(s->pool, "v", "on-full", NULL, NULL) == 0);
+        expect(s, co_waiter_ends(s, SECOND_NS / 10) && waiter.result == -ENOSPC);
+        co_volume_close(w);
+        co_volume_close(v);
+        co_sim_pool_close(s);
+}
+
+static void where_the_volume_says_nothing_the_handle_says_whether_to_wait(void **state)
+{
+        sim_pool_run(1, 1, co_by_handle);
+}
+
 /* ---- other events ---- */
 
 static void co_damage(void *arg)
@@ -310,8 +366,10 @@ int main(void)
             cmocka_unit_test(a_disk_that_is_added_lets_those_that_wait_go_on),
             cmocka_unit_test(space_of_the_host_is_noticed_though_nobody_tells),
             cmocka_unit_test(those_that_wait_end_when_cancelled_or_set_otherwise),
+            cmocka_unit_test(those_that_are_hurried_do_not_wait_and_those_after_them_do),
             cmocka_unit_test(those_that_wait_fail_when_the_pool_stops),
             cmocka_unit_test(a_volume_that_is_not_told_to_wait_gets_enospc),
+            cmocka_unit_test(where_the_volume_says_nothing_the_handle_says_whether_to_wait),
             cmocka_unit_test(damage_is_told_with_its_place),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -402,6 +402,58 @@ static void requests_that_wait_hold_up_no_snapshot_and_end_when_cancelled(void *
         sim_pool_run(1, 1, co_unhindered);
 }
 
+static void co_hurried(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v, *w;
+        expect(s, co_limited(s, "iops", "1", &v) == 0);
+        expect(s, co_volume_open(s->pool, "v", &w, NULL) == 0);
+        struct load *hurried = load_start(s, 0, v, 16, POOL_BLOCK, 0);
+        struct load *patient = load_start(s, 1, w, 1, POOL_BLOCK, 0);
+        uint64_t begin = loop_now_ns(s->loop);
+        volume_hurry(v, true);
+        co_load_end(hurried);
+        expect(s, hurried->n_failed == 0 && loop_now_ns(s->loop) - begin < SECOND_NS / 10);
+        expect(s, co_volume_read(v, data, POOL_BLOCK, 0) == 0);
+        expect(s, loop_now_ns(s->loop) - begin < SECOND_NS / 10 && patient->in_flight == 1);
+        /* It is paid for afterwards: 17 have gone, and this one is the next but one. */
+        volume_hurry(v, false);
+        expect(s, co_volume_read(v, data, POOL_BLOCK, 0) == 0 && patient->in_flight == 0);
+        uint64_t took_ns = loop_now_ns(s->loop) - begin;
+        expect(s, took_ns > 17 * SECOND_NS && took_ns < 20 * SECOND_NS);
+        co_volume_close(w);
+        co_closed(s, v);
+}
+
+static void requests_that_are_hurried_go_at_once_and_are_paid_for_later(void **state)
+{
+        sim_pool_run(1, 1, co_hurried);
+}
+
+static void co_hurried_on_and_on(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        unsigned n = 0;
+        expect(s, co_limited(s, "iops", "1", &v) == 0);
+        volume_hurry(v, true);
+        while (n < 5000 && co_volume_read(v, data, POOL_BLOCK, 0) == 0)
+                n++;
+        expect(s, n >= 3599 && n <= 3605);
+        expect(s, co_volume_read(v, data, POOL_BLOCK, 0) == -ECANCELED);
+        expect(s, co_volume_flush(v) == 0);
+        co_sleep_ns(10 * SECOND_NS);
+        for (n = 0; n < 5000 && co_volume_read(v, data, POOL_BLOCK, 0) == 0; n++)
+                ;
+        expect(s, n >= 9 && n <= 11);
+        co_closed(s, v);
+}
+
+static void who_is_hurried_again_and_again_gets_an_hours_worth_ahead_and_no_more(void **state)
+{
+        sim_pool_run(1, 1, co_hurried_on_and_on);
+}
+
 static void co_one_cancelled(void *arg)
 {
         struct sim_pool *s = arg;
@@ -506,6 +558,8 @@ int main(void)
             cmocka_unit_test(a_big_request_is_not_starved_by_small_ones_that_keep_coming),
             cmocka_unit_test(a_flush_is_not_counted_and_waits_for_no_limit),
             cmocka_unit_test(requests_that_wait_hold_up_no_snapshot_and_end_when_cancelled),
+            cmocka_unit_test(requests_that_are_hurried_go_at_once_and_are_paid_for_later),
+            cmocka_unit_test(who_is_hurried_again_and_again_gets_an_hours_worth_ahead_and_no_more),
             cmocka_unit_test(a_handle_that_is_cancelled_leaves_its_turns_to_the_others),
             cmocka_unit_test(a_request_that_waited_for_longer_than_its_place_is_refused),
             cmocka_unit_test(the_limits_and_who_waits_for_them_are_shown),

@@ -11,8 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 #include "common/log.h"
+#include "common/loop_thread.h"
+#include "tests/protocol/loop_call.h"
 #include "tests/vhost/check.h"
-#include "tests/vhost/loop_thread.h"
 
 #define WAIT_MS 30000
 
@@ -118,7 +119,8 @@ struct server *server_start(const struct vhost_server_options *options)
         snprintf(s->folder, sizeof(s->folder), "/tmp/tarn-vhost-XXXXXX");
         if (!mkdtemp(s->folder))
                 abort();
-        s->thread = loop_thread_start();
+        int r = loop_thread_start("device", &s->thread, NULL);
+        assert(r == 0);
         for (unsigned i = 0; i < SERVER_DEVICES; i++) {
                 struct device *d = &s->devices[i];
                 *d = (struct device){.server = s,
@@ -127,7 +129,7 @@ struct server *server_start(const struct vhost_server_options *options)
                 d->volume = fake_volume_new(loop_thread_loop(s->thread), SERVER_BYTES);
                 snprintf(d->path, sizeof(d->path), "%s/%u", s->folder, i);
         }
-        loop_thread_run(s->thread, start_devices, s);
+        loop_call(loop_thread_loop(s->thread), start_devices, s);
         if (!sigbus_known) { /* it is installed once in a process */
                 sigaction(SIGBUS, NULL, &sigbus);
                 sigbus_known = true;
@@ -148,7 +150,7 @@ void server_stop(struct server *s)
 {
         unsigned n_fds = s->n_fds;
 
-        loop_thread_run_co(s->thread, co_free_devices, s);
+        loop_call_co(loop_thread_loop(s->thread), co_free_devices, s);
         assert_int_equal(s->n_open, 0);
         loop_thread_stop(s->thread);
         for (unsigned i = 0; i < SERVER_DEVICES; i++) {
@@ -180,7 +182,7 @@ static void config_changed(void *arg)
 void server_resize(struct server *s, enum server_device device, uint64_t n_bytes)
 {
         fake_resize(s->devices[device].volume, n_bytes);
-        loop_thread_run(s->thread, config_changed, &s->devices[device]);
+        loop_call(loop_thread_loop(s->thread), config_changed, &s->devices[device]);
 }
 
 static void co_disconnect(void *arg)
@@ -190,7 +192,7 @@ static void co_disconnect(void *arg)
 
 void server_disconnect(struct server *s, enum server_device device)
 {
-        loop_thread_run_co(s->thread, co_disconnect, &s->devices[device]);
+        loop_call_co(loop_thread_loop(s->thread), co_disconnect, &s->devices[device]);
 }
 
 static void count_client(const struct vhost_client_info *info, void *arg)
@@ -209,7 +211,7 @@ static void count_clients(void *arg)
 
 unsigned server_n_clients(struct server *s)
 {
-        loop_thread_run(s->thread, count_clients, s);
+        loop_call(loop_thread_loop(s->thread), count_clients, s);
         return s->n_clients;
 }
 
@@ -233,7 +235,7 @@ void server_turn(struct server *s)
 {
         /* What was readable is read in the turn after, and acted on in the one after that. */
         for (unsigned i = 0; i < 4; i++)
-                loop_thread_run(s->thread, nothing, NULL);
+                loop_call(loop_thread_loop(s->thread), nothing, NULL);
 }
 
 int server_setup(void **state)

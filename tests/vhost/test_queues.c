@@ -355,6 +355,83 @@ static void rule_9_a_stop_of_the_server_leaves_what_was_not_begun_in_the_ring(vo
         disk_close(d);
 }
 
+/* ---- rings over one another ---- */
+
+static bool is_stopped(struct ring *r)
+{
+        struct pollfd p = {.fd = r->error, .events = POLLIN};
+
+        return poll(&p, 1, RAW_WAIT_MS) == 1;
+}
+
+/* Parts are given by SET_VRING_ADDR while the ring is stopped, and it is kicked. */
+static void start_with(struct disk *d, const struct vu_vring_addr *a, uint32_t base)
+{
+        struct vu_vring_state state = {0, base};
+
+        ok(front_tell(d->front, VU_SET_VRING_BASE, &state, sizeof(state), NULL, 0, &check_err));
+        ok(front_tell(d->front, VU_SET_VRING_ADDR, a, sizeof(*a), NULL, 0, &check_err));
+        ok(front_tell(d->front, VU_SET_VRING_KICK, &(uint64_t){0}, sizeof(uint64_t),
+                      &d->rings[0].kick, 1, &check_err));
+        ring_kick(&d->rings[0]);
+}
+
+/* What the device writes into would become what it reads from. */
+static void rings_whose_parts_overlap_are_stopped(void **state)
+{
+        for (unsigned k = 0; k < 8; k++) {
+                struct disk *d = check_open((struct disk_options){.packed = k & 1});
+                struct ring *r = &d->rings[0];
+                struct vu_vring_addr a = {.descriptor = guest_user(d->memory, r->descriptors),
+                                          .available = guest_user(d->memory, r->driver),
+                                          .used = guest_user(d->memory, r->device)};
+                const uint64_t over[] = {a.descriptor, a.descriptor + r->descriptors_bytes - 4,
+                                         a.available, (a.available + r->driver_bytes - 1) & ~3ul};
+                struct vu_vring_addr apart = a;
+                uint32_t base;
+                ok(ring_stop(r, d->front, 0, &base, &check_err));
+                a.used = over[k / 2];
+                start_with(d, &a, base);
+                assert_true(is_stopped(r));
+                ok(ring_stop(r, d->front, 0, &(uint32_t){0}, &check_err));
+                start_with(d, &apart, base);
+                check_alive(d);
+                disk_close(d);
+        }
+}
+
+/* Who does this harms itself: each queue takes what it finds, and the others have their turn. */
+static void two_queues_on_one_ring_hold_up_nobody(void **state)
+{
+        for (unsigned packed = 0; packed < 2; packed++) {
+                struct disk *d = check_open((struct disk_options){.packed = packed, .n_queues = 2});
+                struct disk *other = check_open((struct disk_options){
+                    .path = server_path(*state, SERVER_OTHER), .packed = packed});
+                struct ring *r = &d->rings[0];
+                struct vu_vring_addr a = {.index = 1,
+                                          .descriptor = guest_user(d->memory, r->descriptors),
+                                          .available = guest_user(d->memory, r->driver),
+                                          .used = guest_user(d->memory, r->device)};
+                static struct disk_flight flights[8];
+                struct disk_op ops[8];
+                uint8_t data[512];
+                check_err = ERROR_INIT;
+                (void)front_tell(d->front, VU_SET_VRING_ADDR, &a, sizeof(a), NULL, 0, &check_err);
+                for (unsigned i = 0; i < 8; i++) {
+                        ops[i] = (struct disk_op){
+                            .type = VIRTIO_BLK_T_IN, .data = data, .n_bytes = sizeof(data)};
+                        ok(disk_add(d, 0, &ops[i], &flights[i], &check_err));
+                }
+                ring_publish(r);
+                ring_kick(r);
+                ring_kick(&d->rings[1]);
+                for (unsigned i = 0; i < 20; i++)
+                        check_alive(other);
+                disk_close(other);
+                disk_close(d);
+        }
+}
+
 /* ---- 11 and 12: the config space ---- */
 
 static void rule_11_the_config_reply_has_the_size_asked_for(void **state)
@@ -451,6 +528,42 @@ static void rule_12_discard_is_not_offered_where_it_is_turned_off(void **state)
 
         assert_int_equal(d->front->offered & VF_BLK_DISCARD, 0);
         assert_int_not_equal(d->front->offered & VF_BLK_WRITE_ZEROES, 0);
+        disk_close(d);
+}
+
+static void rule_12_a_discard_changes_nothing_once_it_is_turned_off(void **state)
+{
+        struct virtio_blk_discard_write_zeroes range = {.sector = 0, .num_sectors = 8};
+        struct volume *volume = server_volume(*state, SERVER_VOL);
+        struct disk *d = check_open((struct disk_options){0});
+        static const uint8_t zeroes[4096];
+        uint8_t data[4096], back[4096];
+
+        assert_int_not_equal(d->front->features & VF_BLK_DISCARD, 0);
+        check_pattern(data, sizeof(data), 12);
+        check_write(d, 0, data, sizeof(data));
+        fake_keep(volume, true);
+        assert_int_equal(check_status(d, VIRTIO_BLK_T_DISCARD, 0, &range, sizeof(range)),
+                         VIRTIO_BLK_S_OK);
+        check_read(d, 0, back, sizeof(back));
+        assert_memory_equal(back, data, sizeof(data));
+        assert_int_equal(counts_of(state).submitted[VOLUME_DISCARD], 0);
+        /* What is wrong with one is still said. */
+        range.flags = VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+        assert_int_equal(check_status(d, VIRTIO_BLK_T_DISCARD, 0, &range, sizeof(range)),
+                         VIRTIO_BLK_S_UNSUPP);
+        /* And zeroes are no hint. */
+        assert_int_equal(check_status(d, VIRTIO_BLK_T_WRITE_ZEROES, 0, &range, sizeof(range)),
+                         VIRTIO_BLK_S_OK);
+        check_read(d, 0, back, sizeof(back));
+        assert_memory_equal(back, zeroes, sizeof(back));
+        check_write(d, 0, data, sizeof(data));
+        fake_keep(volume, false);
+        range.flags = 0;
+        assert_int_equal(check_status(d, VIRTIO_BLK_T_DISCARD, 0, &range, sizeof(range)),
+                         VIRTIO_BLK_S_OK);
+        check_read(d, 0, back, sizeof(back));
+        assert_memory_equal(back, zeroes, sizeof(back));
         disk_close(d);
 }
 
@@ -568,6 +681,8 @@ int main(void)
             TEST(rule_9_two_front_ends_are_served_at_once),
             TEST(rule_9_a_reset_device_begins_anew),
             TEST(rule_9_a_stop_of_the_server_leaves_what_was_not_begun_in_the_ring),
+            TEST(rings_whose_parts_overlap_are_stopped),
+            TEST(two_queues_on_one_ring_hold_up_nobody),
             TEST(rule_11_the_config_reply_has_the_size_asked_for),
             TEST(rule_11_the_config_is_answered_when_the_volume_fails),
             TEST(rule_11_fields_that_are_read_only_stay),
@@ -575,6 +690,7 @@ int main(void)
             TEST(rule_12_who_has_no_channel_sees_a_resize_when_it_asks),
             TEST(rule_12_a_channel_that_nobody_reads_holds_nothing_up),
             TEST(rule_12_discard_is_not_offered_where_it_is_turned_off),
+            TEST(rule_12_a_discard_changes_nothing_once_it_is_turned_off),
             TEST(rule_13_an_in_flight_region_is_described_as_in_the_document_or_as_by_qemu),
             TEST(rule_13_all_features_are_offered),
             TEST(rule_13_the_config_says_what_the_features_promise),

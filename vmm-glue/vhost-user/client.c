@@ -19,6 +19,7 @@ void vhost_client_cut(struct vhost_client *client, const char *why)
         if (client->dead)
                 return;
         client->dead = true;
+        client->told = !why;
         if (why) {
                 snprintf(client->why, sizeof(client->why), "%s", why);
                 client->ended_by = client->why;
@@ -166,10 +167,20 @@ static void co_messages(struct vhost_client *client)
 
 /* ---- the beginning and the end ---- */
 
+/* What waits for the volume's limits or for space is not waited for (rule 13). With an in-flight region it is
+ * the next server's to do; one without has the answers yet, if it is still there. */
+static void stop_waiting(struct vhost_client *client)
+{
+        client->leaves = client->inflight.base != NULL;
+        if (client->has_volume && (client->leaves || !client->told))
+                volume_cancel(client->volume.volume);
+}
+
 static void co_client_end(struct vhost_client *client)
 {
         struct vhost_device *device = client->device;
 
+        stop_waiting(client);
         for (unsigned i = 0; client->queues && i < device->n_queues; i++) {
                 co_queue_stop(&client->queues[i]);
                 co_queue_set_signal(&client->queues[i], &client->queues[i].call, -1);
@@ -215,6 +226,7 @@ static int co_client_open(struct vhost_client *client, struct error *err)
         if (r < 0)
                 return r;
         client->has_volume = true;
+        volume_set_wait_when_full(client->volume.volume, true); /* "Answers", README.md */
         client->offered = config_features(client);
         client->writeback = true;
         return 0;

@@ -158,6 +158,11 @@ struct ring_ops {
         uint32_t (*base)(const struct queue *queue);
 };
 extern const struct ring_ops split_ops, packed_ops;
+/* Two parts of a ring, by user addresses inside the guest's memory. */
+static inline bool parts_overlap(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_bytes)
+{
+        return a < b + b_bytes && b < a + a_bytes;
+}
 
 /* A ring's fields of 16 bits: read once, at places that are even (sections 2.7 and 2.8). */
 static inline uint16_t ring_load16(const void *from)
@@ -250,6 +255,8 @@ struct vhost_client {
         int fd;
         pid_t pid;
         bool dead;            /* no more is read from it, and no request begun */
+        bool told;            /* the server ends the connection, and it is still there */
+        bool leaves;          /* it ends: what waits stays marked in the in-flight region */
         const char *ended_by; /* why the connection ended, for the log; NULL: its wish */
         char why[256];
         struct loop_io *waiting; /* the poll under way; for vhost_vhost_client_cut() */
@@ -365,8 +372,9 @@ void queue_init(struct queue *queue, struct vhost_client *client, unsigned index
 void queue_update(struct queue *queue);
 /* Rings lie elsewhere: find them again. */
 void queue_translate(struct queue *queue);
-/* Begin no more, and wait for what is in flight. Its base is where it has come to; it may be started
- * again. Forgets the kick descriptor, as kicks that are left in it would start the ring. */
+/* Begin no more, and wait for what is in flight; what waits for the volume's limits or for space does
+ * so no longer (rule 13). Its base is where it has come to; it may be started again. Forgets the kick
+ * descriptor, as kicks that are left in it would start the ring. */
 void co_queue_stop(struct queue *queue);
 /* Take over @fd (-1: none), after the I/O of the one before has ended. */
 void co_queue_set_kick(struct queue *queue, int fd);
@@ -374,6 +382,8 @@ void co_queue_set_signal(struct queue *queue, struct signal *signal, int fd);
 void queue_signal(struct signal *signal);
 /* A request has ended: it is given back once the iteration's callbacks have run. */
 void queue_done(struct vhost_req *req);
+/* It has ended without having been done, and stays marked in flight for the next server. */
+void queue_left(struct vhost_req *req);
 void queue_run_soon(struct queue *queue);
 
 /* chain.c: from descriptors to pieces of memory */

@@ -24,6 +24,11 @@ static int packed_translate(struct queue *queue, struct error *err)
             (void *)memory_at_user(memory, a->used, sizeof(struct vring_packed_desc_event));
         if (!queue->packed.desc || !queue->packed.driver || !queue->packed.device)
                 return error_set(err, -EFAULT, "its rings are not in the guest's memory");
+        if (parts_overlap(a->used, sizeof(struct vring_packed_desc_event), a->available,
+                          sizeof(struct vring_packed_desc_event)) ||
+            parts_overlap(a->used, sizeof(struct vring_packed_desc_event), a->descriptor,
+                          queue->size * sizeof(struct vring_packed_desc)))
+                return error_set(err, -EFAULT, "its device area lies over what the driver writes");
         return 0;
 }
 

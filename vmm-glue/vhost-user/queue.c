@@ -327,6 +327,18 @@ void queue_done(struct vhost_req *req)
         loop_post(server_of(queue)->loop, &queue->task);
 }
 
+void queue_left(struct vhost_req *req)
+{
+        struct queue *queue = req->queue;
+
+        memory_unref(req->memory);
+        req->memory = NULL;
+        put_slot(req);
+        queue->n_in_flight--;
+        if (queue->n_in_flight == 0)
+                co_wake_all(&queue->idle);
+}
+
 /* ---- kicks ---- */
 
 /* How long the queue has slept says whether a look would have been worth it. */
@@ -471,13 +483,19 @@ void queue_translate(struct queue *queue)
 
 void co_queue_stop(struct queue *queue)
 {
+        struct volume *volume = queue->client->volume.volume;
+
         queue->stopping = true;
+        if (queue->n_in_flight > 0)
+                volume_hurry(volume, true);
         co_unwatch_kick(queue);
         if (!list_empty(&queue->starved))
                 list_remove(&queue->starved);
         queue_run_soon(queue); /* gives back what has waited */
         while (queue->n_in_flight > 0 || queue->task.queued)
                 co_wait(&queue->idle);
+        if (volume)
+                volume_hurry(volume, false);
         if (queue->ops) {
                 /* Also of a ring that is found broken: what it has taken so far. */
                 queue->base = queue->ops->base(queue);

@@ -46,13 +46,18 @@ static void unaccount(struct vhost_req *req)
 
 /* ---- the end ---- */
 
+static void drop_buffer(struct vhost_req *req)
+{
+        if (req->buffer)
+                buffers_put(&client_of(req)->device->server->buffers, req->buffer, req->class);
+        req->buffer = NULL;
+}
+
 static void finish(struct vhost_req *req, uint8_t result)
 {
         struct vhost_client *client = client_of(req);
 
-        if (req->buffer)
-                buffers_put(&client->device->server->buffers, req->buffer, req->class);
-        req->buffer = NULL;
+        drop_buffer(req);
         if (req->status) {
                 __atomic_store_n(req->status, result, __ATOMIC_RELAXED);
                 dirty_host(client, req->memory, req->status, 1);
@@ -73,6 +78,18 @@ static uint8_t status_of(int result)
         if (result == 0)
                 return VIRTIO_BLK_S_OK;
         return result == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR;
+}
+
+/* The engine is done with it. */
+static void ended(struct vhost_req *req, int result)
+{
+        if (result == -ECANCELED && client_of(req)->leaves) {
+                drop_buffer(req);
+                unaccount(req);
+                queue_left(req);
+        } else {
+                finish(req, status_of(result));
+        }
 }
 
 /* A guest with an in-flight region outlives the server. What it was answered must be there when it
@@ -168,7 +185,7 @@ static void slice_done(struct volume_request *io, int result)
         if (read)
                 log_pieces(req, req->slice_bytes);
         if (result < 0) {
-                finish(req, status_of(result));
+                ended(req, result);
                 return;
         }
         skip_pieces(req, req->slice_bytes);
@@ -284,7 +301,7 @@ static void range_done(struct volume_request *io, int result)
         if (result == 0 && ++req->at_range < req->n_ranges)
                 submit_range(req);
         else
-                finish(req, status_of(result));
+                ended(req, result);
 }
 
 /* All are checked before the first is begun. */
@@ -326,7 +343,9 @@ static void execute_ranges(struct vhost_req *req, bool discard, uint64_t cost)
         if (client_has(client_of(req), feature))
                 result = client_of(req)->volume.readonly ? VIRTIO_BLK_S_IOERR
                                                          : take_ranges(req, discard);
-        if (result == VIRTIO_BLK_S_OK)
+        /* A feature that was acknowledged cannot be taken back. A discard is a hint, which the
+         * volume's owner may have turned off since. */
+        if (result == VIRTIO_BLK_S_OK && !(discard && !volume_discards(volume_of(req))))
                 submit_range(req);
         else
                 finish(req, result);
@@ -336,7 +355,7 @@ static void execute_ranges(struct vhost_req *req, bool discard, uint64_t cost)
 
 static void flush_done(struct volume_request *io, int result)
 {
-        finish(container_of(io, struct vhost_req, io), status_of(result));
+        ended(container_of(io, struct vhost_req, io), result);
 }
 
 static void execute_flush(struct vhost_req *req, uint64_t cost)

@@ -49,6 +49,10 @@ static int split_translate(struct queue *queue, struct error *err)
         queue->split.used = (void *)memory_at_user(memory, a->used, used_bytes(queue));
         if (!queue->split.desc || !queue->split.avail || !queue->split.used)
                 return error_set(err, -EFAULT, "its rings are not in the guest's memory");
+        if (parts_overlap(a->used, used_bytes(queue), a->available, avail_bytes(queue)) ||
+            parts_overlap(a->used, used_bytes(queue), a->descriptor,
+                          queue->size * sizeof(struct vring_desc)))
+                return error_set(err, -EFAULT, "its used ring lies over what the driver writes");
         return 0;
 }
 

@@ -4,12 +4,13 @@
  * usage: diskload DEVICE SECONDS [THREADS]
  *
  * Each thread has 4 MiB of its own, which are written first. Prints "running" once all are, then a
- * line each second of work done, and "verified N" at the end. Any error, or content that is not
- * what it must be, ends it with status 1 and a sentence. */
+ * line each second of work done, and "verified N" at the end. SIGTERM brings the end before its
+ * time. Any error, or content that is not what it must be, ends it with status 1 and a sentence. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,13 @@ struct worker {
 };
 
 static bool stop;
+static volatile sig_atomic_t told_to_end;
+
+static void end_early(int number)
+{
+        (void)number;
+        told_to_end = 1;
+}
 
 static void die(const struct worker *w, const char *what, uint64_t offset)
 {
@@ -142,6 +150,7 @@ int main(int argc, char **argv)
                 fputs("usage: diskload DEVICE SECONDS [THREADS]\n", stderr);
                 return 2;
         }
+        signal(SIGTERM, end_early);
         for (unsigned i = 0; i < n; i++)
                 start(&workers[i], argv[1], i);
         for (unsigned i = 0; i < n; i++)
@@ -149,7 +158,7 @@ int main(int argc, char **argv)
                         die(&workers[i], "a thread", 0);
         puts("running");
         fflush(stdout);
-        for (unsigned i = 0; i < seconds; i++) {
+        for (unsigned i = 0; i < seconds && !told_to_end; i++) {
                 sleep(1);
                 n_done = 0;
                 for (unsigned w = 0; w < n; w++)

@@ -116,6 +116,16 @@ guest_has_ended() {
         fail "the guest ended with status $status"
 }
 
+# How a guest is told to end: what it looks at is a volume of the pool's, written over NBD.
+make_told() { # POOL
+        "$tarn" volume create "$1/told" 1M
+}
+told_disk="vhost-user:$work/vhost/told.sock"
+tell() { # POOL
+        timeout -k 5 60 qemu-io -f raw -c 'write -q -P 0x65 0 512' -c flush "nbd+unix:///$1/told?socket=$work/nbd" ||
+                fail "the guest cannot be told to end"
+}
+
 # What tests/lab/verify needs: volumes at $work/vhost of one queue and of four, with split rings and with packed ones.
 make_fio_volumes() { # POOL
         local number

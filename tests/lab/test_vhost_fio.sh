@@ -6,6 +6,6 @@
 "$tarn" pool create tank "$work/disk" --file-size 1G
 make_fio_volumes tank
 start_vhost_server tank
-lab "${fio_arguments[@]}" --timeout 300 -- sh /lab/verify once || fail "fio has found errors"
+lab "${fio_arguments[@]}" --timeout 300 -- sh /lab/verify || fail "fio has found errors"
 stop_server
 "$tarn" pool check tank --data

@@ -6,6 +6,7 @@
 rounds=${ROUNDS:-2}
 "$tarn" pool create tank "$work/disk" --file-size 1G
 make_fio_volumes tank
+make_told tank
 # A server that is faster than its guest has nothing to lose when it is killed. Requests that wait for a limit are under
 # way in it: below what the slowest machine does there are always some, and flushes, which do not wait, overtake them.
 limit() { # IOPS
@@ -16,8 +17,7 @@ limit() { # IOPS
 }
 limit 10
 start_vhost_server tank
-truncate -s 4096 "$work/told" # the guest reads there when it is to end
-start_guest "${fio_arguments[@]}" --disk "$work/told" --timeout 360 -- sh /lab/verify until-enough
+start_guest "${fio_arguments[@]}" --disk "$told_disk" --timeout $((320 + 20 * rounds)) -- sh /lab/verify /dev/vde
 
 # In the last second each volume has answered requests, and had more under way.
 every_volume_works() {
@@ -26,7 +26,7 @@ every_volume_works() {
         report=$(timeout -k 5 20 "$tarn" stat tank --interval 1 --count 2 --json | tail -1)
         /usr/bin/python3 -I -S -c '
 import json, sys
-volumes = json.loads(sys.argv[1] or "{}").get("volumes", [])
+volumes = [v for v in json.loads(sys.argv[1] or "{}").get("volumes", []) if "fio" in v["name"]]
 sys.exit(len(volumes) < 4 or any(v["reads"] + v["writes"] == 0 or v["depth"] < 4 for v in volumes))' "$report"
 }
 for ((round = 1; round <= rounds; round++)); do
@@ -37,7 +37,7 @@ for ((round = 1; round <= rounds; round++)); do
 done
 wait_until 120 every_volume_works || fail "the guest does no work after $rounds kills"
 limit 0
-printf enough | dd of="$work/told" conv=notrunc status=none
+tell tank
 
 status=0
 wait "$guest" || status=$?

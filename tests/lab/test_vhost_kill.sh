@@ -7,12 +7,12 @@ rounds=${ROUNDS:-3}
 "$tarn" pool create tank "$work/disk" --file-size 1G
 "$tarn" volume create tank/split 64M
 "$tarn" volume create tank/packed 64M
+make_told tank
 start_vhost_server tank
-# shellcheck disable=SC2016  # for the guest's shell
-start_guest --cpus 2 --timeout 360 --program "$DISKLOAD" \
+start_guest --cpus 2 --timeout $((300 + 20 * rounds)) --program "$DISKLOAD" --file "$lab/load=lab/load" \
         --disk "vhost-user:$work/vhost/split.sock,num-queues=2" \
-        --disk "vhost-user:$work/vhost/packed.sock,num-queues=2,packed=on" -- \
-        sh -c 'diskload /dev/vdb 40 >/tmp/b 2>&1 & diskload /dev/vda 40; a=$?; wait $!; b=$?; grep verified /tmp/b; exit $((a + b))'
+        --disk "vhost-user:$work/vhost/packed.sock,num-queues=2,packed=on" --disk "$told_disk" -- \
+        sh /lab/load /dev/vdc /dev/vda /dev/vdb
 
 lines() {
         grep -c '^done' "$work/output" || true
@@ -28,6 +28,8 @@ for ((round = 1; round <= rounds; round++)); do
         start_vhost_server tank
         printf 'killed, round %d\n' $round
 done
+wait_until 120 line_is_there $(($(lines) + 2)) || fail "the guest does no work after $rounds kills"
+tell tank
 status=0
 wait "$guest" || status=$?
 guest=

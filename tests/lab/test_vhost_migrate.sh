@@ -6,36 +6,45 @@
 "$tarn" pool create tank "$work/disk" --file-size 1G
 "$tarn" volume create tank/split 64M
 "$tarn" volume create tank/packed 64M
+make_told tank
 start_vhost_server tank
-words=(--cpus 2 --memory 256 --timeout 300 --program "$DISKLOAD"
+words=(--cpus 2 --memory 256 --timeout 300 --program "$DISKLOAD" --file "$lab/load=lab/load"
         --disk "vhost-user:$work/vhost/split.sock,num-queues=2"
-        --disk "vhost-user:$work/vhost/packed.sock,num-queues=1,packed=on")
-# shellcheck disable=SC2016  # for the guest's shell
-load=(sh -c 'diskload /dev/vdb 45 >/tmp/b 2>&1 & diskload /dev/vda 45; a=$?; wait $!; b=$?; grep "verified\|diskload" /tmp/b; exit $((a + b))')
+        --disk "vhost-user:$work/vhost/packed.sock,num-queues=1,packed=on" --disk "$told_disk")
+load=(sh /lab/load /dev/vdc /dev/vda /dev/vdb)
 
 start_guest "${words[@]}" --qmp "$work/source-qmp" -- "${load[@]}"
-line_is_there() { # N FILE
+source_works() {
         kill -0 "$guest" 2>/dev/null || guest_has_ended
-        [ "$(grep -c '^done' "$2")" -ge "$1" ]
+        [ "$(grep -c '^done' "$work/output")" -ge 3 ]
 }
-wait_until 150 line_is_there 3 "$work/output" || fail "the guest does no work"
+wait_until 150 source_works || fail "the guest does no work"
 
 "$lab/run" "${words[@]}" --qmp "$work/target-qmp" --incoming "unix:$work/migration" -- "${load[@]}" \
         >"$work/target-output" 2>"$work/target-errors" &
 target=$!
 other=$target # ended with the rest
-listens() {
+target_lives() {
         kill -0 "$target" 2>/dev/null || {
-                cat "$work/target-errors" >&2
+                cat "$work/target-output" "$work/target-errors" >&2
                 fail "the second QEMU has ended"
         }
+}
+target_listens() {
+        target_lives
         [ -S "$work/migration" ]
 }
-wait_until 60 listens || fail "the second QEMU does not wait for the guest"
+target_works() {
+        target_lives
+        [ "$(grep -c '^done' "$work/target-output")" -ge 3 ]
+}
+wait_until 60 target_listens || fail "the second QEMU does not wait for the guest"
 "$lab/qmp" "$work/source-qmp" migrate "unix:$work/migration" || fail "the guest does not move"
 "$lab/qmp" "$work/source-qmp" quit
 wait "$guest" || true # its command did not come to its end there
 guest=
+wait_until 120 target_works || fail "the guest does no work where it has moved to"
+tell tank
 status=0
 wait "$target" || status=$?
 other=

@@ -21,7 +21,7 @@ same "$(dpkg-parsechangelog -l "$source/debian/changelog" -S Version)" "$version
 mkdir tree
 unset CC CFLAGS LDFLAGS DEB_BUILD_OPTIONS DESTDIR
 git -C "$source" ls-files -z | (cd "$source" && xargs -0 tar c) | tar x -C tree
-(cd tree && DEB_BUILD_OPTIONS="parallel=$(nproc) noautodbgsym" timeout -k 5 600 dpkg-buildpackage -us -uc -b) \
+(cd tree && DEB_BUILD_OPTIONS="parallel=$(nproc) noautodbgsym" timeout -k 5 1500 dpkg-buildpackage -us -uc -b) \
     >build.log 2>&1 || die "dpkg-buildpackage failed"
 deb=$(echo tarn_"$version"_*.deb)
 [ -e "$deb" ] || die "there is no package: $(ls)"

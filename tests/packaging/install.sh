@@ -2,6 +2,7 @@
 # 'meson install' puts everything where it belongs, and nothing else; what it has installed works from there.
 # BUILD, PREFIX, UNITDIR: of the build.
 set -eu
+docs=$(cd "$(dirname "$0")/../../docs" && pwd)
 . "$(dirname "$0")/../protocol/cli_common.sh"
 command -v meson >/dev/null || skip "meson is not on the path"
 
@@ -14,9 +15,9 @@ $PREFIX/share/doc/tarn/README.md
 $PREFIX/share/doc/tarn/control.md
 $UNITDIR/tarn@.service
 $UNITDIR/tarn@.socket"
-pages=$(cd "$(dirname "$0")/../../docs/man" && printf "$PREFIX/share/man/man1/%s\n" *.1.scd | sed 's/\.scd$//')
+pages=$(cd "$docs/man" && printf "$PREFIX/share/man/man1/%s\n" *.1.scd | sed 's/\.scd$//')
 command -v scdoc >/dev/null || pages=
-recipes=$(cd "$(dirname "$0")/../../docs/recipes" && printf "$PREFIX/share/doc/tarn/recipes/%s\n" *.md)
+recipes=$(cd "$docs/recipes" && printf "$PREFIX/share/doc/tarn/recipes/%s\n" *.md)
 have=$(cd root && find . ! -type d -printf '/%P\n' | sort)
 same "$have" "$(printf '%s\n' "$expected" "$pages" "$recipes" | sed '/^$/d' | sort)" "what is installed"
 

@@ -3,7 +3,7 @@
  * were read, so that a cut never waits for them. */
 #include <errno.h>
 #include <stdlib.h>
-#include "pool/engine.h"
+#include "pool/codec.h"
 
 /* Keep all nodes on the path to @block. */
 static void path_keep(struct pool *pool, uint64_t block)

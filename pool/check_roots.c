@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "pool/check.h"
+#include "pool/codec.h"
 
 /* ---- the roots as of the cut ---- */
 

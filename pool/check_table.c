@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "pool/check.h"
+#include "pool/codec.h"
 
 /* ---- labels ---- */
 

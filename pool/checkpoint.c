@@ -5,7 +5,7 @@
  * write the pages; flush; superblock on every member; flush; only then is it committed [I1]. */
 #include <errno.h>
 #include <stdlib.h>
-#include "pool/engine.h"
+#include "pool/codec.h"
 
 /* Addresses of freed blocks that a held checkpoint may keep in memory: 128 MiB of them. */
 #define HELD_FREES_MAX (UINT64_C(1) << 24)

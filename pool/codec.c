@@ -2,7 +2,7 @@
  * checked against a named limit before it leaves this file. */
 #include <errno.h>
 #include <stdlib.h>
-#include "pool/engine.h"
+#include "pool/codec.h"
 
 /* ---- names ---- */
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <time.h>
+#include "pool/codec.h"
 #include "pool/lifecycle.h"
 
 #define LOG_BYTES_MAX (UINT64_C(64) << 20) /* a full log is replayed within seconds */

@@ -5,7 +5,7 @@
  * them all: one round, and at most one flush a member, for each guest flush [I2]. */
 #include <errno.h>
 #include <stdlib.h>
-#include "pool/engine.h"
+#include "pool/codec.h"
 
 #define SPARE_PAGES 16u
 #define UNMARKED_KICK                                                                              \

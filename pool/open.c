@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include "pool/codec.h"
 #include "pool/lifecycle.h"
 
 /* ---- labels, without opening ---- */

@@ -2,7 +2,7 @@
  * each page in three copies that take turns, so that writing allocation state allocates nothing. */
 #include <errno.h>
 #include <stdlib.h>
-#include "pool/engine.h"
+#include "pool/codec.h"
 
 void slab_free(struct slab *slab)
 {

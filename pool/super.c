@@ -1,7 +1,7 @@
 /* super.c - labels and superblocks on their members: two label areas, a ring of slots in each. */
 #include <errno.h>
 #include <stdlib.h>
-#include "pool/engine.h"
+#include "pool/codec.h"
 
 static uint64_t area_offset(const struct member *m, unsigned end)
 {

@@ -49,7 +49,7 @@ static void begin_measuring(struct session *s)
         s->measuring = true;
         s->measure_ns = s->now_ns;
         s->client_cpu_ns = measure_own_cpu_ns();
-        s->server_cpu_ns = measure_cpu_ns(s->options->server_pid);
+        s->server_cpu_ns = measure_cpu_ns(s->options->load.server_pid);
 }
 
 static void end_measuring(struct session *s, uint64_t at_ns)
@@ -58,16 +58,16 @@ static void end_measuring(struct session *s, uint64_t at_ns)
         s->measured = true;
         s->result->elapsed_ns = at_ns - s->measure_ns;
         s->result->client_cpu_ns = measure_own_cpu_ns() - s->client_cpu_ns;
-        s->result->server_cpu_ns = measure_cpu_ns(s->options->server_pid) - s->server_cpu_ns;
+        s->result->server_cpu_ns = measure_cpu_ns(s->options->load.server_pid) - s->server_cpu_ns;
 }
 
 static void tell_time(struct session *s)
 {
         s->now_ns = measure_clock_ns();
         s->time_is_old = false;
-        if (!s->measuring && !s->measured && s->now_ns >= s->start_ns + s->options->warmup_ns)
+        if (!s->measuring && !s->measured && s->now_ns >= s->start_ns + s->options->load.warmup_ns)
                 begin_measuring(s);
-        if (s->options->run_ns && s->now_ns >= s->end_ns) {
+        if (s->options->load.run_ns && s->now_ns >= s->end_ns) {
                 s->stopping = true;
                 if (s->measuring)
                         end_measuring(s, s->now_ns);
@@ -114,7 +114,7 @@ static void finish_contents(struct session *s, const struct request *r)
                 }
                 s->result->checked_bytes += r->length;
                 result = stamp_end_read(s->book, r->offset, r->length, r->data,
-                                        s->options->after_crash, s->err);
+                                        s->options->load.after_crash, s->err);
         } else if (r->command == NBD_CMD_WRITE) {
                 result =
                     stamp_end_write(s->book, r->offset, r->length, r->flags & NBD_CMD_FLAG_FUA);
@@ -168,11 +168,11 @@ static void queue_transfer(struct station *st, struct request *r, uint64_t block
 
         r->command = is_read ? NBD_CMD_READ : NBD_CMD_WRITE;
         r->flags = !is_read && o->fua ? NBD_CMD_FLAG_FUA : 0;
-        r->offset = o->range_offset + block * o->block_bytes;
-        r->length = o->block_bytes;
+        r->offset = o->load.range_offset + block * o->load.block_bytes;
+        r->length = o->load.block_bytes;
         r->user[SENT_NS] = s->now_ns;
         if (s->book)
-                buffer = st->buffers + conn_index(st->conn, r) * (size_t)o->block_bytes;
+                buffer = st->buffers + conn_index(st->conn, r) * (size_t)o->load.block_bytes;
         if (is_read) {
                 r->data = buffer;
                 if (s->book)
@@ -211,21 +211,23 @@ static void fill_queue(struct station *st)
         bool is_read;
 
         while (!s->stopping && (r = conn_begin(st->conn))) {
-                if (o->only_flushes) {
+                if (o->load.only_flushes) {
                         queue_flush(st, r);
                         continue;
                 }
-                bool flush_due = o->flush_every && st->writes_since_flush >= o->flush_every;
+                bool flush_due =
+                    o->load.flush_every && st->writes_since_flush >= o->load.flush_every;
                 if (flush_due && st->writes_in_flight == 0) {
                         queue_flush(st, r);
                         continue;
                 }
                 if (!next_operation(st, &block, &is_read))
                         return;
-                if (!is_read && (flush_due || (o->flush_every && st->flush_in_flight)))
+                if (!is_read && (flush_due || (o->load.flush_every && st->flush_in_flight)))
                         return;
-                if (s->book && stamp_is_busy(s->book, o->range_offset + block * o->block_bytes,
-                                             o->block_bytes))
+                if (s->book &&
+                    stamp_is_busy(s->book, o->load.range_offset + block * o->load.block_bytes,
+                                  o->load.block_bytes))
                         return;
                 st->has_held = false;
                 queue_transfer(st, r, block, is_read);
@@ -287,7 +289,7 @@ static int drive(struct session *s)
         int r;
 
         s->start_ns = measure_clock_ns();
-        s->end_ns = s->start_ns + s->options->warmup_ns + s->options->run_ns;
+        s->end_ns = s->start_ns + s->options->load.warmup_ns + s->options->load.run_ns;
         tell_time(s);
         do
                 r = turn(s, &in_flight);
@@ -296,7 +298,7 @@ static int drive(struct session *s)
                 return r;
         if (s->measuring)
                 end_measuring(s, s->last_done_ns ? s->last_done_ns : s->now_ns);
-        if (!s->options->end_flush)
+        if (!s->options->load.end_flush)
                 return 0;
         s->stopping = true;
         queue_flush(&s->stations[0], conn_begin(s->stations[0].conn));
@@ -308,11 +310,11 @@ static int drive(struct session *s)
 
 static int check_export(const struct session_options *o, const struct link *l, struct error *err)
 {
-        bool writes = o->read_percent < 100 && !o->only_flushes;
+        bool writes = o->load.read_percent < 100 && !o->load.only_flushes;
 
         if (writes && (l->flags & NBD_FLAG_READ_ONLY))
                 return error_set(err, -EROFS, "the export is read-only");
-        if ((o->flush_every || o->end_flush || o->only_flushes) &&
+        if ((o->load.flush_every || o->load.end_flush || o->load.only_flushes) &&
             !(l->flags & NBD_FLAG_SEND_FLUSH))
                 return error_set(err, -ENOTSUP, "the export offers no flush");
         if (o->fua && !(l->flags & NBD_FLAG_SEND_FUA))
@@ -321,27 +323,6 @@ static int check_export(const struct session_options *o, const struct link *l, s
                 return error_set(err, -ENOTSUP,
                                  "the export does not promise that several connections see the "
                                  "same data");
-        return 0;
-}
-
-static int plan_range(struct session *s, struct session_options *o, struct error *err)
-{
-        uint64_t size = s->stations[0].link.size_bytes;
-
-        if (o->range_offset > size || o->range_bytes > size - o->range_offset)
-                return error_set(err, -ERANGE, "the range ends beyond the export's %llu bytes",
-                                 (unsigned long long)size);
-        if (o->range_bytes == 0)
-                o->range_bytes = size - o->range_offset;
-        o->range_bytes -= o->range_bytes % o->block_bytes;
-        if (o->range_bytes == 0)
-                return error_set(err, -ERANGE, "the range is smaller than one block");
-        struct plan_options plan = {.n_blocks = o->range_bytes / o->block_bytes,
-                                    .seed = o->seed,
-                                    .read_percent = o->read_percent,
-                                    .random = o->random,
-                                    .once = o->once};
-        plan_init(&s->plan, &plan);
         return 0;
 }
 
@@ -360,11 +341,12 @@ static int open_stations(struct session *s, const struct session_options *o, str
                 if (r == 0)
                         r = check_export(o, &st->link, err);
                 if (r == 0)
-                        r = conn_new(&st->link, o->depth, on_done, st, &st->conn, err);
+                        r = conn_new(&st->link, o->load.depth, on_done, st, &st->conn, err);
                 if (r < 0)
                         return r;
-                st->buffers = o->verify ? malloc((size_t)o->depth * o->block_bytes) : NULL;
-                if (o->verify && !st->buffers)
+                st->buffers =
+                    o->load.verify ? malloc((size_t)o->load.depth * o->load.block_bytes) : NULL;
+                if (o->load.verify && !st->buffers)
                         return error_set(err, -ENOMEM, "out of memory for the queue's buffers");
         }
         return 0;
@@ -372,17 +354,18 @@ static int open_stations(struct session *s, const struct session_options *o, str
 
 static int make_contents(struct session *s, const struct session_options *o, struct error *err)
 {
-        size_t noise_bytes = NOISE_BYTES + (size_t)o->block_bytes;
+        size_t noise_bytes = NOISE_BYTES + (size_t)o->load.block_bytes;
 
-        if (o->verify)
-                return stamp_open(o->stamps_path, o->range_offset, o->range_bytes,
-                                  o->block_bytes < STAMP_UNIT_MAX ? o->block_bytes : STAMP_UNIT_MAX,
-                                  o->seed, &s->book, err);
+        if (o->load.verify)
+                return stamp_open(o->load.stamps_path, o->load.range_offset, o->load.range_bytes,
+                                  o->load.block_bytes < STAMP_UNIT_MAX ? o->load.block_bytes
+                                                                       : STAMP_UNIT_MAX,
+                                  o->load.seed, &s->book, err);
         s->noise = malloc(noise_bytes);
         if (!s->noise)
                 return error_set(err, -ENOMEM, "out of memory for what to write");
         struct plan random;
-        struct plan_options any = {.n_blocks = 1, .seed = o->seed};
+        struct plan_options any = {.n_blocks = 1, .seed = o->load.seed};
         plan_init(&random, &any);
         for (size_t i = 0; i + 8 <= noise_bytes; i += 8) {
                 uint64_t word = plan_random(&random);
@@ -401,7 +384,7 @@ int session_run(const struct session_options *options, struct session_result *re
         memset(ret_result, 0, sizeof(*ret_result));
         int r = open_stations(&s, &o, err);
         if (r == 0)
-                r = plan_range(&s, &o, err);
+                r = load_plan_range(&o.load, s.stations[0].link.size_bytes, &s.plan, err);
         if (r == 0)
                 r = make_contents(&s, &o, err);
         if (r == 0)

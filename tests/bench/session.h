@@ -8,36 +8,19 @@
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
 #include "common/error.h"
 #include "tests/bench/latency.h"
 #include "tests/bench/link.h"
-#include "tests/bench/plan.h"
+#include "tests/bench/load_options.h"
 
 #define SESSION_CONNECTIONS_MAX 64u
 
 struct session_options {
         struct link_target target;
-        uint64_t range_offset, range_bytes; /* range_bytes 0: to the export's end */
-        uint32_t block_bytes;
-        unsigned depth; /* requests in flight, a connection */
+        struct load_options load;
         unsigned connections;
-        unsigned read_percent;
-        bool random, once; /* see plan.h */
-        bool only_flushes; /* no reads and writes at all */
-        /* writes of a connection between two flushes; 0 never. The writes before it are waited for,
-         * and none begins until it is answered: what fsync() does */
-        unsigned flush_every;
         bool fua;
-        bool end_flush; /* one flush after the last answer, outside what is measured */
         bool structured;
-        bool verify;
-        bool after_crash;        /* the first look after the server was killed; see stamp.h */
-        const char *stamps_path; /* NULL: stamps are forgotten at the end */
-        uint64_t seed;
-        uint64_t run_ns;    /* 0: until the plan ends */
-        uint64_t warmup_ns; /* at the start, not measured */
-        pid_t server_pid;   /* 0: unknown */
 };
 
 struct session_result {

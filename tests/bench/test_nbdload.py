@@ -79,7 +79,7 @@ class Memory(unittest.TestCase):
     def test_a_range_beyond_the_end_is_refused(self):
         status, _, err = load(self.server, "--offset", "31M", "--length", "2M")
         self.assertEqual(status, 1)
-        self.assertIn("beyond the export's", err)
+        self.assertIn("beyond the volume's", err)
 
 
 class Crash(unittest.TestCase):

@@ -4,9 +4,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 #include "common/error.h"
-#include "common/size.h"
 #include "tests/bench/args.h"
 #include "tests/bench/stamp.h"
 #include "tests/bench/vload.h"
@@ -49,90 +47,69 @@ static const char help_text[] =
     "Exit status: 0, 1 (failed, or wrong data), 2 (usage).\n";
 
 enum option_id {
-        OPT_SOCKET = 256,
-        OPT_OP,
-        OPT_READ_PERCENT,
+        OPT_SHARED = 256, /* load_options.h's */
+        OPT_SOCKET,
         OPT_ZERO_PERCENT,
         OPT_DISCARD_PERCENT,
-        OPT_ONCE,
-        OPT_BS,
         OPT_SEGMENTS,
-        OPT_DEPTH,
         OPT_QUEUES,
         OPT_PACKED,
         OPT_NO_INDIRECT,
         OPT_NO_EVENT_IDX,
         OPT_WRITE_THROUGH,
-        OPT_SECONDS,
-        OPT_WARMUP,
-        OPT_OFFSET,
-        OPT_LENGTH,
-        OPT_FLUSH_EVERY,
-        OPT_END_FLUSH,
-        OPT_SEED,
-        OPT_VERIFY,
-        OPT_STAMPS,
-        OPT_AFTER_CRASH,
         OPT_RECONNECT,
         OPT_LOSSY,
-        OPT_SERVER_PID,
         OPT_HELP,
 };
 
 static const struct option long_options[] = {
     {"socket", required_argument, NULL, OPT_SOCKET},
-    {"op", required_argument, NULL, OPT_OP},
-    {"read-percent", required_argument, NULL, OPT_READ_PERCENT},
+    {"op", required_argument, NULL, OPT_SHARED},
+    {"read-percent", required_argument, NULL, OPT_SHARED},
     {"zero-percent", required_argument, NULL, OPT_ZERO_PERCENT},
     {"discard-percent", required_argument, NULL, OPT_DISCARD_PERCENT},
-    {"once", no_argument, NULL, OPT_ONCE},
-    {"bs", required_argument, NULL, OPT_BS},
+    {"once", no_argument, NULL, OPT_SHARED},
+    {"bs", required_argument, NULL, OPT_SHARED},
     {"segments", required_argument, NULL, OPT_SEGMENTS},
-    {"depth", required_argument, NULL, OPT_DEPTH},
+    {"depth", required_argument, NULL, OPT_SHARED},
     {"queues", required_argument, NULL, OPT_QUEUES},
     {"packed", no_argument, NULL, OPT_PACKED},
     {"no-indirect", no_argument, NULL, OPT_NO_INDIRECT},
     {"no-event-idx", no_argument, NULL, OPT_NO_EVENT_IDX},
     {"write-through", no_argument, NULL, OPT_WRITE_THROUGH},
-    {"seconds", required_argument, NULL, OPT_SECONDS},
-    {"warmup", required_argument, NULL, OPT_WARMUP},
-    {"offset", required_argument, NULL, OPT_OFFSET},
-    {"length", required_argument, NULL, OPT_LENGTH},
-    {"flush-every", required_argument, NULL, OPT_FLUSH_EVERY},
-    {"end-flush", no_argument, NULL, OPT_END_FLUSH},
-    {"seed", required_argument, NULL, OPT_SEED},
-    {"verify", no_argument, NULL, OPT_VERIFY},
-    {"stamps", required_argument, NULL, OPT_STAMPS},
-    {"after-crash", no_argument, NULL, OPT_AFTER_CRASH},
+    {"seconds", required_argument, NULL, OPT_SHARED},
+    {"warmup", required_argument, NULL, OPT_SHARED},
+    {"offset", required_argument, NULL, OPT_SHARED},
+    {"length", required_argument, NULL, OPT_SHARED},
+    {"flush-every", required_argument, NULL, OPT_SHARED},
+    {"end-flush", no_argument, NULL, OPT_SHARED},
+    {"seed", required_argument, NULL, OPT_SHARED},
+    {"verify", no_argument, NULL, OPT_SHARED},
+    {"stamps", required_argument, NULL, OPT_SHARED},
+    {"after-crash", no_argument, NULL, OPT_SHARED},
     {"reconnect", no_argument, NULL, OPT_RECONNECT},
     {"lossy", no_argument, NULL, OPT_LOSSY},
-    {"server-pid", required_argument, NULL, OPT_SERVER_PID},
+    {"server-pid", required_argument, NULL, OPT_SHARED},
     {"help", no_argument, NULL, OPT_HELP},
     {0},
 };
 
 struct command {
-        struct vload_options load;
-        const char *op;
-        bool has_seconds;
+        struct vload_options vload;
         bool help;
 };
 
 static bool take_switch(struct command *c, int option)
 {
-        struct vload_options *o = &c->load;
+        struct vload_options *o = &c->vload;
         const struct {
                 int option;
                 bool *value;
         } switches[] = {
-            {OPT_ONCE, &o->once},
             {OPT_PACKED, &o->packed},
             {OPT_NO_INDIRECT, &o->no_indirect},
             {OPT_NO_EVENT_IDX, &o->no_event_index},
             {OPT_WRITE_THROUGH, &o->write_through},
-            {OPT_END_FLUSH, &o->end_flush},
-            {OPT_VERIFY, &o->verify},
-            {OPT_AFTER_CRASH, &o->after_crash},
             {OPT_RECONNECT, &o->reconnect},
             {OPT_LOSSY, &o->lossy},
             {OPT_HELP, &c->help},
@@ -148,118 +125,57 @@ static bool take_switch(struct command *c, int option)
 
 static int take_option(struct command *c, int option, const char *value, struct error *err)
 {
-        struct vload_options *o = &c->load;
-        unsigned pid = 0;
-        int r;
+        struct vload_options *o = &c->vload;
 
         switch (option) {
         case OPT_SOCKET:
                 o->path = value;
                 return 0;
-        case OPT_OP:
-                c->op = value;
-                return 0;
-        case OPT_READ_PERCENT:
-                return args_unsigned(value, 0, 100, &o->read_percent, err);
         case OPT_ZERO_PERCENT:
                 return args_unsigned(value, 0, 100, &o->zero_percent, err);
         case OPT_DISCARD_PERCENT:
                 return args_unsigned(value, 0, 100, &o->discard_percent, err);
-        case OPT_BS:
-                return args_block_bytes(value, &o->block_bytes, err);
         case OPT_SEGMENTS:
                 return args_unsigned(value, 1, 64, &o->segments, err);
-        case OPT_DEPTH:
-                return args_unsigned(value, 1, VLOAD_DEPTH_MAX, &o->depth, err);
         case OPT_QUEUES:
                 return args_unsigned(value, 1, VLOAD_QUEUES_MAX, &o->queues, err);
-        case OPT_SECONDS:
-                c->has_seconds = true;
-                return args_seconds(value, &o->run_ns, err);
-        case OPT_WARMUP:
-                return args_seconds(value, &o->warmup_ns, err);
-        case OPT_OFFSET:
-                return size_parse(value, &o->range_offset, err);
-        case OPT_LENGTH:
-                return size_parse(value, &o->range_bytes, err);
-        case OPT_FLUSH_EVERY:
-                return args_unsigned(value, 1, 1000000, &o->flush_every, err);
-        case OPT_SEED:
-                return args_number(value, 0, UINT64_MAX, &o->seed, err);
-        case OPT_STAMPS:
-                o->stamps_path = value;
-                return 0;
-        case OPT_SERVER_PID:
-                r = args_unsigned(value, 1, INT32_MAX, &pid, err);
-                o->server_pid = (pid_t)pid;
-                return r;
         default:
                 return error_set(err, -EINVAL, "unknown option");
         }
 }
 
-static int choose_operation(struct command *c, struct error *err)
-{
-        struct vload_options *o = &c->load;
-        const char *op = c->op;
-
-        if (strcmp(op, "flush") == 0) {
-                o->only_flushes = true;
-                return 0;
-        }
-        if (strncmp(op, "rand", 4) == 0) {
-                o->random = true;
-                op += 4;
-        }
-        if (strcmp(op, "read") == 0)
-                o->read_percent = 100;
-        else if (strcmp(op, "write") == 0)
-                o->read_percent = 0;
-        else if (strcmp(op, "rw") != 0)
-                return error_set(err, -EINVAL, "'%s' is not an operation", c->op);
-        return 0;
-}
-
 static int check_together(const struct vload_options *o, struct error *err)
 {
-        bool verifiable = o->block_bytes <= STAMP_UNIT_MAX || o->block_bytes % STAMP_UNIT_MAX == 0;
+        uint32_t block_bytes = o->load.block_bytes;
+        bool verifiable = block_bytes <= STAMP_UNIT_MAX || block_bytes % STAMP_UNIT_MAX == 0;
 
-        if (o->block_bytes % 512 != 0 || o->range_offset % 512 != 0)
+        if (block_bytes % 512 != 0 || o->load.range_offset % 512 != 0)
                 return error_set(err, -EINVAL, "blocks and ranges are whole sectors of 512 bytes");
-        if (o->segments > o->block_bytes / 512)
+        if (o->segments > block_bytes / 512)
                 return error_set(err, -EINVAL, "a segment has 512 bytes at least");
-        if (o->verify && !verifiable)
-                return error_set(err, -EINVAL, "blocks of %u bytes cannot be stamped",
-                                 o->block_bytes);
+        if (o->load.verify && !verifiable)
+                return error_set(err, -EINVAL, "blocks of %u bytes cannot be stamped", block_bytes);
         if (o->zero_percent + o->discard_percent > 100)
                 return error_set(err, -EINVAL, "more than all writes cannot be zeroes");
-        if ((o->stamps_path || o->after_crash) && !o->verify)
-                return error_set(err, -EINVAL, "stamps need --verify");
-        if (o->after_crash && !(o->read_percent == 100 && o->once && o->stamps_path))
-                return error_set(err, -EINVAL,
-                                 "after a crash everything is looked at first: --after-crash goes "
-                                 "with --stamps, --op read and --once");
         return 0;
 }
 
 static int parse_command(int argc, char **argv, struct command *ret_command, struct error *err)
 {
-        struct command c = {.op = "randread",
-                            .load = {.block_bytes = 4096,
-                                     .depth = 32,
-                                     .queues = 1,
-                                     .segments = 1,
-                                     .read_percent = 70,
-                                     .seed = 1,
-                                     .run_ns = 1000000000}};
-        int option, r;
+        struct command c = {.vload = {.load = LOAD_OPTIONS_INIT, .queues = 1, .segments = 1}};
+        struct load_options *load = &c.vload.load;
+        int option, at = 0, r;
 
-        while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+        while ((option = getopt_long(argc, argv, "", long_options, &at)) != -1) {
                 if (option == '?')
                         return -EINVAL; /* getopt has said why */
                 if (take_switch(&c, option))
                         continue;
-                r = take_option(&c, option, optarg, err);
+                if (option == OPT_SHARED)
+                        r = load_take_option(load, long_options[at].name, optarg, VLOAD_DEPTH_MAX,
+                                             err);
+                else
+                        r = take_option(&c, option, optarg, err);
                 if (r < 0)
                         return r;
         }
@@ -269,15 +185,11 @@ static int parse_command(int argc, char **argv, struct command *ret_command, str
         }
         if (optind != argc)
                 return error_set(err, -EINVAL, "'%s' is not an option", argv[optind]);
-        if (!c.load.path)
+        if (!c.vload.path)
                 return error_set(err, -EINVAL, "--socket is missing");
-        if (c.load.once && !c.has_seconds)
-                c.load.run_ns = 0;
-        if (!c.load.once && c.load.run_ns == 0)
-                return error_set(err, -EINVAL, "--seconds 0 never ends without --once");
-        r = choose_operation(&c, err);
+        r = check_together(&c.vload, err);
         if (r == 0)
-                r = check_together(&c.load, err);
+                r = load_check_options(load, err);
         if (r == 0)
                 *ret_command = c;
         return r;
@@ -285,7 +197,7 @@ static int parse_command(int argc, char **argv, struct command *ret_command, str
 
 static void print_result(const struct command *c, const struct vload_result *r)
 {
-        const struct vload_options *o = &c->load;
+        const struct load_options *o = &c->vload.load;
         uint64_t transfers = r->reads + r->writes + r->zeroes + r->discards;
         uint64_t ios = o->only_flushes ? r->flushes : transfers;
         double seconds = (double)r->elapsed_ns / 1e9;
@@ -295,7 +207,7 @@ static void print_result(const struct command *c, const struct vload_result *r)
                "\"seconds\": %.6f, \"ios\": %" PRIu64 ", \"reads\": %" PRIu64
                ", \"writes\": %" PRIu64 ", \"zeroes\": %" PRIu64 ", \"discards\": %" PRIu64
                ", \"flushes\": %" PRIu64 ", \"iops\": %.1f, \"mib_per_s\": %.2f",
-               c->op, o->block_bytes, o->depth, o->queues, seconds, ios, r->reads, r->writes,
+               o->op, o->block_bytes, o->depth, c->vload.queues, seconds, ios, r->reads, r->writes,
                r->zeroes, r->discards, r->flushes, (double)ios * per_second,
                (double)r->bytes * per_second / 1048576);
         latency_print("latency_us", &r->latency);
@@ -309,14 +221,6 @@ static void print_result(const struct command *c, const struct vload_result *r)
                r->plan_ended ? "true" : "false");
 }
 
-static void print_error(const struct error *err)
-{
-        if (err->message[0])
-                fprintf(stderr, "vhostload: %s\n", err->message);
-        if (err->hint[0])
-                fprintf(stderr, "hint: %s\n", err->hint);
-}
-
 int main(int argc, char **argv)
 {
         static struct vload_result result;
@@ -324,7 +228,7 @@ int main(int argc, char **argv)
         struct command c;
 
         if (parse_command(argc, argv, &c, &err) < 0) {
-                print_error(&err);
+                load_print_error("vhostload", &err);
                 fputs("Try 'vhostload --help'.\n", stderr);
                 return 2;
         }
@@ -332,8 +236,8 @@ int main(int argc, char **argv)
                 fputs(help_text, stdout);
                 return 0;
         }
-        if (vload_run(&c.load, &result, &err) < 0) {
-                print_error(&err);
+        if (vload_run(&c.vload, &result, &err) < 0) {
+                load_print_error("vhostload", &err);
                 return 1;
         }
         print_result(&c, &result);

@@ -64,19 +64,19 @@ static void end_measuring(struct vload *l, uint64_t at_ns)
         l->measured = true;
         l->result->elapsed_ns = at_ns - l->measure_ns;
         l->result->client_cpu_ns = measure_own_cpu_ns() - l->client_cpu_ns;
-        l->result->server_cpu_ns = measure_cpu_ns(l->options.server_pid) - l->server_cpu_ns;
+        l->result->server_cpu_ns = measure_cpu_ns(l->options.load.server_pid) - l->server_cpu_ns;
 }
 
 static void tell_time(struct vload *l)
 {
         l->now_ns = measure_clock_ns();
-        if (!l->measuring && !l->measured && l->now_ns >= l->start_ns + l->options.warmup_ns) {
+        if (!l->measuring && !l->measured && l->now_ns >= l->start_ns + l->options.load.warmup_ns) {
                 l->measuring = true;
                 l->measure_ns = l->now_ns;
                 l->client_cpu_ns = measure_own_cpu_ns();
-                l->server_cpu_ns = measure_cpu_ns(l->options.server_pid);
+                l->server_cpu_ns = measure_cpu_ns(l->options.load.server_pid);
         }
-        if (l->options.run_ns && l->now_ns >= l->end_ns) {
+        if (l->options.load.run_ns && l->now_ns >= l->end_ns) {
                 l->stopping = true;
                 if (l->measuring)
                         end_measuring(l, l->now_ns);
@@ -99,7 +99,7 @@ static void count(struct vload *l, const struct slot *s)
                 latency_add(&r->flush_latency, duration_ns);
                 return;
         }
-        r->bytes += l->options.block_bytes;
+        r->bytes += l->options.load.block_bytes;
         latency_add(&r->latency, duration_ns);
 }
 
@@ -107,7 +107,7 @@ static void count(struct vload *l, const struct slot *s)
 
 static unsigned put_data(const struct vload *l, const struct slot *s, struct ring_buffer *buffers)
 {
-        uint32_t n_bytes = l->options.block_bytes, each = n_bytes / l->options.segments;
+        uint32_t n_bytes = l->options.load.block_bytes, each = n_bytes / l->options.segments;
         unsigned n = l->options.segments;
 
         if (s->kind == KIND_FLUSH)
@@ -135,7 +135,8 @@ static void show(struct slot *s)
         if (s->kind == KIND_READ || s->kind == KIND_WRITE)
                 s->header_here->sector = s->offset / DISK_SECTOR;
         *s->range_here = (struct virtio_blk_discard_write_zeroes){
-            .sector = s->offset / DISK_SECTOR, .num_sectors = l->options.block_bytes / DISK_SECTOR};
+            .sector = s->offset / DISK_SECTOR,
+            .num_sectors = l->options.load.block_bytes / DISK_SECTOR};
         *s->status_here = DISK_STATUS_NONE;
         buffers[0] = (struct ring_buffer){s->header, sizeof(*s->header_here), false};
         unsigned n = 1 + put_data(l, s, buffers + 1);
@@ -171,8 +172,8 @@ static void send_flush(struct lane *lane)
 static void send_transfer(struct lane *lane, uint64_t block, enum kind kind)
 {
         struct vload *l = lane->load;
-        uint32_t n_bytes = l->options.block_bytes;
-        struct slot *s = begin(lane, kind, l->options.range_offset + block * n_bytes);
+        uint32_t n_bytes = l->options.load.block_bytes;
+        struct slot *s = begin(lane, kind, l->options.load.range_offset + block * n_bytes);
 
         if (l->book && kind == KIND_READ)
                 stamp_begin_read(l->book, s->offset, n_bytes);
@@ -217,19 +218,21 @@ static void fill(struct lane *lane)
         const struct vload_options *o = &l->options;
 
         while (!l->stopping && lane->n_free > 0) {
-                bool flush_due = o->flush_every && lane->writes_since_flush >= o->flush_every;
-                if (o->only_flushes || (flush_due && lane->writes_in_flight == 0)) {
+                bool flush_due =
+                    o->load.flush_every && lane->writes_since_flush >= o->load.flush_every;
+                if (o->load.only_flushes || (flush_due && lane->writes_in_flight == 0)) {
                         send_flush(lane);
                         continue;
                 }
                 if (!next_operation(lane))
                         break;
                 if (lane->held_kind != KIND_READ &&
-                    (flush_due || (o->flush_every && lane->flush_in_flight)))
+                    (flush_due || (o->load.flush_every && lane->flush_in_flight)))
                         break;
                 if (l->book &&
-                    stamp_is_busy(l->book, o->range_offset + lane->held_block * o->block_bytes,
-                                  o->block_bytes))
+                    stamp_is_busy(l->book,
+                                  o->load.range_offset + lane->held_block * o->load.block_bytes,
+                                  o->load.block_bytes))
                         break;
                 lane->has_held = false;
                 send_transfer(lane, lane->held_block, lane->held_kind);
@@ -241,7 +244,7 @@ static int finish(struct slot *s)
 {
         struct lane *lane = s->lane;
         struct vload *l = lane->load;
-        uint32_t n_bytes = l->options.block_bytes;
+        uint32_t n_bytes = l->options.load.block_bytes;
         int r = 0;
 
         l->in_flight--;
@@ -264,7 +267,7 @@ static int finish(struct slot *s)
         else if (s->kind == KIND_READ) {
                 l->result->checked_bytes += n_bytes;
                 r = stamp_end_read(l->book, s->offset, n_bytes, s->data_here,
-                                   l->settling || l->options.after_crash, l->err);
+                                   l->settling || l->options.load.after_crash, l->err);
         } else {
                 r = stamp_end_write(l->book, s->offset, n_bytes, l->options.write_through);
                 if (r < 0)
@@ -340,7 +343,7 @@ static int flush_now(struct vload *l)
  * read was there when it began, so it is durable. */
 static int settle(struct vload *l)
 {
-        uint64_t n_blocks = l->options.range_bytes / l->options.block_bytes;
+        uint64_t n_blocks = l->options.load.range_bytes / l->options.load.block_bytes;
 
         l->settling = true;
         int r = drain(l);
@@ -391,7 +394,7 @@ static int drive(struct vload *l)
         int r;
 
         l->start_ns = measure_clock_ns();
-        l->end_ns = l->start_ns + l->options.warmup_ns + l->options.run_ns;
+        l->end_ns = l->start_ns + l->options.load.warmup_ns + l->options.load.run_ns;
         tell_time(l);
         /* All may be taken at once: the end is when there is nothing to show. */
         do
@@ -401,7 +404,7 @@ static int drive(struct vload *l)
                 return r;
         if (l->measuring)
                 end_measuring(l, l->last_done_ns ? l->last_done_ns : l->now_ns);
-        return l->options.end_flush ? flush_now(l) : 0;
+        return l->options.load.end_flush ? flush_now(l) : 0;
 }
 
 /* ---- start ---- */
@@ -409,11 +412,12 @@ static int drive(struct vload *l)
 static int check_device(const struct vload *l, struct error *err)
 {
         const struct vload_options *o = &l->options;
-        bool writes = o->read_percent < 100 && !o->only_flushes;
+        bool writes = o->load.read_percent < 100 && !o->load.only_flushes;
 
         if (writes && disk_has(l->disk, VF_BLK_RO))
                 return error_set(err, -EROFS, "the device is read-only");
-        if ((o->flush_every || o->end_flush || o->only_flushes) && !disk_has(l->disk, VF_BLK_FLUSH))
+        if ((o->load.flush_every || o->load.end_flush || o->load.only_flushes) &&
+            !disk_has(l->disk, VF_BLK_FLUSH))
                 return error_set(err, -ENOTSUP, "the device offers no flush");
         if ((o->zero_percent && !disk_has(l->disk, VF_BLK_WRITE_ZEROES)) ||
             (o->discard_percent && !disk_has(l->disk, VF_BLK_DISCARD)))
@@ -423,35 +427,13 @@ static int check_device(const struct vload *l, struct error *err)
         return 0;
 }
 
-static int plan_range(struct vload *l, struct error *err)
-{
-        struct vload_options *o = &l->options;
-        uint64_t size = disk_size(l->disk);
-
-        if (o->range_offset > size || o->range_bytes > size - o->range_offset)
-                return error_set(err, -ERANGE, "the range ends beyond the device's %llu bytes",
-                                 (unsigned long long)size);
-        if (o->range_bytes == 0)
-                o->range_bytes = size - o->range_offset;
-        o->range_bytes -= o->range_bytes % o->block_bytes;
-        if (o->range_bytes == 0)
-                return error_set(err, -ERANGE, "the range is smaller than one block");
-        struct plan_options plan = {.n_blocks = o->range_bytes / o->block_bytes,
-                                    .seed = o->seed,
-                                    .read_percent = o->read_percent,
-                                    .random = o->random,
-                                    .once = o->once};
-        plan_init(&l->plan, &plan);
-        return 0;
-}
-
 static void make_slot(struct lane *lane, struct slot *s)
 {
         struct vload *l = lane->load;
         struct guest *m = l->disk->memory;
 
         s->lane = lane;
-        s->data = guest_take(m, 0, l->options.block_bytes, BLOCK);
+        s->data = guest_take(m, 0, l->options.load.block_bytes, BLOCK);
         s->header = guest_take(m, 0, sizeof(*s->header_here), 16);
         s->range = guest_take(m, 0, sizeof(*s->range_here), 16);
         s->table = guest_take(m, 0, (SEGMENTS_MAX + 2) * sizeof(struct vring_desc), 16);
@@ -461,7 +443,7 @@ static void make_slot(struct lane *lane, struct slot *s)
         s->data_here = guest_at(m, s->data);
         s->status_here = guest_at(m, s->status);
         /* Contents that nobody checks: anything that does not compress. */
-        for (uint32_t i = 0; i + 8 <= l->options.block_bytes; i += 8) {
+        for (uint32_t i = 0; i + 8 <= l->options.load.block_bytes; i += 8) {
                 uint64_t word = plan_random(&l->plan);
                 memcpy(s->data_here + i, &word, sizeof(word));
         }
@@ -471,8 +453,8 @@ static void make_slot(struct lane *lane, struct slot *s)
 static int open_disk(struct vload *l, struct error *err)
 {
         const struct vload_options *o = &l->options;
-        uint32_t entries = o->depth * (o->no_indirect ? o->segments + 2 : 1);
-        uint64_t slot_bytes = o->block_bytes + 2 * BLOCK;
+        uint32_t entries = o->load.depth * (o->no_indirect ? o->segments + 2 : 1);
+        uint64_t slot_bytes = o->load.block_bytes + 2 * BLOCK;
         uint16_t size = 1;
 
         while (size < entries)
@@ -485,7 +467,8 @@ static int open_disk(struct vload *l, struct error *err)
             .without_protocol = VP_BACKEND_REQ,
             .n_queues = o->queues,
             .queue_size = size < 64 ? 64 : size,
-            .memory_bytes = 2 * (o->queues * (o->depth * slot_bytes + 32 * BLOCK) + 64 * BLOCK)};
+            .memory_bytes =
+                2 * (o->queues * (o->load.depth * slot_bytes + 32 * BLOCK) + 64 * BLOCK)};
         disk.memory_bytes = (disk.memory_bytes / (4 * BLOCK) + 1) * (4 * BLOCK);
         return disk_open(&disk, &l->disk, err);
 }
@@ -495,16 +478,18 @@ static int start(struct vload *l, struct error *err)
         const struct vload_options *o = &l->options;
 
         assert(o->queues > 0 && o->queues <= VLOAD_QUEUES_MAX && o->segments > 0);
-        assert(o->depth > 0 && o->depth <= VLOAD_DEPTH_MAX && o->segments <= SEGMENTS_MAX);
+        assert(o->load.depth > 0 && o->load.depth <= VLOAD_DEPTH_MAX &&
+               o->segments <= SEGMENTS_MAX);
         int r = open_disk(l, err);
         if (r == 0)
                 r = check_device(l, err);
         if (r == 0)
-                r = plan_range(l, err);
-        if (r == 0 && o->verify)
-                r = stamp_open(o->stamps_path, o->range_offset, o->range_bytes,
-                               o->block_bytes < STAMP_UNIT_MAX ? o->block_bytes : STAMP_UNIT_MAX,
-                               o->seed, &l->book, err);
+                r = load_plan_range(&l->options.load, disk_size(l->disk), &l->plan, err);
+        if (r == 0 && o->load.verify)
+                r = stamp_open(o->load.stamps_path, o->load.range_offset, o->load.range_bytes,
+                               o->load.block_bytes < STAMP_UNIT_MAX ? o->load.block_bytes
+                                                                    : STAMP_UNIT_MAX,
+                               o->load.seed, &l->book, err);
         if (r < 0)
                 return r;
         l->lanes = calloc(o->queues, sizeof(*l->lanes));
@@ -513,7 +498,7 @@ static int start(struct vload *l, struct error *err)
         for (unsigned i = 0; i < o->queues; i++) {
                 l->lanes[i].load = l;
                 l->lanes[i].ring = &l->disk->rings[i];
-                for (unsigned s = 0; s < o->depth; s++)
+                for (unsigned s = 0; s < o->load.depth; s++)
                         make_slot(&l->lanes[i], &l->lanes[i].slots[s]);
         }
         return 0;

@@ -8,28 +8,18 @@
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
 #include "common/error.h"
 #include "tests/bench/latency.h"
-#include "tests/bench/plan.h"
+#include "tests/bench/load_options.h"
 
 #define VLOAD_QUEUES_MAX 16u
 #define VLOAD_DEPTH_MAX  256u
 
 struct vload_options {
         const char *path;
-        uint64_t range_offset, range_bytes; /* range_bytes 0: to the device's end */
-        uint32_t block_bytes;               /* a multiple of 512 */
-        unsigned depth;                     /* requests in flight, a queue */
-        unsigned queues, segments;          /* of the data of a request */
-        unsigned read_percent;
+        struct load_options load;               /* block_bytes: a multiple of 512 */
+        unsigned queues, segments;              /* of the data of a request */
         unsigned zero_percent, discard_percent; /* of what is not read, the rest is written */
-        bool random, once;                      /* see plan.h */
-        bool only_flushes;
-        /* writes of a queue between two flushes; 0 never. The writes before it are waited for, and
-         * none begins until it is answered: what fsync() does */
-        unsigned flush_every;
-        bool end_flush; /* one flush after the last answer, outside what is measured */
         bool packed, no_indirect, no_event_index;
         /* FLUSH and CONFIG_WCE are not agreed on: a write that is answered is durable */
         bool write_through;
@@ -37,13 +27,6 @@ struct vload_options {
         /* what was answered and not flushed may be gone then; else it may not, for whoever had the
          * answers still lives */
         bool lossy;
-        bool verify;
-        bool after_crash;        /* the first look after the server was killed; see stamp.h */
-        const char *stamps_path; /* NULL: stamps are forgotten at the end */
-        uint64_t seed;
-        uint64_t run_ns;    /* 0: until the plan ends */
-        uint64_t warmup_ns; /* at the start, not measured */
-        pid_t server_pid;   /* 0: unknown */
 };
 
 struct vload_result {

@@ -1,12 +1,12 @@
 /* nbd_play.c - what clients, engine, clock and operator do, as the input says. Lengths and magics
  * are right unless the input wants them wrong; so most of what it says gets far into the server. */
 #include <assert.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "tests/fuzz/engine_play.h"
 #include "tests/fuzz/nbd_world.h"
 
 #define DATA_MAX (80u << 10) /* an option's data: more than the server takes */
@@ -373,39 +373,12 @@ static void play_client(struct world *w, struct input *in)
 
 static void play_engine(struct world *w, struct input *in)
 {
-        static const int errors[] = {0,      -EIO,       -ENOSPC, -ENOMEM,
-                                     -EROFS, -ECANCELED, -EINVAL, -EDQUOT};
         uint8_t kind = input_u8(in);
-        struct volume *volume = kind & 0x80 ? w->big : w->volume;
-        uint64_t size = kind & 0x80 ? WORLD_BIG_BYTES : WORLD_VOL_BYTES;
-        int error = errors[kind >> 3 & 7];
 
-        switch (kind & 7) {
-        case 0:
-                fake_hold(volume);
-                break;
-        case 1:
-                fake_release_all(volume);
-                break;
-        case 2:
-                fake_fail(volume, input_u8(in) % (VOLUME_ZERO + 1), error);
-                break;
-        case 3:
-                fake_fail_status(volume, error);
-                break;
-        case 4:
-                fake_resize(volume, size >> (kind >> 3 & 7));
-                break;
-        case 5:
-                fake_shrink_at_submit(volume, size >> (kind >> 3 & 7));
-                break;
-        case 6:
-                fake_keep(volume, kind & 8);
-                break;
-        case 7:
-                if (fake_n_held(volume) > 0)
-                        fake_release_last(volume);
-        }
+        if (kind & 0x80)
+                engine_play(w->big, WORLD_BIG_BYTES, kind, in);
+        else
+                engine_play(w->volume, WORLD_VOL_BYTES, kind, in);
 }
 
 static void co_stop(void *arg)

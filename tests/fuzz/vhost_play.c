@@ -1,12 +1,12 @@
 /* vhost_play.c - what front ends, engine, clock and operator do, as the input says. */
 #include <assert.h>
 #include <endian.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "tests/fuzz/engine_play.h"
 #include "tests/fuzz/vhost_world.h"
 
 #define FDS_MAX 20u   /* more than the server takes */
@@ -555,36 +555,11 @@ static void play_inflight(struct vhost_world *w, struct input *in)
 
 static void play_engine(struct vhost_world *w, struct input *in)
 {
-        static const int errors[] = {0,      -EIO,       -ENOSPC, -ENOMEM,
-                                     -EROFS, -ECANCELED, -EINVAL, -EPERM};
         uint8_t kind = input_u8(in);
-        int error = errors[kind >> 3 & 7];
 
-        switch (kind & 7) {
-        case 0:
-                fake_hold(w->volume);
-                break;
-        case 1:
-                fake_release_all(w->volume);
-                break;
-        case 2:
-        case 3:
-                fake_fail(w->volume, input_u8(in) % (VOLUME_ZERO + 1), error);
-                break;
-        case 4:
-                fake_resize(w->volume, VW_VOL_BYTES >> (kind >> 3 & 7));
+        engine_play(w->volume, VW_VOL_BYTES, kind, in);
+        if ((kind & 7) == 4) /* it has another size */
                 vhost_device_config_changed(w->device);
-                break;
-        case 5:
-                fake_shrink_at_submit(w->volume, VW_VOL_BYTES >> (kind >> 3 & 7));
-                break;
-        case 6:
-                fake_keep(w->volume, kind & 8);
-                break;
-        case 7:
-                if (fake_n_held(w->volume) > 0)
-                        fake_release_last(w->volume);
-        }
 }
 
 static void co_disconnect(void *arg)

@@ -81,7 +81,8 @@ print(value if isinstance(value, (str, int)) else json.dumps(value))' "$1"
 serve_now() {
     local pool=$1 pid
     shift
-    "$TARN" serve "$pool" "$@" >"$work/serve.$pool.log" 2>&1 </dev/null &
+    : >"$work/serve.$pool.log" # what the last server said is not to be taken for this one's word
+    "$TARN" serve "$pool" "$@" >>"$work/serve.$pool.log" 2>&1 </dev/null &
     pid=$!
     server_pids+=("$pid")
     server=$pid

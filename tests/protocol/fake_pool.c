@@ -15,6 +15,7 @@ struct pending {
         struct list link; /* in held or done */
         struct volume_request *request;
         int result;
+        bool waits; /* it is not done yet */
 };
 
 /* Enough for a few connections. No allocation while requests run: tests make those of the server
@@ -38,7 +39,7 @@ struct volume {
         struct list held;
         unsigned n_held;
         bool hold, posted;
-        enum fake_wait waits_for; /* those that are held */
+        enum fake_wait waits_for; /* those that come */
         bool cancelled, hurried;
         struct list done, unused;
         struct pending pendings[PENDING_MAX];
@@ -195,8 +196,14 @@ void fake_hold(struct volume *volume)
         pthread_mutex_unlock(&volume->mutex);
 }
 
+static void begin(struct volume *volume, struct pending *pending, bool cancelled);
+
 static void release(struct volume *volume, struct list *node)
 {
+        struct pending *pending = container_of(node, struct pending, link);
+
+        if (pending->waits) /* the limits let it go, or there is space */
+                begin(volume, pending, false);
         list_remove(node);
         list_append(&volume->done, node);
         volume->n_held--;
@@ -215,6 +222,7 @@ void fake_release_all(struct volume *volume)
 {
         pthread_mutex_lock(&volume->mutex);
         volume->hold = false;
+        volume->waits_for = FAKE_WAIT_NOTHING;
         while (!list_empty(&volume->held))
                 release(volume, volume->held.next);
         pthread_mutex_unlock(&volume->mutex);
@@ -223,7 +231,6 @@ void fake_release_all(struct volume *volume)
 void fake_wait_for(struct volume *volume, enum fake_wait what)
 {
         pthread_mutex_lock(&volume->mutex);
-        assert(list_empty(&volume->held));
         volume->waits_for = what;
         volume->cancelled = false;
         pthread_mutex_unlock(&volume->mutex);
@@ -335,16 +342,19 @@ static void count(struct volume *volume, const struct volume_request *r)
                 c->flush_in_flight_writes += volume->writes_in_flight;
 }
 
-/* What waited, or did not have to, is done, or given up. */
-static void begin(struct volume *volume, struct pending *pending)
+static void begin(struct volume *volume, struct pending *pending, bool cancelled)
 {
-        bool canceled = volume->waits_for != FAKE_WAIT_NOTHING &&
-                        (volume->cancelled || volume->waits_for == FAKE_WAIT_SPACE);
-
-        if (pending->result == 0 && canceled)
+        pending->waits = false;
+        if (pending->result == 0 && cancelled)
                 pending->result = -ECANCELED;
         if (pending->result == 0)
                 execute(volume, pending->request);
+}
+
+/* Where those that have to wait for it are told not to: are they given up? */
+static bool is_given_up(const struct volume *volume)
+{
+        return volume->cancelled || volume->waits_for == FAKE_WAIT_SPACE;
 }
 
 void volume_submit(struct volume *volume, struct volume_request *r)
@@ -362,11 +372,11 @@ void volume_submit(struct volume *volume, struct volume_request *r)
         pending->result = volume->fail[r->op];
         if (r->offset > size || r->length > size - r->offset)
                 pending->result = -EINVAL;
-        bool waits =
-            volume->waits_for != FAKE_WAIT_NOTHING && !volume->cancelled && !volume->hurried;
-        if (!waits)
-                begin(volume, pending);
-        if (volume->hold || waits) {
+        bool would_wait = volume->waits_for != FAKE_WAIT_NOTHING;
+        pending->waits = would_wait && !volume->cancelled && !volume->hurried;
+        if (!pending->waits)
+                begin(volume, pending, would_wait && is_given_up(volume));
+        if (volume->hold || pending->waits) {
                 list_append(&volume->held, &pending->link);
                 volume->n_held++;
                 pthread_cond_broadcast(&volume->changed);
@@ -380,11 +390,12 @@ void volume_submit(struct volume *volume, struct volume_request *r)
 /* As the engine does; a volume is its only handle here. */
 static void stop_waiting(struct volume *volume)
 {
-        if (volume->waits_for == FAKE_WAIT_NOTHING)
-                return;
-        while (!list_empty(&volume->held)) {
-                struct pending *pending = container_of(volume->held.next, struct pending, link);
-                begin(volume, pending);
+        list_for_each_safe (it, &volume->held) {
+                struct pending *pending = container_of(it, struct pending, link);
+
+                if (!pending->waits)
+                        continue;
+                begin(volume, pending, is_given_up(volume));
                 release(volume, &pending->link);
         }
 }

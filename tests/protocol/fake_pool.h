@@ -33,10 +33,11 @@ void fake_hold(struct volume *volume);
 void fake_release_last(struct volume *volume);
 void fake_release_all(struct volume *volume);
 unsigned fake_n_held(struct volume *volume);
-/* Requests are held before they are done, as by the volume's limits or for want of space: until
- * volume_cancel() or volume_hurry(). Those who come to the volume next are not cancelled. */
+/* Requests that come are held before they are done, as by the volume's limits or for want of space:
+ * until they are released, or volume_cancel() or volume_hurry(). Those who come to the volume next are
+ * not cancelled. fake_release_all() ends it. */
 enum fake_wait { FAKE_WAIT_NOTHING, FAKE_WAIT_LIMITS, FAKE_WAIT_SPACE };
-void fake_wait_for(struct volume *volume, enum fake_wait what); /* nothing held */
+void fake_wait_for(struct volume *volume, enum fake_wait what);
 
 struct fake_counts {
         unsigned submitted[VOLUME_ZERO + 1]; /* by operation */

@@ -459,14 +459,19 @@ void fixture_list_extra(struct fixture *fixture, unsigned n)
         fixture_run(fixture, set_extra, &c);
 }
 
-void fixture_wait_gone(struct fixture *fixture)
+void fixture_wait_left(struct fixture *fixture, unsigned n)
 {
         const struct timespec pause = {.tv_nsec = 1000000};
 
-        for (unsigned left = WAIT_MS; fixture_n_clients(fixture) > 0; left--) {
+        for (unsigned left = WAIT_MS; fixture_n_clients(fixture) > n; left--) {
                 assert(left > 0);
                 nanosleep(&pause, NULL);
         }
+}
+
+void fixture_wait_gone(struct fixture *fixture)
+{
+        fixture_wait_left(fixture, 0);
         assert(fixture_n_open(fixture) == 0);
 }
 

@@ -50,7 +50,9 @@ unsigned fixture_n_asked(struct fixture *fixture); /* times that one was to be o
 const char *fixture_identity(const struct fixture *fixture, unsigned i);
 /* Have this many snapshots more. */
 void fixture_snapshots_extra(struct fixture *fixture, unsigned n);
-/* Wait until nobody is connected: then no export is open. */
+/* Wait until no more than @n are connected. */
+void fixture_wait_left(struct fixture *fixture, unsigned n);
+/* Wait until nobody is: then no export is open. */
 void fixture_wait_gone(struct fixture *fixture);
 /* For cmocka: *state is a fixture with the options' defaults. */
 int fixture_setup(void **state);

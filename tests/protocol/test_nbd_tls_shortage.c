@@ -4,42 +4,26 @@
  * GnuTLS's own allocations are left alone: where one fails it leaks, and where that happens while it
  * changes a session's keys, 3.7.9 leaves its lock taken and waits for it when the session ends.
  */
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <cmocka.h>
-#include "tests/protocol/fixture.h"
 #include "tests/protocol/shortage.h"
-#include "tests/protocol/tls_client.h"
+#include "tests/protocol/tls_fixture.h"
 
 #define ROUNDS_MAX 3000u
-
-static struct pki *pki; /* made once: nothing changes it */
-
-static int setup(void **state)
-{
-        pki = pki_new();
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        pki_free(pki);
-        return 0;
-}
 
 /* ---- credentials ---- */
 
 static struct nbd_tls_options all_of_them(void)
 {
         return (struct nbd_tls_options){
-            .certificate = pki_path(pki, "server.pem"),
-            .key = pki_path(pki, "server.key"),
-            .ca = pki_path(pki, "ca.pem"),
-            .psk = pki_path(pki, "keys.psk"),
+            .certificate = pki_path(tls_pki, "server.pem"),
+            .key = pki_path(tls_pki, "server.key"),
+            .ca = pki_path(tls_pki, "ca.pem"),
+            .psk = pki_path(tls_pki, "keys.psk"),
         };
 }
 
@@ -98,7 +82,7 @@ static void drain(struct tls_client *c)
 /* STARTTLS, the handshake and a conversation, each as far as the server lets it come. */
 static void converse(struct wire *w, const char *user, const uint8_t *stream, size_t length)
 {
-        const struct tls_client_options options = {.pki = pki, .user = user};
+        const struct tls_client_options options = {.pki = tls_pki, .user = user};
         struct nbd_option starttls = {be64_make(NBD_OPTION_MAGIC), be32_make(NBD_OPT_STARTTLS),
                                       be32_make(0)};
         struct nbd_option_reply reply;
@@ -112,18 +96,6 @@ static void converse(struct wire *w, const char *user, const uint8_t *stream, si
         }
         if (tls_client_start(w, &options, &c) == 0 && send_all(c, stream, length))
                 drain(c);
-        tls_client_close(c);
-}
-
-static void expect_serving(struct fixture *f)
-{
-        const struct tls_client_options options = {.pki = pki};
-        struct wire *w = wire_connect(fixture_path(f));
-
-        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE);
-        struct tls_client *c = tls_client_upgrade(w, &options);
-        wire_go(w, "vol", NULL, NULL);
-        wire_expect_alive(w);
         tls_client_close(c);
 }
 
@@ -150,7 +122,7 @@ static void any_allocation_may_fail(const char *user)
                 fixture_wait_gone(f);
                 struck = shortage_has_struck();
                 fixture_run(f, shortage_fail, &off);
-                expect_serving(f);
+                tls_expect_serving(f, &tls_anonymous);
         } while (struck && n < ROUNDS_MAX);
         assert_in_range(n, 8, ROUNDS_MAX - 1);
         fixture_stop(f, 5000);
@@ -174,5 +146,5 @@ int main(void)
             cmocka_unit_test(any_allocation_of_a_connection_with_certificates_may_fail),
             cmocka_unit_test(any_allocation_of_a_connection_with_a_key_may_fail),
         };
-        return cmocka_run_group_tests_name("nbd TLS shortage", tests, setup, teardown);
+        return cmocka_run_group_tests_name("nbd TLS shortage", tests, tls_make_pki, tls_drop_pki);
 }

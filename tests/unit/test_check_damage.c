@@ -1,4 +1,5 @@
 /* test_check_damage.c - everything has its checksum, and is wrong: the check tells what. */
+#include "pool/codec.h"
 #include "tests/unit/check_fixture.h"
 
 static struct root *co_root(struct sim_pool *s, const char *name)

@@ -4,7 +4,7 @@
 #include "common/crc32c.h"
 #include "common/le.h"
 #include "common/log.h"
-#include "pool/engine.h"
+#include "pool/codec.h"
 #include "tests/unit/sim_pool.h"
 
 /* Open with @members; the pool is closed again. The error is left in @err. */

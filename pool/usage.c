@@ -235,6 +235,18 @@ void volume_cancel(struct volume *v)
                 cancel_run(&v->cancel);
 }
 
+void pool_hurry(struct pool *pool)
+{
+        uint64_t now_ns = loop_now_ns(pool->loop);
+        list_for_each (it, &pool->usages) {
+                struct usage *u = container_of(it, struct usage, link);
+                u->limits = (struct throttle_limits){0};
+                throttle_set(&u->throttle, &u->limits, now_ns);
+                loop_timer_cancel(pool->loop, &u->timer);
+                usage_serve(u, now_ns);
+        }
+}
+
 /* ---- told ---- */
 
 void pool_get_stats(struct pool *pool, struct pool_stats *stats)

@@ -82,6 +82,10 @@ int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
  * also on failure. */
 int nbd_server_listen(struct nbd_server *server, int fd, struct error *err);
 
+/* The sockets that it accepts on, in the order in which they came, which stay its own; their number.
+ */
+size_t nbd_server_sockets(const struct nbd_server *server, int *ret_fds, size_t max);
+
 /* Credentials for connections that come from now on. */
 void nbd_server_set_tls(struct nbd_server *server, struct nbd_tls *tls);
 

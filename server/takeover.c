@@ -635,11 +635,14 @@ static int co_await_go(struct channel *channel, struct error *err)
         return r;
 }
 
-static int co_begin(struct server *s, struct handover *h, struct error *err)
+static int co_begin(struct server *s, struct handover *h, pid_t pid, struct error *err)
 {
         struct error e = ERROR_INIT;
         int r = co_go(s, err);
 
+        if (r == 0)
+                log_info("taken over from process %d; front ends rested for %u ms", (int)pid,
+                         rested_ms(h));
         if (sockets_own(&s->sockets, json_object_get(h->state, "sockets")) < 0)
                 log_warning("the sockets will not be removed at the end: out of memory");
         if (r == 0)
@@ -679,11 +682,8 @@ static int co_take(struct server *s, struct channel *channel, json_t *request, s
         s->channel = NULL;
         if (r == 0)
                 r = co_await_go(channel, err);
-        if (r == 0) {
-                r = co_begin(s, &h, err);
-                log_info("taken over from process %d; front ends rested for %u ms", (int)pid,
-                         rested_ms(&h));
-        }
+        if (r == 0)
+                r = co_begin(s, &h, pid, err);
         handover_free(&h);
         return r;
 }

@@ -27,7 +27,7 @@ static const char help_text[] =
     "  --depth N         requests in flight in each queue; default 32\n"
     "  --queues N        default 1\n"
     "  --packed          packed rings\n"
-    "  --no-indirect, --no-event-idx\n"
+    "  --no-indirect, --no-event-idx, --no-inflight\n"
     "                    without these features\n"
     "  --write-through   without FLUSH and CONFIG_WCE: what is answered is durable\n"
     "  --seconds S       how long; default 1, and without end with --once\n"
@@ -75,6 +75,7 @@ enum option_id {
         OPT_AFTER_CRASH,
         OPT_RECONNECT,
         OPT_LOSSY,
+        OPT_NO_INFLIGHT,
         OPT_SERVER_PID,
         OPT_HELP,
 };
@@ -93,6 +94,7 @@ static const struct option long_options[] = {
     {"packed", no_argument, NULL, OPT_PACKED},
     {"no-indirect", no_argument, NULL, OPT_NO_INDIRECT},
     {"no-event-idx", no_argument, NULL, OPT_NO_EVENT_IDX},
+    {"no-inflight", no_argument, NULL, OPT_NO_INFLIGHT},
     {"write-through", no_argument, NULL, OPT_WRITE_THROUGH},
     {"seconds", required_argument, NULL, OPT_SECONDS},
     {"warmup", required_argument, NULL, OPT_WARMUP},
@@ -129,6 +131,7 @@ static bool take_switch(struct command *c, int option)
             {OPT_PACKED, &o->packed},
             {OPT_NO_INDIRECT, &o->no_indirect},
             {OPT_NO_EVENT_IDX, &o->no_event_index},
+            {OPT_NO_INFLIGHT, &o->no_inflight},
             {OPT_WRITE_THROUGH, &o->write_through},
             {OPT_END_FLUSH, &o->end_flush},
             {OPT_VERIFY, &o->verify},

@@ -30,7 +30,7 @@ struct vload_options {
          * none begins until it is answered: what fsync() does */
         unsigned flush_every;
         bool end_flush; /* one flush after the last answer, outside what is measured */
-        bool packed, no_indirect, no_event_index;
+        bool packed, no_indirect, no_event_index, no_inflight;
         /* FLUSH and CONFIG_WCE are not agreed on: a write that is answered is durable */
         bool write_through;
         bool reconnect; /* the server may be killed under it: connect again, and go on */

@@ -298,6 +298,12 @@ static void co_stop_listening(struct nbd_server *server)
         }
 }
 
+void co_nbd_server_leave(struct nbd_server *server, unsigned timeout_ms)
+{
+        server->leaving = true;
+        co_nbd_server_stop(server, timeout_ms);
+}
+
 void co_nbd_server_stop(struct nbd_server *server, unsigned timeout_ms)
 {
         server->stopping = true;

@@ -325,7 +325,8 @@ static int co_prepare(struct server *s, struct handover *h, struct error *err)
         json_t *pools = json_array(), *clients = NULL;
         int r;
 
-        h->state = json_pack("{s:i, s:o}", "version", HANDOVER_VERSION, "pools", pools);
+        h->state = json_pack("{s:i, s:i, s:o}", "version", HANDOVER_VERSION, "pid", (int)getpid(),
+                             "pools", pools);
         r = h->state ? dup_sockets(s, h) : -ENOMEM;
         for (struct list *it = s->host.pools.next; r == 0 && it != &s->host.pools; it = it->next) {
                 struct host_pool *hp = container_of(it, struct host_pool, link);
@@ -353,7 +354,7 @@ static int co_stop_all(struct server *s, struct handover *h, struct error *err)
         json_t *pools = json_object_get(h->state, "pools");
         size_t i = 0;
 
-        co_nbd_server_stop(s->host.nbd, NBD_GIVE_TIMEOUT_MS);
+        co_nbd_server_leave(s->host.nbd, NBD_GIVE_TIMEOUT_MS);
         nbd_server_free(s->host.nbd);
         s->host.nbd = NULL;
         json_object_set_new(h->state, "stopped_ns", json_integer((json_int_t)clock_ns()));
@@ -635,8 +636,10 @@ static int co_await_go(struct channel *channel, struct error *err)
         return r;
 }
 
-static int co_begin(struct server *s, struct handover *h, pid_t pid, struct error *err)
+static int co_begin(struct server *s, struct handover *h, struct error *err)
 {
+        /* The socket knows only who once began to listen on it. */
+        json_int_t pid = json_integer_value(json_object_get(h->state, "pid"));
         struct error e = ERROR_INIT;
         int r = co_go(s, err);
 
@@ -658,7 +661,6 @@ static int co_begin(struct server *s, struct handover *h, pid_t pid, struct erro
 
 static int co_take(struct server *s, struct channel *channel, json_t *request, struct error *err)
 {
-        pid_t pid = peer_pid(channel->fd);
         struct handover h = HANDOVER_INIT;
         int r;
 
@@ -683,7 +685,7 @@ static int co_take(struct server *s, struct channel *channel, json_t *request, s
         if (r == 0)
                 r = co_await_go(channel, err);
         if (r == 0)
-                r = co_begin(s, &h, pid, err);
+                r = co_begin(s, &h, err);
         handover_free(&h);
         return r;
 }

@@ -711,7 +711,7 @@ void control_resume(struct control *control)
 static int save_client(const struct client *c, struct handover *h, json_t *clients)
 {
         int fd = handover_add_dup(h, c->fd), r = fd < 0 ? fd : 0;
-        json_t *fds = json_array();
+        json_t *fds = json_array(), *json;
 
         for (size_t i = 0; r == 0 && i < c->n_fds; i++) {
                 int number = handover_add_dup(h, c->fds[i]);
@@ -725,11 +725,11 @@ static int save_client(const struct client *c, struct handover *h, json_t *clien
                 json_decref(fds);
                 return r;
         }
-        return json_array_append_new(clients, json_pack("{s:i, s:o, s:o}", "fd", fd, "received",
-                                                        hex_json(c->line, c->length), "fds", fds)) <
-                       0
-                   ? -ENOMEM
-                   : 0;
+        /* A subscriber has asked for all that it will; what follows its request is left with it. */
+        json = json_pack("{s:i, s:o, s:o, s:s, s:I}", "fd", fd, "received",
+                         hex_json(c->line, c->subscription[0] ? 0 : c->length), "fds", fds,
+                         "subscription", c->subscription, "lost", (json_int_t)c->n_lost);
+        return json_array_append_new(clients, json) < 0 ? -ENOMEM : 0;
 }
 
 int control_save(const struct control *control, struct handover *h, json_t **ret_clients)

@@ -225,7 +225,8 @@ int co_channel_send(struct channel *c, const json_t *line, const int *fds, size_
                 } else if (n > 0) {
                         at += n;
                         left -= (size_t)n;
-                        fds += n_now;
+                        if (n_now > 0)
+                                fds += n_now; /* there may be none at all */
                         n_fds -= n_now;
                 }
         }

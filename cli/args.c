@@ -35,7 +35,7 @@ static const struct {
     {"vhost-user", required_argument, CLI_VHOST_USER},
     {"queues", required_argument, CLI_QUEUES},
     {"readonly", no_argument, CLI_READONLY},
-    {"takeover", no_argument, CLI_LATER},
+    {"takeover", no_argument, CLI_TAKEOVER},
     {"tls", required_argument, CLI_TLS},
     {"tls-cert", required_argument, CLI_TLS_CERT},
     {"tls-key", required_argument, CLI_TLS_KEY},
@@ -98,7 +98,7 @@ static int negative(const char *word)
 }
 
 static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_option option,
-                const char *name, const char *value)
+                const char *value)
 {
         args->given |= option;
         switch (option) {
@@ -162,9 +162,6 @@ static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_opt
         case CLI_QUEUES:
                 args->queues = value;
                 break;
-        case CLI_LATER:
-                args->later = name;
-                break;
         case CLI_NBD:
                 if (args->n_nbd == CLI_NBD_MAX)
                         return usage_error(verb, "there are too many options '--%s'", "nbd");
@@ -200,7 +197,7 @@ static int parse_options(const struct cli_verb *verb, int argc, char **argv, str
                         return usage_error(verb, "there is no option '%s' here", argv[optind - 1]);
                 if (optarg && !is_text(optarg))
                         return not_text(optarg);
-                r = keep(verb, args, known[c - 256].option, known[c - 256].name, optarg);
+                r = keep(verb, args, known[c - 256].option, optarg);
                 if (r != 0)
                         return r;
         }

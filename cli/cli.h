@@ -46,7 +46,7 @@ enum cli_option {
         CLI_COUNT = 1 << 25,
         CLI_EXPORTS = 1 << 26,
         CLI_MEMBERS = 1 << 27,
-        CLI_LATER = 1 << 13, /* the options of 'serve' that are not built yet */
+        CLI_TAKEOVER = 1 << 13,
         CLI_TLS = 1 << 14,
         CLI_TLS_CERT = 1 << 15,
         CLI_TLS_KEY = 1 << 16,
@@ -72,7 +72,6 @@ struct cli_args {
         const char *interval, *count, *vhost_user, *queues;
         const char *tls, *tls_cert, *tls_key, *tls_ca, *tls_psk, *tls_access;
         const char *max_connections, *handshake_timeout, *idle_timeout;
-        const char *later; /* the name of an option that is not built yet */
         const char *nbd[CLI_NBD_MAX];
         size_t n_nbd;
         char **words; /* what is no option */

@@ -115,6 +115,24 @@ static int take_limits(const struct cli_args *args, struct serve_options *option
         return r;
 }
 
+/* Where to listen the other server knows. */
+static int check_takeover(const struct cli_args *args, struct error *err)
+{
+        const char *option = args->n_nbd > 0    ? "--nbd"
+                             : args->vhost_user ? "--vhost-user"
+                             : args->control    ? "--control"
+                             : args->group      ? "--group"
+                                                : NULL;
+
+        if (!option)
+                return 0;
+        error_set(err, -EINVAL,
+                  "--takeover goes on with the sockets of the server, so '%s' is "
+                  "not for it",
+                  option);
+        return error_hint(err, "leave it out: '%s' stays as the server has it", option);
+}
+
 static int run_serve(const struct cli_verb *verb, const struct cli_args *args)
 {
         struct serve_options options = {.pools = (const char *const *)args->words,
@@ -124,13 +142,16 @@ static int run_serve(const struct cli_verb *verb, const struct cli_args *args)
                                         .control = args->control,
                                         .group = args->group,
                                         .vhost_folder = args->vhost_user,
+                                        .takeover = args->given & CLI_TAKEOVER,
                                         .ready = announce};
         struct error e = ERROR_INIT;
         int r = 0;
 
-        if (args->later)
-                r = error_set(&e, -ENOTSUP, "'serve --%s' is not built yet", args->later);
-        else if (options.n_pools > SERVE_POOLS_MAX)
+        if (options.takeover && check_takeover(args, &e) < 0) {
+                cli_fail(&e);
+                return EXIT_USAGE;
+        }
+        if (options.n_pools > SERVE_POOLS_MAX)
                 r = error_set(&e, -EINVAL, "one server serves at most %u pools", SERVE_POOLS_MAX);
         if (r == 0)
                 r = take_tls(args, &options, &e);
@@ -144,7 +165,7 @@ static int run_serve(const struct cli_verb *verb, const struct cli_args *args)
 const struct cli_verb other_verbs[] = {
     {NULL, "serve",
      "POOL... [--nbd unix:PATH|tcp:ADDRESS:PORT|vsock:PORT]... [--vhost-user FOLDER] "
-     "[--control PATH] [--threads N] [--group G] [--tls MODE] [--tls-...]",
+     "[--control PATH] [--threads N] [--group G] [--takeover] [--tls MODE] [--tls-...]",
      "serve the volumes of pools over NBD and vhost-user, until SIGTERM",
      "Runs in the foreground and says what it serves once it does. Exports are named\n"
      "POOL/VOLUME and POOL/VOLUME@SNAPSHOT (read-only); VOLUME alone where only one pool has\n"
@@ -156,6 +177,9 @@ const struct cli_verb other_verbs[] = {
      "  --vhost-user FOLDER      offer each volume to virtual machines, on FOLDER/VOLUME.sock;\n"
      "                           on FOLDER/POOL/VOLUME.sock where several pools are served\n"
      "  --control PATH           the control socket (default: POOL.control in the socket folder)\n"
+     "  --takeover               go on in the place of the pools' server, with its sockets, its\n"
+     "                           virtual machines and all: for an upgrade while guests run. It\n"
+     "                           ends; NBD clients are told, and connect again\n"
      "  --threads N              event loops (default: one a processor)\n"
      "  --group G                sockets are for this group too (0660 in place of 0600)\n"
      "  --max-connections N      of NBD at a time (default 1024)\n"
@@ -184,7 +208,7 @@ const struct cli_verb other_verbs[] = {
      "Example:\n"
      "  tarn serve tank &\n"
      "  qemu-img info 'nbd+unix:///tank/web?socket=/run/tarn/tank.nbd'\n",
-     CLI_NBD | CLI_VHOST_USER | CLI_CONTROL | CLI_GROUP | CLI_THREADS | CLI_LATER | CLI_TLS_ALL |
+     CLI_NBD | CLI_VHOST_USER | CLI_CONTROL | CLI_GROUP | CLI_THREADS | CLI_TAKEOVER | CLI_TLS_ALL |
          CLI_MAX_CONNECTIONS | CLI_HANDSHAKE_TIMEOUT | CLI_IDLE_TIMEOUT,
      1, -1, run_serve},
     {NULL, "stat", "[POOL[/VOLUME]] [--interval S] [--count N] [--exports] [--members] [--json]",

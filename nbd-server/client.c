@@ -131,10 +131,22 @@ bool client_input_waits(const struct nbd_client *client)
         return ioctl(client->fd, FIONREAD, &n) == 0 && n > 0;
 }
 
+/* As if it had sent nothing after what has begun. */
+static void leave(struct nbd_client *client)
+{
+        client->state = CLIENT_FINISHING;
+        if (client->receiving && client->tls)
+                tls_stop_receiving(client);
+        else if (client->receiving)
+                loop_cancel(client->worker->loop, &client->receive_io);
+}
+
 void client_stop(struct nbd_client *client)
 {
         if (client->receive_buffer && client->state != CLIENT_DEAD)
                 volume_hurry(client->export.volume, true);
+        if (client->state == CLIENT_RUNNING && client->server->leaving)
+                leave(client);
         if (client->state == CLIENT_NEGOTIATING && client->between_options &&
             !client_input_waits(client))
                 client_cut(client, NULL);
@@ -219,7 +231,8 @@ static int client_transmit(struct nbd_client *client)
 /* Requests run by callbacks; here only those that may wait, until the end. */
 static void co_serve(struct nbd_client *client)
 {
-        client_check_end(client); /* the server may be stopping already */
+        if (client->server->stopping) /* already */
+                client_stop(client);
         while (!ended(client)) {
                 if (list_empty(&client->slow)) {
                         co_wait(&client->wake);

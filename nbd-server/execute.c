@@ -134,7 +134,7 @@ uint32_t request_check(const struct nbd_request *request, char text[ERROR_TEXT_M
         const struct nbd_client *client = request->client;
         const struct command *command = find_command(request->type);
 
-        if (client->server->stopping)
+        if (client->server->stopping && !client->server->leaving)
                 return FAIL(NBD_ESHUTDOWN, "the server is shutting down");
         if (!command)
                 return FAIL(NBD_EINVAL, "unknown command %u", request->type);

@@ -212,6 +212,7 @@ struct nbd_server {
         uint64_t last_id;
         struct log_limit log_limit;
         atomic_bool stopping;
+        atomic_bool leaving; /* others go on where it stops: what has not begun is not answered */
         struct loop_timer timer; /* accept again; while stopping: cut off */
         struct co_queue gone;    /* woken whenever a client or a listener goes */
 };

@@ -82,6 +82,10 @@ int nbd_server_new(struct loop *loop, const struct nbd_server_options *options,
  * also on failure. */
 int nbd_server_listen(struct nbd_server *server, int fd, struct error *err);
 
+/* The sockets that it accepts on, in the order in which they came, which stay its own; their number.
+ */
+size_t nbd_server_sockets(const struct nbd_server *server, int *ret_fds, size_t max);
+
 /* Credentials for connections that come from now on. */
 void nbd_server_set_tls(struct nbd_server *server, struct nbd_tls *tls);
 
@@ -89,6 +93,10 @@ void nbd_server_set_tls(struct nbd_server *server, struct nbd_tls *tls);
  * ESHUTDOWN, close; connections that have not ended after @timeout_ms are cut off. Nothing of the
  * server runs afterwards. */
 void co_nbd_server_stop(struct nbd_server *server, unsigned timeout_ms);
+/* The same where another server goes on with the exports: requests that have begun are answered, the
+ * others are not, and the connections end. Clients that connect again repeat them; to an ESHUTDOWN
+ * they would believe that there is nobody to repeat it to. */
+void co_nbd_server_leave(struct nbd_server *server, unsigned timeout_ms);
 void nbd_server_free(struct nbd_server *server); /* after stop; NULL is fine */
 
 /* Who is connected. Valid during the call. */

@@ -286,6 +286,8 @@ static bool peer_is_gone(const struct nbd_client *client)
 /* The stream ended. A request whose payload will never be complete was none. */
 static void end_of_stream(struct nbd_client *client, int result)
 {
+        if (result == -ECANCELED && client->state == CLIENT_FINISHING)
+                return; /* of its own doing: what has begun is answered still */
         if (result < 0 && result != -ECONNRESET && result != -ECANCELED)
                 client_cut(client, "its socket failed");
         else if (result < 0)

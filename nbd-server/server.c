@@ -108,6 +108,16 @@ int nbd_server_listen(struct nbd_server *server, int fd, struct error *err)
         return 0;
 }
 
+size_t nbd_server_sockets(const struct nbd_server *server, int *ret_fds, size_t max)
+{
+        size_t n = 0;
+
+        list_for_each (it, &server->listeners)
+                if (n < max)
+                        ret_fds[n++] = container_of(it, struct listener, link)->fd;
+        return n;
+}
+
 /* ---- clients come and go ---- */
 
 void server_client_add(struct nbd_client *client)
@@ -286,6 +296,12 @@ static void co_stop_listening(struct nbd_server *server)
                 close(listener->fd);
                 free(listener);
         }
+}
+
+void co_nbd_server_leave(struct nbd_server *server, unsigned timeout_ms)
+{
+        server->leaving = true;
+        co_nbd_server_stop(server, timeout_ms);
 }
 
 void co_nbd_server_stop(struct nbd_server *server, unsigned timeout_ms)

@@ -715,6 +715,12 @@ void tls_cancel(struct nbd_client *client)
                 loop_cancel(client->worker->loop, &tls->send_io);
 }
 
+void tls_stop_receiving(struct nbd_client *client)
+{
+        if (client->tls->receiving)
+                loop_cancel(client->worker->loop, &client->tls->receive_io);
+}
+
 bool tls_input_waits(const struct nbd_client *client)
 {
         return buffered(client->tls);

@@ -64,6 +64,8 @@ void tls_receive(struct nbd_client *client);
 void tls_send(struct nbd_client *client);
 /* Ask both of them for an early end. */
 void tls_cancel(struct nbd_client *client);
+/* The receive under way ends, with what has come or -ECANCELED; what is being sent goes on. */
+void tls_stop_receiving(struct nbd_client *client);
 
 /* Has anything been received that nobody has seen yet? */
 bool tls_input_waits(const struct nbd_client *client);

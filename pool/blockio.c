@@ -111,7 +111,9 @@ int co_legs_read(struct pool *pool, const struct leg *leg, unsigned n_legs, uint
                 r = co_member_read(disk->member, page, BLOCK, offset);
                 if (r == 0 && crc32c(0, page, BLOCK) == crc) {
                         /* The legs tried before this one are bad: mend them with what is right. */
-                        for (unsigned k = 0; k < i && !pool->readonly && !pool_failed(pool); k++)
+                        for (unsigned k = 0;
+                             k < i && !pool->readonly && !pool->options.held && !pool_failed(pool);
+                             k++)
                                 if (co_disk_write(pool->disk[leg[k].member], page, BLOCK,
                                                   leg[k].offset + shift) == 0)
                                         pool->repaired_errors++;

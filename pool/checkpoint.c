@@ -271,7 +271,8 @@ static void checkpoint_main(void *arg)
 
 void checkpoint_kick(struct pool *pool)
 {
-        if (pool->checkpoint_wanted || pool->readonly || pool->recovering || pool_failed(pool))
+        if (pool->checkpoint_wanted || pool->readonly || pool->recovering || pool->options.held ||
+            pool_failed(pool))
                 return;
         pool->checkpoint_wanted = true;
         if (engine_spawn(pool, checkpoint_main, pool) < 0)

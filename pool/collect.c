@@ -368,7 +368,7 @@ static void worker_main(void *arg)
 void worker_kick(struct pool *pool)
 {
         if (pool->worker_running || pool->closing || pool->readonly || pool->recovering ||
-            pool_failed(pool) || !next_job(pool))
+            pool->options.held || pool_failed(pool) || !next_job(pool))
                 return;
         pool->worker_running = true;
         if (engine_spawn(pool, worker_main, pool) < 0)

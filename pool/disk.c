@@ -312,11 +312,20 @@ static void disk_close(struct member *m)
         free(d);
 }
 
+/* OFD locks and O_EXCL belong to the open file: they last until its last descriptor is closed. */
+static int disk_dup(const struct member *m)
+{
+        int fd = fcntl(disk_of((struct member *)m)->fd, F_DUPFD_CLOEXEC, 0);
+
+        return fd < 0 ? -errno : fd;
+}
+
 static const struct member_ops disk_ops = {
     .submit = disk_submit,
     .fetch = disk_fetch,
     .close = disk_close,
     .co_lock = co_disk_lock,
+    .dup = disk_dup,
 };
 
 struct disk *disk_from_member(struct member *m)

@@ -95,6 +95,11 @@ void full_written(struct pool *pool)
                 full_ends(pool);
 }
 
+bool pool_waits_for_space(const struct pool *pool)
+{
+        return !list_empty(&pool->full_waiting);
+}
+
 void full_give_up(struct pool *pool)
 {
         list_for_each_safe (it, &pool->full_waiting) {

@@ -98,7 +98,8 @@ static void maker_main(void *arg)
 void maker_kick(struct pool *pool)
 {
         if (pool->maker_running || pool->maker_broken || pool->closing || pool->readonly ||
-            pool->recovering || pool_failed(pool) || !metadata_slab_fits(pool, NULL))
+            pool->recovering || pool->options.held || pool_failed(pool) ||
+            !metadata_slab_fits(pool, NULL))
                 return;
         /* Whoever waits for it waits for a checkpoint as well, and gives up when neither helped. */
         if (pool->n_checkpoints < pool->maker_waits)

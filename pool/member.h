@@ -60,6 +60,8 @@ struct member_ops {
          *
          * -EBUSY  held by another: *err says by whom where that can be known */
         int (*co_lock)(struct member *m, unsigned wait_ms, struct error *err);
+        /* Another descriptor of the same open file, and so of the same lock; NULL: there is none. */
+        int (*dup)(const struct member *m);
 };
 
 struct member {

@@ -205,6 +205,20 @@ static int pool_take_members(struct pool *pool, struct candidate *c, size_t n,
         return 0;
 }
 
+/* What is held was closed by another process, which may open it again: it is as a clean close left
+ * it, or it is not ours to put right. */
+static int check_closed(const struct pool *pool, struct candidate *c, size_t n,
+                        const struct super *newest, struct error *err)
+{
+        for (size_t i = 0; i < pool->n_disks; i++) {
+                const struct candidate *m = candidate_find(c, n, pool->disk[i]->uuid);
+                if (m->super.generation != newest->generation || m->n_ends < 2)
+                        return error_set(err, -EUCLEAN, "member '%s' was not closed cleanly",
+                                         m->member->path);
+        }
+        return 0;
+}
+
 /* Before anything else is written: members that missed the newest superblock get it, and what is
  * left of a next one goes. */
 static int co_catch_up(struct pool *pool, struct candidate *c, size_t n, const struct super *newest,
@@ -234,6 +248,25 @@ static void timer_fire(struct loop_timer *timer)
                            pool->options.checkpoint_interval_ms * UINT64_C(1000000));
 }
 
+/* From here on it is written to, also in the background. */
+static void co_start_writing(struct pool *pool)
+{
+        co_shrinks_find(pool);
+        maker_kick(pool);
+        worker_kick(pool);
+        if (!pool->options.manual_checkpoints) {
+                pool->checkpoint_timer.fire = timer_fire;
+                timer_fire(&pool->checkpoint_timer);
+        }
+}
+
+void co_pool_go(struct pool *pool)
+{
+        assert(pool->options.held);
+        pool->options.held = false;
+        co_start_writing(pool);
+}
+
 static int co_bring_up(struct pool *pool, const struct super *newest, struct error *err)
 {
         bool dirty = false;
@@ -247,6 +280,8 @@ static int co_bring_up(struct pool *pool, const struct super *newest, struct err
                 r = co_log_replay(pool, &dirty, err);
         if (r == 0)
                 r = co_collect_all(pool, err);
+        if (r == 0 && dirty && pool->options.held)
+                r = error_set(err, -EUCLEAN, "it was not closed cleanly");
         if (r == 0 && dirty && !pool->readonly)
                 r = co_checkpoint_fresh(pool, err);
         pool->recovering = false;
@@ -254,13 +289,8 @@ static int co_bring_up(struct pool *pool, const struct super *newest, struct err
                 return r;
         if (log_start(pool) < 0)
                 return error_set(err, -ENOMEM, "out of memory");
-        co_shrinks_find(pool);
-        maker_kick(pool);
-        worker_kick(pool);
-        if (!pool->options.manual_checkpoints) {
-                pool->checkpoint_timer.fire = timer_fire;
-                timer_fire(&pool->checkpoint_timer);
-        }
+        if (!pool->options.held)
+                co_start_writing(pool);
         return 0;
 }
 
@@ -287,7 +317,9 @@ static int co_open(struct loop *loop, struct candidate *c, size_t n,
                 return error_set(err, -ENOMEM, "out of memory");
         pool_take_super(pool, newest);
         r = pool_take_members(pool, c, n, newest, err);
-        if (r == 0 && !pool->readonly)
+        if (r == 0 && pool->options.held)
+                r = check_closed(pool, c, n, newest, err);
+        else if (r == 0 && !pool->readonly)
                 r = co_catch_up(pool, c, n, newest, err);
         if (r == 0)
                 r = co_bring_up(pool, newest, err);
@@ -341,7 +373,7 @@ int co_pool_close(struct pool *pool, struct error *err)
         assert(pool->n_handles == 0);
         co_quiesce(pool);
         int r = 0;
-        if (!pool->readonly) {
+        if (!pool->readonly && !pool->options.held) {
                 r = co_checkpoint(pool, err);
                 if (r == 0 && co_flush_members(pool) < 0)
                         r = error_set(err, -EIO, "pool '%s': %s", pool->name, pool->failed);

@@ -236,6 +236,12 @@ void pool_get_member_info(struct pool *pool, size_t index, struct pool_member_in
                 member_count_slab(pool, pool->slab[i], (unsigned)index, info);
 }
 
+int pool_dup_member(struct pool *pool, size_t index)
+{
+        const struct member *m = pool->disk[index]->member;
+        return m->ops->dup ? m->ops->dup(m) : -EOPNOTSUPP;
+}
+
 /* ---- names ---- */
 
 int pool_name_check(const char *name, const char *what, struct error *err)

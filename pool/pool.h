@@ -46,6 +46,9 @@ struct pool_options {
         unsigned checkpoint_interval_ms; /* 0: 5,000 */
         bool readonly;                   /* write nothing: the log is replayed in memory */
         bool manual_checkpoints;         /* tests: no timer, only limits and co_pool_checkpoint() */
+        /* Write nothing until co_pool_go(): for a pool that another process has just closed, and may
+         * open again in place of this one. Volumes may be opened meanwhile, and read. */
+        bool held;
 };
 
 struct pool_create_options {
@@ -98,11 +101,15 @@ int co_pool_read_membership(struct member *member, uint8_t (**ret_uuids)[16], si
  * -ESTALE       a member is at an older generation: named
  * -EMEDIUMTYPE  a member is of another pool: named
  * -ENOTSUP      newer format or unknown incompatible feature, named
- * -EUCLEAN      metadata fails its checksum on every copy; nothing was written
+ * -EUCLEAN      metadata fails its checksum on every copy, or (held) it was not closed cleanly;
+ *               nothing was written
  *
  * Release with co_pool_close(). */
 int co_pool_open(struct loop *loop, struct member *const *members, size_t n_members,
                  const struct pool_options *options, struct pool **ret_pool, struct error *err);
+
+/* A pool that was opened held may be written to from now on. */
+void co_pool_go(struct pool *pool);
 
 /* Finish what is in flight, checkpoint, let go of everything, close the members. All volumes must
  * be closed. The pool is gone whatever is returned; a failure means that the next open replays the
@@ -115,6 +122,9 @@ void co_pool_abandon(struct pool *pool);
 /* Zero the labels of all members: the pool is gone. The pool is closed afterwards, whatever is
  * returned. */
 int co_pool_destroy(struct pool *pool, struct error *err);
+
+/* True where a request waits for space, and so may keep its volume from being closed. */
+bool pool_waits_for_space(const struct pool *pool);
 
 /* New members, written and then made part of the pool by one superblock. On success the pool owns
  * them. */
@@ -161,6 +171,9 @@ struct pool_info {
 void pool_get_info(struct pool *pool, struct pool_info *ret_info);
 void pool_get_member_info(struct pool *pool, size_t index, struct pool_member_info *ret_info);
 struct loop *pool_loop(struct pool *pool);
+/* Another descriptor of the member's, which holds its lock together with the pool's own: the caller's.
+ * -EOPNOTSUPP  it has none */
+int pool_dup_member(struct pool *pool, size_t index);
 
 /* ---- statistics: all since the pool was opened ---- */
 

@@ -218,7 +218,9 @@ static int co_chain_read(struct replay *rp, bool *ret_dirty)
         /* What ends the chain must have been seen: it may be there, and durable. */
         if (log->next < log->start + log->ring_pages && !page_was_read(rp, log->next))
                 return log_is_damaged(pool, "a page of it cannot be read on any member");
-        return co_scan_beyond(rp, ret_dirty);
+        /* Behind what is held lies nothing: its log was emptied a moment ago, and has not been out of
+         * the hands of its processes since. Reading all of it would only make its users wait. */
+        return pool->options.held ? 0 : co_scan_beyond(rp, ret_dirty);
 }
 
 /* ---- pass one ---- */

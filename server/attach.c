@@ -1,5 +1,5 @@
 /* attach.c - volumes offered over vhost-user. */
-#include "server/attach.h"
+#include "server/attach_internal.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -14,21 +14,6 @@
 #include "server/control.h"
 #include "server/events.h"
 #include "server/listen.h"
-
-struct attachment {
-        struct list link; /* hp->attachments */
-        struct host_pool *hp;
-        char target[2 * (POOL_NAME_MAX + 1)];
-        char *path;
-        unsigned n_queues;
-        bool readonly;
-        bool remembered; /* in the state file; false: of the folder */
-        char group[STATE_GROUP_SIZE];
-        bool made_here; /* the socket, which goes with the attachment */
-        dev_t device_number;
-        ino_t inode;
-        struct vhost_device *device;
-};
 
 /* ---- what a front end gets ---- */
 
@@ -121,12 +106,11 @@ static void full_name(const struct attachment *a, char *text, size_t size)
         snprintf(text, size, "%s/%s", a->hp->name, a->target);
 }
 
-/* Takes over @fd. */
-static int attachment_new(struct host_pool *hp, const struct state_attachment *wanted, int fd,
-                          bool remembered, struct attachment **ret, struct error *err)
+int attachment_new(struct host_pool *hp, const struct state_attachment *wanted, int fd,
+                   bool remembered, bool held, struct attachment **ret, struct error *err)
 {
         struct attachment *a = calloc(1, sizeof(*a));
-        struct vhost_device_options options = {.n_queues = wanted->n_queues};
+        struct vhost_device_options options = {.n_queues = wanted->n_queues, .held = held};
         char name[3 * (POOL_NAME_MAX + 1)];
         int r;
 
@@ -197,7 +181,7 @@ static int attachment_listen(struct host_pool *hp, const struct state_attachment
                 close(fd);
                 return error_set(err, r, "cannot look at '%s': %s", wanted->path, strerror(-r));
         }
-        r = attachment_new(hp, wanted, fd, remembered, &a, err);
+        r = attachment_new(hp, wanted, fd, remembered, false, &a, err);
         if (r < 0) {
                 unlink(wanted->path);
                 return r;
@@ -430,7 +414,7 @@ int co_attach(struct host_pool *hp, const struct state_attachment *wanted, int f
         own = dup(fd);
         if (own < 0)
                 return error_set(err, -errno, "cannot keep the socket: %s", strerror(errno));
-        r = attachment_new(hp, wanted, own, true, &a, err);
+        r = attachment_new(hp, wanted, own, true, false, &a, err);
         if (r < 0)
                 return r;
         r = remember(hp, NULL, wanted, err);

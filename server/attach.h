@@ -14,6 +14,7 @@
 #pragma once
 #include <jansson.h>
 
+#include "server/handover.h"
 #include "server/host.h"
 
 #define ATTACH_QUEUES_DEFAULT VHOST_QUEUES_MAX
@@ -24,6 +25,20 @@ int co_attach_start(struct host *host, struct error *err);
 /* Hang up on all front ends, after what is in flight, and take away the sockets that were made here.
  * What is remembered stays so. */
 void co_attach_stop(struct host *host);
+
+/* ---- a server that goes on in another process (attach_handover.c) ---- */
+
+/* Begin to let the front ends' requests finish; then take all attachments of the pool into @h, with
+ * their sockets and front ends. Their sockets stay where they are. */
+void attach_save_begin(struct host_pool *hp);
+json_t *co_attach_save(struct host_pool *hp, struct handover *h);
+/* Make them anew, in place of co_attach_start(). Until attach_go() nothing of them runs.
+ *
+ * A front end that alone is to blame is hung up on, and the log says why; any other failure is
+ * returned. */
+int co_attach_restore(struct host_pool *hp, struct handover *h, const json_t *attachments,
+                      struct error *err);
+void attach_go(struct host_pool *hp);
 
 /* Offer @target (VOL or VOL@SNAP) on @fd, which listens at @path and is borrowed, and remember it.
  *

@@ -20,6 +20,7 @@
  */
 #pragma once
 #include "server/command.h"
+#include "server/handover.h"
 
 #define CONTROL_CLIENTS_MAX 64u
 #define CONTROL_LINE_MAX    (1u << 20)
@@ -34,10 +35,31 @@ int control_new(struct host *host, int fd, struct control **ret_control, struct 
 void co_control_stop(struct control *control);
 void control_free(struct control *control); /* after stop; NULL is fine */
 
+/* ---- a server that goes on in another process (takeover.h) ---- */
+
+/* Who may ask for it: only the process's own user and root. True: @takeover has taken over the
+ * connection, and a reference to the request; false: another takeover is under way. */
+void control_on_takeover(struct control *control,
+                         bool (*takeover)(void *arg, int fd, json_t *request), void *arg);
+/* The listening socket, which stays the control's. */
+int control_fd(const struct control *control);
+/* Begin no more commands, and wait for those that run; accept nobody.
+ *
+ * -EBUSY  one has not ended after @wait_ms: named, and all goes on */
+int co_control_pause(struct control *control, unsigned wait_ms, struct error *err);
+void control_resume(struct control *control);
+/* While it is paused: the clients, with what they have sent and nobody has answered yet. No
+ * sentence. */
+int control_save(const struct control *control, struct handover *h, json_t **ret_clients);
+/* A client that cannot be taken is dropped. */
+void control_restore(struct control *control, struct handover *h, const json_t *clients);
+
 /* ---- both ends ---- */
 
 /* {"error":{...}} of @e; NULL when out of memory. */
 json_t *control_error_json(const struct error *e);
+/* Is text from another process nested no deeper than a coroutine's stack lets jansson descend? */
+bool control_is_shallow(const char *line, size_t length);
 /* Back: fills *err and returns the code. */
 int control_error_parse(const json_t *reply, struct error *err);
 

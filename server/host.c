@@ -125,19 +125,12 @@ static struct host_pool *host_pool_new(struct host *host, struct loop *loop,
         return hp;
 }
 
-/* On the pool's loop. */
+/* On the pool's loop; takes over @members, where it succeeds. */
 static int co_open_here(struct host_pool *hp, struct pool_state **state,
-                        const struct pool_options *options, unsigned wait_ms,
-                        const atomic_bool *cancelled, struct error *err)
+                        const struct pool_options *options, struct member **members, size_t n,
+                        struct error *err)
 {
-        struct member **members = NULL;
-        size_t n = 0;
-        int r;
-
-        r = co_members_open(hp->loop, *state, wait_ms, cancelled, &members, &n, err);
-        if (r < 0)
-                return r;
-        r = co_pool_open(hp->loop, members, n, options, &hp->pool, err);
+        int r = co_pool_open(hp->loop, members, n, options, &hp->pool, err);
         if (r < 0) {
                 members_close(members, n);
                 return r;
@@ -150,26 +143,58 @@ static int co_open_here(struct host_pool *hp, struct pool_state **state,
         return 0;
 }
 
+/* The last step of opening, on the host's loop. @state is NULL after success. */
+static int opened(struct host_pool *hp, const struct pool_state *state, int r,
+                  struct host_pool **ret_pool, struct error *err)
+{
+        if (r < 0) {
+                free(hp);
+                return cannot_open(state->name, err);
+        }
+        list_append(&hp->host->pools, &hp->link);
+        hp->host->n_pools++;
+        *ret_pool = hp;
+        return 0;
+}
+
 int co_host_open(struct host *host, struct loop *loop, struct pool_state **state,
                  const struct pool_options *options, unsigned wait_ms, const atomic_bool *cancelled,
                  struct host_pool **ret_pool, struct error *err)
 {
         struct host_pool *hp = host_pool_new(host, loop, *state);
+        struct member **members = NULL;
+        size_t n = 0;
         int r;
 
         if (!hp)
                 return error_set(err, -ENOMEM, "out of memory");
         co_move(loop);
-        r = co_open_here(hp, state, options, wait_ms, cancelled, err);
+        r = co_members_open(loop, *state, wait_ms, cancelled, &members, &n, err);
+        if (r == 0)
+                r = co_open_here(hp, state, options, members, n, err);
         co_move(host->loop);
-        if (r < 0) {
-                free(hp);
-                return cannot_open((*state)->name, err);
+        return opened(hp, *state, r, ret_pool, err);
+}
+
+int co_host_take(struct host *host, struct loop *loop, struct pool_state **state,
+                 const struct pool_options *options, const struct host_members *members,
+                 struct host_pool **ret_pool, struct error *err)
+{
+        struct host_pool *hp = host_pool_new(host, loop, *state);
+        struct member **taken = NULL;
+        int r;
+
+        if (!hp) {
+                for (size_t i = 0; i < members->n; i++)
+                        close(members->fds[i]);
+                return error_set(err, -ENOMEM, "out of memory");
         }
-        list_append(&host->pools, &hp->link);
-        host->n_pools++;
-        *ret_pool = hp;
-        return 0;
+        co_move(loop);
+        r = co_members_take(loop, *state, members->fds, members->paths, members->n, &taken, err);
+        if (r == 0)
+                r = co_open_here(hp, state, options, taken, members->n, err);
+        co_move(host->loop);
+        return opened(hp, *state, r, ret_pool, err);
 }
 
 int co_host_close(struct host_pool *hp, struct error *err)

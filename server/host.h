@@ -85,6 +85,16 @@ void host_init(struct host *host, struct loop *loop);
 int co_host_open(struct host *host, struct loop *loop, struct pool_state **state,
                  const struct pool_options *options, unsigned wait_ms, const atomic_bool *cancelled,
                  struct host_pool **ret_pool, struct error *err);
+/* The same of members that another process has open and locked; the descriptors are taken over also
+ * on failure. */
+struct host_members {
+        const int *fds;
+        const char *const *paths;
+        size_t n;
+};
+int co_host_take(struct host *host, struct loop *loop, struct pool_state **state,
+                 const struct pool_options *options, const struct host_members *members,
+                 struct host_pool **ret_pool, struct error *err);
 /* Checkpoint and close; gone whatever is returned. */
 int co_host_close(struct host_pool *hp, struct error *err);
 /* Close all; the first failure is returned. */

@@ -92,6 +92,18 @@ static char *socket_uri(const struct sockaddr *a, socklen_t length)
         return n < 0 ? NULL : uri;
 }
 
+static void warn_exposed(const struct sockets *s, int fd, const char *uri)
+{
+        int family = AF_UNSPEC;
+        socklen_t length = sizeof(family);
+
+        if (!s->exposure || !socket_is_exposed(fd))
+                return;
+        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length);
+        log_warning("'%s' is open to %s, who %s", uri,
+                    family == AF_VSOCK ? "virtual machines" : "other hosts", s->exposure);
+}
+
 int sockets_add_nbd(struct sockets *s, int fd, struct error *err)
 {
         struct sockaddr_storage a = {0};
@@ -114,10 +126,7 @@ int sockets_add_nbd(struct sockets *s, int fd, struct error *err)
                 close(fd);
                 return r;
         }
-        if (s->exposure && socket_is_exposed(fd))
-                log_warning("'%s' is open to %s, who %s", uri,
-                            a.ss_family == AF_VSOCK ? "virtual machines" : "other hosts",
-                            s->exposure);
+        warn_exposed(s, fd, uri);
         s->nbd_fds[s->n_nbd] = fd;
         s->nbd_addresses[s->n_nbd++] = uri;
         return 0;
@@ -230,6 +239,86 @@ int sockets_open(struct sockets *s, const char *const *pools, size_t n_pools,
                 sockets_close(s);
         }
         return r;
+}
+
+/* ---- from one server to the next ---- */
+
+json_t *sockets_json(const struct sockets *s, const int *nbd_numbers, int control_number)
+{
+        json_t *nbd = json_array(), *files = json_array();
+
+        for (size_t i = 0; i < s->n_nbd; i++)
+                json_array_append_new(nbd, json_pack("{s:i, s:s}", "fd", nbd_numbers[i], "address",
+                                                     s->nbd_addresses[i]));
+        for (size_t i = 0; i < s->n_files; i++)
+                json_array_append_new(files, json_pack("{s:s, s:I, s:I}", "path", s->files[i].path,
+                                                       "device", (json_int_t)s->files[i].device,
+                                                       "inode", (json_int_t)s->files[i].inode));
+        return json_pack("{s:o, s:{s:i, s:s}, s:o, s:I}", "nbd", nbd, "control", "fd",
+                         control_number, "path", s->control_path, "files", files, "group",
+                         (json_int_t)s->group);
+}
+
+static int take_nbd(struct sockets *s, struct handover *h, const json_t *json)
+{
+        const char *address = json_string_value(json_object_get(json, "address"));
+        int fd = handover_take(h, json_object_get(json, "fd"));
+
+        if (fd < 0 || !address || s->n_nbd == SOCKETS_NBD_MAX) {
+                if (fd >= 0)
+                        close(fd);
+                return -EBADMSG;
+        }
+        s->nbd_fds[s->n_nbd] = fd;
+        s->nbd_addresses[s->n_nbd] = strdup(address);
+        if (!s->nbd_addresses[s->n_nbd++])
+                return -ENOMEM;
+        warn_exposed(s, fd, address);
+        return 0;
+}
+
+int sockets_take(struct sockets *s, struct handover *h, const json_t *json, struct error *err)
+{
+        const json_t *nbd = json_object_get(json, "nbd");
+        const json_t *control = json_object_get(json, "control");
+        const char *path = json_string_value(json_object_get(control, "path"));
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < json_array_size(nbd); i++)
+                r = take_nbd(s, h, json_array_get(nbd, i));
+        if (r == 0) {
+                s->control_fd = handover_take(h, json_object_get(control, "fd"));
+                s->passed_control = s->control_path = path ? strdup(path) : NULL;
+                s->group = (gid_t)json_integer_value(json_object_get(json, "group"));
+                r = s->control_fd < 0 || !path ? -EBADMSG : s->control_path ? 0 : -ENOMEM;
+        }
+        return r < 0 ? error_set(err, r, "the sockets cannot be taken over: %s", strerror(-r)) : 0;
+}
+
+int sockets_own(struct sockets *s, const json_t *json)
+{
+        const json_t *files = json_object_get(json, "files");
+
+        for (size_t i = 0; i < json_array_size(files) && i < SOCKETS_NBD_MAX + 1; i++) {
+                const json_t *from = json_array_get(files, i);
+                const char *path = json_string_value(json_object_get(from, "path"));
+                struct socket_file *file = &s->files[s->n_files];
+
+                file->path = path ? strdup(path) : NULL;
+                if (!file->path)
+                        return -ENOMEM;
+                file->device = (dev_t)json_integer_value(json_object_get(from, "device"));
+                file->inode = (ino_t)json_integer_value(json_object_get(from, "inode"));
+                s->n_files++;
+        }
+        return 0;
+}
+
+void sockets_disown(struct sockets *s)
+{
+        /* Their paths stay in use as the control socket's. */
+        for (size_t i = 0; i < s->n_files; i++)
+                s->files[i].inode = 0;
 }
 
 void sockets_unlink(struct sockets *s)

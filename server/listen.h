@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "common/error.h"
+#include "server/handover.h"
 
 #define SOCKETS_NBD_MAX 64u
 
@@ -45,6 +46,13 @@ int sockets_add_nbd(struct sockets *s, int fd, struct error *err);
 int sockets_open(struct sockets *s, const char *const *pools, size_t n_pools,
                  const char *const *nbd, size_t n_nbd, const char *control, const char *group,
                  struct error *err);
+/* Where they are, for a server that takes them over with their descriptors; and back, but for the
+ * files, so that they are not removed until sockets_own(). A descriptor is @h's number in "fd". */
+json_t *sockets_json(const struct sockets *s, const int *nbd_numbers, int control_number);
+int sockets_take(struct sockets *s, struct handover *h, const json_t *json, struct error *err);
+int sockets_own(struct sockets *s, const json_t *json);
+/* They are another server's: nothing is removed. */
+void sockets_disown(struct sockets *s);
 /* Nobody finds them any more; those connected stay. */
 void sockets_unlink(struct sockets *s);
 void sockets_close(struct sockets *s);

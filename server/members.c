@@ -582,3 +582,42 @@ int co_members_open(struct loop *loop, struct pool_state *state, unsigned wait_m
         *ret_n = o.n;
         return 0;
 }
+
+/* ---- from another process ---- */
+
+static int co_take(struct loop *loop, struct pool_state *state, int fd, const char *path,
+                   struct member **ret_member, struct error *err)
+{
+        const struct disk_options options = {0};
+        struct pool_label label;
+        int r = co_disk_open_fd(loop, fd, path, &options, ret_member, err);
+
+        if (r == 0)
+                r = co_pool_read_label(*ret_member, &label, err);
+        if (r == 0 && memcmp(label.pool_uuid, state->uuid, 16) != 0)
+                r = error_set(err, -EMEDIUMTYPE, "'%s' is not a member of pool '%s'", path,
+                              state->name);
+        if (r == 0 && state_set_member(state, path, label.member_uuid) < 0)
+                r = error_set(err, -ENOMEM, "out of memory");
+        return r;
+}
+
+int co_members_take(struct loop *loop, struct pool_state *state, const int *fds,
+                    const char *const *paths, size_t n, struct member ***ret_members,
+                    struct error *err)
+{
+        struct member **members = calloc(n + 1, sizeof(struct member *));
+        int r = members ? 0 : error_set(err, -ENOMEM, "out of memory");
+
+        for (size_t i = 0; i < n; i++) {
+                if (r < 0)
+                        close(fds[i]);
+                else
+                        r = co_take(loop, state, fds[i], paths[i], &members[i], err);
+        }
+        if (r < 0 && members)
+                members_close(members, n);
+        else if (r == 0)
+                *ret_members = members;
+        return r;
+}

@@ -43,6 +43,13 @@ bool co_state_alive(struct loop *loop, const struct pool_state *state);
 int co_members_open(struct loop *loop, struct pool_state *state, unsigned wait_ms,
                     const atomic_bool *cancelled, struct member ***ret_members, size_t *ret_n,
                     struct error *err);
+/* The same of descriptors that another process opened and locked, which are taken over also on
+ * failure; @paths are where they were.
+ *
+ * -EMEDIUMTYPE  one is not a member of the pool */
+int co_members_take(struct loop *loop, struct pool_state *state, const int *fds,
+                    const char *const *paths, size_t n, struct member ***ret_members,
+                    struct error *err);
 void members_close(struct member **members, size_t n);
 
 /* The path under which a member is remembered: absolute, free of links where it is a file, as given

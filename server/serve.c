@@ -1,5 +1,5 @@
 /* serve.c - the server's life: open, listen, wait for a signal, finish. */
-#include "server/serve.h"
+#include "server/serve_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,8 +27,6 @@
 #include "server/passed.h"
 #include "server/session.h"
 
-/* Connections that have not ended by then are cut off. */
-#define NBD_STOP_TIMEOUT_MS 5000u
 #define NBD_CONNECTIONS_MAX 1024u /* where no other number is asked for */
 /* Never taken by NBD connections: for the control socket, what its clients bring, state files. */
 #define KEPT_DESCRIPTORS (2 * CONTROL_CLIENTS_MAX + COMMAND_FDS_MAX)
@@ -36,29 +34,6 @@
 #define LOCK_LOOK_MS 250u
 /* A killed server's socket is there until the kernel has ended its I/O: one that stays is alive. */
 #define SERVER_GONE_WAIT_MS 1000u
-
-/* A signalfd. */
-struct watch {
-        int fd; /* -1: none */
-        bool armed;
-        struct loop_io io;
-};
-
-struct server {
-        const struct serve_options *options;
-        struct host host;
-        struct sockets sockets;
-        struct control *control;
-        struct nbd_tls *tls; /* NULL: none */
-        struct watch end, hangup;
-        bool serving;
-        atomic_bool stopping;
-        struct loop_thread *thread[SERVE_THREADS_MAX]; /* of all loops but the first */
-        unsigned n_threads, n_placed;
-        struct co *co;
-        int result;
-        struct error *err;
-};
 
 static void got_signal(struct loop_io *io, int result)
 {
@@ -69,6 +44,8 @@ static void got_signal(struct loop_io *io, int result)
         /* A second signal ends the process as a crash would, which the pools bear. */
         if (result > 0)
                 signals_default();
+        if (s->channel)
+                channel_cancel(s->channel);
         if (s->co)
                 co_wake(s->co);
 }
@@ -190,7 +167,7 @@ static int refuse_second(const struct pool_state *state, struct error *err)
 }
 
 /* It would be waited for until the lock that is held here is let go. */
-static int refuse_twice(struct server *s, const struct pool_state *state, struct error *err)
+int server_refuse_twice(struct server *s, const struct pool_state *state, struct error *err)
 {
         list_for_each (it, &s->host.pools) {
                 const struct host_pool *hp = container_of(it, struct host_pool, link);
@@ -201,8 +178,7 @@ static int refuse_twice(struct server *s, const struct pool_state *state, struct
         return 0;
 }
 
-/* The pools go to the loops in turn, beginning with the first. */
-static struct loop *place_pool(struct server *s)
+struct loop *server_place_pool(struct server *s)
 {
         unsigned i = s->n_placed % (s->n_threads + 1);
 
@@ -223,7 +199,7 @@ static int co_open_pool(struct server *s, const char *name, struct error *err)
 
                 r = co_pool_resolve(s->host.loop, name, &state, err);
                 if (r == 0)
-                        r = refuse_twice(s, state, err);
+                        r = server_refuse_twice(s, state, err);
                 if (r == 0)
                         r = refuse_second(state, err);
                 if (r == -EBUSY && waited_ms < SERVER_GONE_WAIT_MS) {
@@ -236,7 +212,7 @@ static int co_open_pool(struct server *s, const char *name, struct error *err)
                         state_free(state);
                         return r;
                 }
-                r = co_host_open(&s->host, place_pool(s), &state, &options, LOCK_LOOK_MS,
+                r = co_host_open(&s->host, server_place_pool(s), &state, &options, LOCK_LOOK_MS,
                                  &s->stopping, &hp, err);
                 state_free(state);
                 waited_ms += LOCK_LOOK_MS;
@@ -299,7 +275,7 @@ static int claim(struct server *s, struct host_pool *hp, bool serving, struct er
         return r;
 }
 
-static int claim_all(struct server *s, struct error *err)
+int server_claim_all(struct server *s, struct error *err)
 {
         list_for_each (it, &s->host.pools) {
                 int r = claim(s, container_of(it, struct host_pool, link), true, err);
@@ -323,8 +299,18 @@ static void release_all(struct server *s)
 
 /* ---- sockets ---- */
 
-/* As many connections as leave descriptors for operators. The limit is raised as far as it may be:
- * the usual one is for programs that call select(2). */
+/* As far as it may be: the usual limit is for programs that call select(2). */
+static void raise_files_limit(void)
+{
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+                limit.rlim_cur = limit.rlim_max;
+                (void)setrlimit(RLIMIT_NOFILE, &limit);
+        }
+}
+
+/* As many connections as leave descriptors for operators. */
 static unsigned nbd_connections_max(const struct server *s)
 {
         const unsigned asked = s->options->max_connections;
@@ -335,12 +321,6 @@ static unsigned nbd_connections_max(const struct server *s)
 
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
                 return wanted;
-        if (limit.rlim_cur < limit.rlim_max) {
-                struct rlimit raised = {limit.rlim_max, limit.rlim_max};
-
-                if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
-                        limit = raised;
-        }
         lowest = fcntl(s->end.fd, F_DUPFD_CLOEXEC, 0); /* those below are taken */
         if (lowest < 0)
                 return 1;
@@ -355,7 +335,7 @@ static unsigned nbd_connections_max(const struct server *s)
         return (unsigned)(left - kept);
 }
 
-static int start_nbd(struct server *s, struct error *err)
+int server_nbd_new(struct server *s, struct error *err)
 {
         struct loop *loops[SERVE_THREADS_MAX];
 
@@ -372,7 +352,13 @@ static int start_nbd(struct server *s, struct error *err)
             .n_loops = s->n_threads,
         };
         const struct nbd_exports exports = host_exports(&s->host);
-        int r = nbd_server_new(s->host.loop, &options, &exports, &s->host.nbd, err);
+
+        return nbd_server_new(s->host.loop, &options, &exports, &s->host.nbd, err);
+}
+
+int server_nbd_listen(struct server *s, struct error *err)
+{
+        int r = 0;
 
         for (size_t i = 0; r == 0 && i < s->sockets.n_nbd; i++) {
                 r = nbd_server_listen(s->host.nbd, s->sockets.nbd_fds[i], err);
@@ -394,12 +380,16 @@ static int co_start_vhost(struct server *s, struct error *err)
         return r < 0 ? r : co_attach_start(&s->host, err);
 }
 
-static int start_control(struct server *s, struct error *err)
+int server_start_control(struct server *s, struct error *err)
 {
         int fd = s->sockets.control_fd;
+        int r;
 
         s->sockets.control_fd = -1;
-        return control_new(&s->host, fd, &s->control, err);
+        r = control_new(&s->host, fd, &s->control, err);
+        if (r == 0)
+                control_on_takeover(s->control, takeover_asked, s);
+        return r;
 }
 
 static int co_start(struct server *s, struct error *err)
@@ -417,12 +407,14 @@ static int co_start(struct server *s, struct error *err)
         s->host.control_path = s->sockets.control_path;
         s->host.nbd_addresses = s->sockets.nbd_addresses;
         s->host.n_nbd_addresses = s->sockets.n_nbd;
-        r = start_nbd(s, err);
+        r = server_nbd_new(s, err);
+        if (r == 0)
+                r = server_nbd_listen(s, err);
         if (r == 0)
                 r = co_start_vhost(s, err);
         if (r == 0)
-                r = start_control(s, err);
-        return r < 0 ? r : claim_all(s, err);
+                r = server_start_control(s, err);
+        return r < 0 ? r : server_claim_all(s, err);
 }
 
 /* ---- life ---- */
@@ -437,7 +429,8 @@ static void tell_ready(const struct server *s)
 
 static void co_stop(struct server *s)
 {
-        sockets_unlink(&s->sockets);
+        if (!s->given)
+                sockets_unlink(&s->sockets);
         if (s->control)
                 co_control_stop(s->control);
         co_attach_stop(&s->host);
@@ -450,28 +443,45 @@ static void co_stop(struct server *s)
         sockets_close(&s->sockets);
 }
 
+/* Until a signal, or another process has taken over. */
+static void co_serve(struct server *s)
+{
+        if (s->options->ready)
+                s->options->ready(&s->host);
+        s->serving = true;
+        tell_ready(s);
+        while (!s->stopping && !s->given) {
+                s->co = co_self();
+                while (!s->stopping && s->taker_fd < 0)
+                        co_suspend();
+                s->co = NULL;
+                if (!s->stopping)
+                        s->given = co_takeover_give(s);
+        }
+        s->serving = false;
+}
+
 static void co_server(void *arg)
 {
         struct server *s = arg;
         struct error closing = ERROR_INIT;
         int r;
 
-        r = co_open_pools(s, s->err);
-        if (r == 0)
-                r = co_start(s, s->err);
+        if (s->options->takeover) {
+                r = co_takeover_take(s, s->err);
+        } else {
+                r = co_open_pools(s, s->err);
+                if (r == 0)
+                        r = co_start(s, s->err);
+        }
         if (r == 0) {
-                if (s->options->ready)
-                        s->options->ready(&s->host);
-                s->serving = true;
-                tell_ready(s);
-                s->co = co_self();
-                while (!s->stopping)
-                        co_suspend();
+                co_serve(s);
+                r = s->result;
         } else if (s->stopping && (r == -EBUSY || r == -ECANCELED)) {
                 r = 0; /* told to stop while it waited */
         }
-        s->serving = false;
-        sd_notify(0, "STOPPING=1");
+        if (!s->given)
+                sd_notify(0, "STOPPING=1");
         co_stop(s);
         s->result = r;
         r = co_host_close_all(&s->host, &closing);
@@ -541,10 +551,15 @@ static int run_loop(struct server *s, struct error *err)
 
 int serve_run(const struct serve_options *options, struct error *err)
 {
-        struct server s = {
-            .options = options, .err = err, .sockets = SOCKETS_INIT, .end.fd = -1, .hangup.fd = -1};
+        struct server s = {.options = options,
+                           .err = err,
+                           .sockets = SOCKETS_INIT,
+                           .end.fd = -1,
+                           .hangup.fd = -1,
+                           .taker_fd = -1};
         int r = 0;
 
+        raise_files_limit();
         s.sockets.exposure = exposure(options);
         s.end.fd = signals_open(err);
         if (s.end.fd < 0)
@@ -555,6 +570,9 @@ int serve_run(const struct serve_options *options, struct error *err)
         if (r == 0)
                 r = run_loop(&s, err);
         sockets_close(&s.sockets);
+        if (s.taker_fd >= 0)
+                close(s.taker_fd);
+        json_decref(s.taker_request);
         if (s.hangup.fd >= 0)
                 close(s.hangup.fd);
         close(s.end.fd);

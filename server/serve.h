@@ -4,6 +4,8 @@
  * Its sockets appear only once it can serve, with mode 0600 (0660 of the group where one is given),
  * and replace those that a killed server left behind.
  *
+ * Where another process takes over, it ends as after a signal, but for all that this one has.
+ *
  * SIGHUP, where there are certificates, keys or an access list: they are read anew.
  *
  * Threads    blocking: returns when the server has ended. The caller's thread runs the first loop;
@@ -27,7 +29,10 @@ struct serve_options {
         const char *control; /* NULL: POOL.control in the socket folder, after the first pool */
         const char *group;   /* NULL: none */
         const char *vhost_folder; /* a socket in it for each volume; NULL: none */
-        unsigned threads;         /* event loops, at most SERVE_THREADS_MAX; 0: one a processor */
+        /* Go on with what the pools' server has, in its place: its sockets, front ends and all. The
+         * four above are NULL or 0 then, as it knows them. */
+        bool takeover;
+        unsigned threads; /* event loops, at most SERVE_THREADS_MAX; 0: one a processor */
         enum nbd_tls_mode tls_mode;
         struct nbd_tls_options tls; /* where tls_mode is not off */
         const char *tls_access;     /* a file as access.h has it; NULL: none */
@@ -39,5 +44,6 @@ struct serve_options {
 
 /* 0 after a clean stop by signal.
  *
- * -EBUSY  a pool is served already, or held by a command for too long */
+ * -EBUSY   a pool is served already, or held by a command for too long
+ * -ENOENT  takeover: nobody serves a pool */
 int serve_run(const struct serve_options *options, struct error *err);

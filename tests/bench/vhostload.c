@@ -25,7 +25,7 @@ static const char help_text[] =
     "  --depth N         requests in flight in each queue; default 32\n"
     "  --queues N        default 1\n"
     "  --packed          packed rings\n"
-    "  --no-indirect, --no-event-idx\n"
+    "  --no-indirect, --no-event-idx, --no-inflight\n"
     "                    without these features\n"
     "  --write-through   without FLUSH and CONFIG_WCE: what is answered is durable\n"
     "  --seconds S       how long; default 1, and without end with --once\n"
@@ -59,6 +59,7 @@ enum option_id {
         OPT_WRITE_THROUGH,
         OPT_RECONNECT,
         OPT_LOSSY,
+        OPT_NO_INFLIGHT,
         OPT_HELP,
 };
 
@@ -76,6 +77,7 @@ static const struct option long_options[] = {
     {"packed", no_argument, NULL, OPT_PACKED},
     {"no-indirect", no_argument, NULL, OPT_NO_INDIRECT},
     {"no-event-idx", no_argument, NULL, OPT_NO_EVENT_IDX},
+    {"no-inflight", no_argument, NULL, OPT_NO_INFLIGHT},
     {"write-through", no_argument, NULL, OPT_WRITE_THROUGH},
     {"seconds", required_argument, NULL, OPT_SHARED},
     {"warmup", required_argument, NULL, OPT_SHARED},
@@ -109,6 +111,7 @@ static bool take_switch(struct command *c, int option)
             {OPT_PACKED, &o->packed},
             {OPT_NO_INDIRECT, &o->no_indirect},
             {OPT_NO_EVENT_IDX, &o->no_event_index},
+            {OPT_NO_INFLIGHT, &o->no_inflight},
             {OPT_WRITE_THROUGH, &o->write_through},
             {OPT_RECONNECT, &o->reconnect},
             {OPT_LOSSY, &o->lossy},

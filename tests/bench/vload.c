@@ -462,6 +462,7 @@ static int open_disk(struct vload *l, struct error *err)
         struct disk_options disk = {
             .path = o->path,
             .packed = o->packed,
+            .without_inflight = o->no_inflight,
             .without = (o->no_indirect ? VF_INDIRECT : 0) | (o->no_event_index ? VF_EVENT_IDX : 0) |
                        (o->write_through ? VF_BLK_FLUSH | VF_BLK_CONFIG_WCE : 0),
             .without_protocol = VP_BACKEND_REQ,

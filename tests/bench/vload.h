@@ -20,7 +20,7 @@ struct vload_options {
         struct load_options load;               /* block_bytes: a multiple of 512 */
         unsigned queues, segments;              /* of the data of a request */
         unsigned zero_percent, discard_percent; /* of what is not read, the rest is written */
-        bool packed, no_indirect, no_event_index;
+        bool packed, no_indirect, no_event_index, no_inflight;
         /* FLUSH and CONFIG_WCE are not agreed on: a write that is answered is durable */
         bool write_through;
         bool reconnect; /* the server may be killed under it: connect again, and go on */

@@ -403,7 +403,6 @@ fails 1 "named twice" tarn serve tank d1
 fails 1 "not a socket" tarn serve tank --nbd unix:file
 fails 1 "too long" tarn serve tank --nbd "unix:$(printf 'x%.0s' $(seq 120))"
 fails 1 "cannot make the socket" tarn serve tank --nbd unix:no/such/folder/s
-fails 1 "not built yet" tarn serve tank --takeover
 fails 1 "no pool 'nix'" tarn serve nix
 ok tarn volume list tank
 

@@ -28,7 +28,7 @@ struct fixture {
         unsigned n_asked;        /* to open an export, in all */
         char identities[8][600]; /* of who asked last; empty behind them */
         unsigned stop_timeout_ms;
-        bool stop_begun, stopped;
+        bool stop_begun, stopped, leaving;
         sem_t stop_done;
 };
 
@@ -238,7 +238,10 @@ static void co_stop(void *arg)
 {
         struct fixture *f = arg;
 
-        co_nbd_server_stop(f->server, f->stop_timeout_ms);
+        if (f->leaving)
+                co_nbd_server_leave(f->server, f->stop_timeout_ms);
+        else
+                co_nbd_server_stop(f->server, f->stop_timeout_ms);
         sem_post(&f->stop_done);
 }
 
@@ -255,6 +258,12 @@ void fixture_begin_stop(struct fixture *fixture, unsigned timeout_ms)
         fixture->stop_timeout_ms = timeout_ms;
         fixture->stop_begun = true;
         fixture_run(fixture, spawn_stop, fixture);
+}
+
+void fixture_begin_leave(struct fixture *fixture, unsigned timeout_ms)
+{
+        fixture->leaving = true;
+        fixture_begin_stop(fixture, timeout_ms);
 }
 
 void fixture_wait_stopped(struct fixture *fixture)

@@ -27,6 +27,8 @@ struct fixture *fixture_start(const struct nbd_server_options *options);
 void fixture_stop(struct fixture *fixture, unsigned timeout_ms);
 /* Begin to stop, and return once the server has begun; fixture_stop() then waits for the end. */
 void fixture_begin_stop(struct fixture *fixture, unsigned timeout_ms);
+/* The same for co_nbd_server_leave(). */
+void fixture_begin_leave(struct fixture *fixture, unsigned timeout_ms);
 void fixture_wait_stopped(struct fixture *fixture);
 
 const char *fixture_path(const struct fixture *fixture); /* of the Unix socket */

@@ -190,6 +190,25 @@ static void test_passed_descriptor_is_used_and_taken_over_also_on_failure(void *
         assert_int_equal(fcntl(fd, F_GETFD), -1);
 }
 
+static void test_lock_lasts_as_long_as_any_descriptor_of_the_open_file(void **state)
+{
+        struct fixture *f = *state;
+        struct error err = ERROR_INIT;
+        struct member *first = make_disk(f, DISK_BYTES), *second = NULL;
+        int fd = first->ops->dup(first), other = first->ops->dup(first);
+
+        assert_true(fd >= 0 && other >= 0);
+        member_close(first);
+        assert_int_equal(open_disk(f, f->path, &(struct disk_options){0}, &second, &err), -EBUSY);
+        /* Who has the descriptor has the lock already. */
+        assert_int_equal(open_fd(f, fd, f->path, &(struct disk_options){0}, &second, &err), 0);
+        member_close(second);
+        assert_int_equal(open_disk(f, f->path, &(struct disk_options){0}, &second, &err), -EBUSY);
+        close(other);
+        assert_int_equal(open_disk(f, f->path, &(struct disk_options){0}, &second, &err), 0);
+        member_close(second);
+}
+
 static void test_readonly_member_takes_no_lock_and_no_writes(void **state)
 {
         struct fixture *f = *state;
@@ -621,6 +640,7 @@ static int run_group(const char *name)
             BOTH(test_what_is_no_disk_is_refused_with_a_sentence),
             BOTH(test_passed_descriptor_that_appends_is_written_where_told),
             BOTH(test_passed_descriptor_is_used_and_taken_over_also_on_failure),
+            BOTH(test_lock_lasts_as_long_as_any_descriptor_of_the_open_file),
             BOTH(test_readonly_member_takes_no_lock_and_no_writes),
             BOTH(test_what_is_written_is_read_again_also_by_the_next_opener),
             BOTH(test_any_number_of_sectors_in_memory_makes_one_request),

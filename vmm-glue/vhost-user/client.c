@@ -26,6 +26,7 @@ void vhost_client_cut(struct vhost_client *client, const char *why)
         }
         if (client->waiting)
                 loop_cancel(client->device->server->loop, client->waiting);
+        co_wake_all(&client->device->released);
 }
 
 pid_t vhost_client_pid(const struct vhost_client *client)
@@ -69,30 +70,40 @@ void co_vhost_client_await_predecessors(struct vhost_client *client, dev_t devic
 
 /* ---- receiving ---- */
 
+/* Its messages are left to the next server. */
+static bool is_to_be_saved(const struct vhost_client *client)
+{
+        return client->device->saving && !client->dead;
+}
+
 static int co_wait_readable(struct vhost_client *client)
 {
         struct loop_io io = {.op = LOOP_POLL, .fd = client->fd, .flags = POLLIN};
         int r;
 
-        if (client->dead)
+        if (client->dead || client->device->saving)
                 return -ECANCELED;
         client->waiting = &io;
         r = co_io(&io);
         client->waiting = NULL;
-        return client->dead ? -ECANCELED : r;
+        return client->dead || client->device->saving ? -ECANCELED : r;
 }
 
-/* Exactly @length bytes, and the descriptors among them. 0; 1 at the end of the stream. */
-static int co_receive(struct vhost_client *client, void *data, size_t length, struct message *m)
+/* Until the message has @n_bytes, header included, and the descriptors among them. 0; 1 at the end
+ * of the stream. */
+static int co_receive(struct vhost_client *client, size_t n_bytes)
 {
+        struct message *m = &client->message;
         union {
                 char bytes[CMSG_SPACE(MESSAGE_FDS_MAX * sizeof(int))];
                 struct cmsghdr align;
         } control;
-        uint8_t *to = data;
 
-        while (length > 0) {
-                struct iovec iov = {to, length};
+        while (m->n_bytes < n_bytes) {
+                uint8_t *to = m->n_bytes < sizeof(m->header)
+                                  ? (uint8_t *)&m->header + m->n_bytes
+                                  : (uint8_t *)&m->payload + (m->n_bytes - sizeof(m->header));
+                struct iovec iov = {to, n_bytes - m->n_bytes};
                 struct msghdr msg = {.msg_iov = &iov,
                                      .msg_iovlen = 1,
                                      .msg_control = control.bytes,
@@ -103,8 +114,7 @@ static int co_receive(struct vhost_client *client, void *data, size_t length, st
                 if (n > 0) {
                         m->n_fds =
                             (unsigned)passed_fds_take(&msg, m->fds, m->n_fds, MESSAGE_FDS_MAX);
-                        to += n;
-                        length -= (size_t)n;
+                        m->n_bytes += (size_t)n;
                         continue;
                 }
                 if (n == 0)
@@ -119,50 +129,50 @@ static int co_receive(struct vhost_client *client, void *data, size_t length, st
 }
 
 /* 0 with a message, 1 where the front end has left, negative with a sentence otherwise. */
-static int co_read_message(struct vhost_client *client, struct message *m, struct error *err)
+static int co_read_message(struct vhost_client *client, struct error *err)
 {
+        struct message *m = &client->message;
         int r;
 
-        m->n_fds = 0;
-        r = co_receive(client, &m->header, sizeof(m->header), m);
+        r = co_receive(client, sizeof(m->header));
         if (r != 0)
                 return r;
-        memset(&m->payload, 0, sizeof(m->payload));
         if ((m->header.flags & VHOST_VERSION_MASK) != VHOST_VERSION ||
             (m->header.flags & VHOST_REPLY))
                 return error_set(err, -EPROTO, "it sends something that is not vhost-user");
         if (m->header.size > sizeof(m->payload))
                 return error_set(err, -EPROTO, "it sends message %u of %u bytes", m->header.request,
                                  m->header.size);
-        r = co_receive(client, &m->payload, m->header.size, m);
+        r = co_receive(client, sizeof(m->header) + m->header.size);
         return r > 0 ? error_set(err, -EPROTO, "it sends half of message %u", m->header.request)
                      : r;
 }
 
-static void close_fds(struct message *m)
+static void drop_message(struct message *m)
 {
         for (unsigned i = 0; i < m->n_fds; i++)
                 close(m->fds[i]);
-        m->n_fds = 0;
+        *m = (struct message){0};
 }
 
 static void co_messages(struct vhost_client *client)
 {
-        struct message m;
         int r = 0;
 
-        while (r == 0 && !client->dead) {
+        while (r == 0 && !client->dead && !client->device->saving) {
                 struct error e = ERROR_INIT;
 
-                r = co_read_message(client, &m, &e);
+                r = co_read_message(client, &e);
+                if (r == -ECANCELED && is_to_be_saved(client))
+                        return; /* with what it has read of the next one */
                 if (r == 0)
-                        r = co_message_handle(client, &m, &e);
-                else
-                        close_fds(&m);
+                        r = co_message_handle(client, &client->message, &e);
+                drop_message(&client->message);
                 if (r < 0)
                         vhost_client_cut(client, e.code < 0 ? e.message : strerror(-r));
+                else if (r > 0)
+                        client->dead = true;
         }
-        client->dead = true;
 }
 
 /* ---- the beginning and the end ---- */
@@ -176,9 +186,13 @@ static void stop_waiting(struct vhost_client *client)
                 volume_cancel(client->volume.volume);
 }
 
-static void co_client_end(struct vhost_client *client)
+void co_vhost_client_end(struct vhost_client *client)
 {
         struct vhost_device *device = client->device;
+        bool passed_on = is_to_be_saved(client);
+
+        client->dead = true;
+        drop_message(&client->message);
 
         stop_waiting(client);
         for (unsigned i = 0; client->queues && i < device->n_queues; i++) {
@@ -203,15 +217,16 @@ static void co_client_end(struct vhost_client *client)
                 log_warning("vhost: %s: client %llu (pid %d) was disconnected: %s", device->name,
                             (unsigned long long)client->id, (int)client->pid, client->ended_by);
         else if (!client->ended_by)
-                log_debug("vhost: %s: client %llu (pid %d) has left", device->name,
-                          (unsigned long long)client->id, (int)client->pid);
+                log_debug("vhost: %s: client %llu (pid %d) %s", device->name,
+                          (unsigned long long)client->id, (int)client->pid,
+                          passed_on ? "is passed on" : "has left");
         close(client->fd);
         free(client->queues);
         device_client_gone(client);
         free(client);
 }
 
-static int co_client_open(struct vhost_client *client, struct error *err)
+int co_vhost_client_open(struct vhost_client *client, struct error *err)
 {
         struct vhost_device *device = client->device;
         int r;
@@ -232,29 +247,39 @@ static int co_client_open(struct vhost_client *client, struct error *err)
         return 0;
 }
 
+static void co_go_on(struct vhost_client *client)
+{
+        while (client->device->held && !client->dead)
+                co_wait(&client->device->released);
+        co_messages(client);
+        if (is_to_be_saved(client))
+                co_client_save(client);
+        co_vhost_client_end(client);
+}
+
 static void co_client(void *arg)
 {
         struct vhost_client *client = arg;
         struct error e = ERROR_INIT;
 
-        if (co_client_open(client, &e) == 0)
-                co_messages(client);
-        else
+        if (!client->has_volume && co_vhost_client_open(client, &e) < 0)
                 vhost_client_cut(client, e.message);
-        co_client_end(client);
+        co_go_on(client);
 }
 
-void vhost_client_new(struct vhost_device *device, int fd)
+int vhost_client_serve(struct vhost_client *client)
+{
+        return co_spawn(client->device->server->loop, co_client, client);
+}
+
+struct vhost_client *vhost_client_add(struct vhost_device *device, int fd)
 {
         struct vhost_client *client = calloc(1, sizeof(*client));
         struct ucred credentials;
         socklen_t length = sizeof(credentials);
 
-        if (!client) {
-                log_error("vhost: %s: no memory for a front end", device->name);
-                close(fd);
-                return;
-        }
+        if (!client)
+                return NULL;
         client->device = device;
         client->id = ++device->server->last_id;
         client->fd = fd;
@@ -265,10 +290,18 @@ void vhost_client_new(struct vhost_device *device, int fd)
                 client->pid = credentials.pid;
         list_append(&device->clients, &client->link);
         device->n_clients++;
-        if (co_spawn(device->server->loop, co_client, client) < 0) {
-                log_error("vhost: %s: no memory for a front end", device->name);
-                close(fd);
+        return client;
+}
+
+void vhost_client_new(struct vhost_device *device, int fd)
+{
+        struct vhost_client *client = vhost_client_add(device, fd);
+
+        if (client && vhost_client_serve(client) == 0)
+                return;
+        log_error("vhost: %s: no memory for a front end", device->name);
+        close(fd);
+        if (client)
                 device_client_gone(client);
-                free(client);
-        }
+        free(client);
 }

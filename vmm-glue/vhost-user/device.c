@@ -77,7 +77,7 @@ void vhost_server_free(struct vhost_server *server)
 
 static void accept_more(struct vhost_device *device)
 {
-        if (device->stopping || device->accepting)
+        if (device->stopping || device->accepting || device->held)
                 return;
         device->accepting = true;
         loop_submit(device->server->loop, &device->accept_io);
@@ -90,7 +90,7 @@ static void accept_retry(struct loop_timer *timer)
 
 static void accepted(struct vhost_device *device, int fd)
 {
-        if (device->stopping) {
+        if (device->stopping && !device->saving) {
                 close(fd);
         } else if (device->n_clients >= VHOST_CLIENTS_MAX) {
                 if (vhost_may_log(device->server))
@@ -150,6 +150,8 @@ int vhost_device_new(struct vhost_server *server, const struct vhost_device_opti
         list_init(&device->retry.link);
         list_init(&device->clients);
         co_queue_init(&device->gone);
+        device->held = options->held;
+        co_queue_init(&device->released);
         vhost_device_rename(device, options->name);
         list_append(&server->devices, &device->link);
         accept_more(device);
@@ -169,6 +171,11 @@ void device_client_gone(struct vhost_client *client)
         list_remove(&client->link);
         device->n_clients--;
         co_wake_all(&device->gone);
+}
+
+void device_accept(struct vhost_device *device)
+{
+        accept_more(device);
 }
 
 static bool any_until(const struct vhost_device *device, uint64_t last_id)

@@ -52,6 +52,7 @@ struct mapping {
         uint8_t *start; /* at the offset asked for */
         void *base;
         size_t length;
+        int fd; /* our own, for the next server (save.c) */
         dev_t device;
         ino_t inode;
         struct guard *guard;
@@ -248,6 +249,15 @@ struct queue {
 
 /* ---- front ends ---- */
 
+/* As it comes in: what has come of it so far outlives the wait for more. */
+struct message {
+        struct vhost_header header;
+        union vhost_payload payload;
+        size_t n_bytes; /* of both, so far */
+        int fds[MESSAGE_FDS_MAX];
+        unsigned n_fds;
+};
+
 struct vhost_client {
         struct list link; /* device->clients */
         struct vhost_device *device;
@@ -261,7 +271,8 @@ struct vhost_client {
         char why[256];
         struct loop_io *waiting; /* the poll under way; for vhost_vhost_client_cut() */
         struct loop_task
-            cut_task; /* vhost_vhost_client_cut() from where queues may not be touched */
+            cut_task;           /* vhost_vhost_client_cut() from where queues may not be touched */
+        struct message message; /* the one that is being read or handled */
 
         bool has_volume;
         struct vhost_volume volume;
@@ -274,7 +285,7 @@ struct vhost_client {
         uint64_t memory_bytes;
         atomic_bool memory_lost; /* guard.c: a mapping shrank */
         struct mapping log, inflight;
-        uint64_t log_bytes;
+        uint64_t log_bytes, log_offset;
         struct vhost_inflight inflight_is;
         struct queue *queues; /* device->n_queues */
 
@@ -302,6 +313,12 @@ struct vhost_device {
         unsigned n_disconnecting; /* coroutines that wait for clients to go */
         uint64_t bytes_in_flight;
         struct co_queue gone; /* woken when a client went, or accepting ended */
+        /* save.c */
+        bool held; /* front ends are being restored: nobody is accepted, no queue starts */
+        struct co_queue released;
+        bool saving;
+        void (*saved)(struct vhost_saved *saved, void *arg);
+        void *saved_arg;
 };
 
 struct vhost_server {
@@ -320,6 +337,7 @@ struct vhost_server {
 /* Asked before each line that a front end can cause. */
 bool vhost_may_log(struct vhost_server *server);
 void device_client_gone(struct vhost_client *client);
+void device_accept(struct vhost_device *device);
 
 /* client.c */
 void vhost_client_new(struct vhost_device *device, int fd);
@@ -334,14 +352,23 @@ static inline bool client_has(const struct vhost_client *client, unsigned featur
         return client->features & (UINT64_C(1) << feature);
 }
 
+/* A front end that has just connected, in its device's list and not served yet; the descriptor is its
+ * own on success. NULL: out of memory. */
+struct vhost_client *vhost_client_add(struct vhost_device *device, int fd);
+/* -errno: the volume cannot be opened, or no memory */
+int co_vhost_client_open(struct vhost_client *client, struct error *err);
+/* Handle its messages until it ends. -ENOMEM */
+int vhost_client_serve(struct vhost_client *client);
+void co_vhost_client_end(struct vhost_client *client); /* and free it */
+
+/* save.c */
+/* Stop its queues and tell device->saved what makes it anew. Where that cannot be done it is cut. */
+void co_client_save(struct vhost_client *client);
+
 /* message.c */
-union vhost_payload;
-struct message {
-        struct vhost_header header;
-        union vhost_payload payload;
-        int fds[MESSAGE_FDS_MAX];
-        unsigned n_fds;
-};
+/* Take one message's effect without a word to the front end: it was sent to another server. Closes
+ * what is left of the message's descriptors. */
+int co_message_apply(struct vhost_client *client, struct message *message, struct error *err);
 /* Take one message's effect and reply to it where that is due. Negative: the connection is to end,
  * for the reason in *err. Closes what is left of the message's descriptors. */
 int co_message_handle(struct vhost_client *client, struct message *message, struct error *err);
@@ -380,6 +407,8 @@ void co_queue_stop(struct queue *queue);
 void co_queue_set_kick(struct queue *queue, int fd);
 void co_queue_set_signal(struct queue *queue, struct signal *signal, int fd);
 void queue_signal(struct signal *signal);
+/* The device is held no more. */
+void queue_go(struct queue *queue);
 /* A request has ended: it is given back once the iteration's callbacks have run. */
 void queue_done(struct vhost_req *req);
 /* It has ended without having been done, and stays marked in flight for the next server. */

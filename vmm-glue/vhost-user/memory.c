@@ -3,6 +3,7 @@
  * A table is never changed: requests that were parsed with one hold it until they have ended, so
  * that memory which the front end takes away stays mapped as long as the engine may touch it. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,7 +52,7 @@ int mapping_open(struct mapping *mapping, int fd, uint64_t offset, uint64_t leng
         uint64_t page, first, end;
         struct stat st;
         void *base;
-        int r;
+        int own, r;
 
         if (fstat(fd, &st) < 0 || !is_memory(fd, &st))
                 return error_set(err, -EPERM, "it sent a descriptor that is not of shared memory");
@@ -63,14 +64,22 @@ int mapping_open(struct mapping *mapping, int fd, uint64_t offset, uint64_t leng
         page = page_bytes(fd, &st);
         first = offset / page * page;
         end = (offset + length + page - 1) / page * page;
+        own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (own < 0)
+                return error_set(err, -errno, "cannot keep its memory's descriptor: %s",
+                                 strerror(errno));
         base = mmap(NULL, end - first, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
                     (off_t)first);
-        if (base == MAP_FAILED)
-                return error_set(err, -errno, "cannot map %llu bytes of its memory: %s",
-                                 (unsigned long long)length, strerror(errno));
+        if (base == MAP_FAILED) {
+                r = error_set(err, -errno, "cannot map %llu bytes of its memory: %s",
+                              (unsigned long long)length, strerror(errno));
+                close(own);
+                return r;
+        }
         r = guard_watch(base, end - first, hit, &mapping->guard);
         if (r < 0) {
                 munmap(base, end - first);
+                close(own);
                 return error_set(err, r, "no memory to watch its memory");
         }
         /* A guest's memory is no business of a core file. */
@@ -78,6 +87,7 @@ int mapping_open(struct mapping *mapping, int fd, uint64_t offset, uint64_t leng
         mapping->base = base;
         mapping->length = end - first;
         mapping->start = (uint8_t *)base + (offset - first);
+        mapping->fd = own;
         mapping->device = st.st_dev;
         mapping->inode = st.st_ino;
         return 0;
@@ -89,6 +99,7 @@ void mapping_close(struct mapping *mapping)
                 return;
         guard_release(mapping->guard);
         munmap(mapping->base, mapping->length);
+        close(mapping->fd);
         *mapping = (struct mapping){0};
 }
 

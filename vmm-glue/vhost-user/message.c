@@ -184,7 +184,8 @@ static void co_await_predecessors(struct vhost_client *client, int fd)
 {
         struct stat st;
 
-        if (fstat(fd, &st) == 0)
+        /* Where the device is held, a server before has seen to that. */
+        if (!client->device->held && fstat(fd, &st) == 0)
                 co_vhost_client_await_predecessors(client, st.st_dev, st.st_ino);
 }
 
@@ -268,6 +269,7 @@ static int set_log_base(struct vhost_client *client, struct message *m, struct r
         mapping_close(&client->log);
         client->log = log;
         client->log_bytes = area->size;
+        client->log_offset = area->offset;
         reply_u64(reply, 0);
         return 0;
 }
@@ -682,6 +684,25 @@ static int send_reply(struct vhost_client *client, const struct message *m, stru
         return error_set(err, -EPIPE, "it does not take replies");
 }
 
+static void close_left(struct message *m)
+{
+        for (unsigned i = 0; i < m->n_fds; i++)
+                if (m->fds[i] >= 0)
+                        close(m->fds[i]);
+        m->n_fds = 0;
+}
+
+int co_message_apply(struct vhost_client *client, struct message *m, struct error *err)
+{
+        struct reply reply = {.fd = -1};
+        int r = co_dispatch(client, m, &reply, err);
+
+        close_left(m);
+        if (reply.fd >= 0)
+                close(reply.fd);
+        return r;
+}
+
 int co_message_handle(struct vhost_client *client, struct message *m, struct error *err)
 {
         const struct kind *kind = find_kind(m->header.request);
@@ -691,10 +712,7 @@ int co_message_handle(struct vhost_client *client, struct message *m, struct err
         struct error e = ERROR_INIT;
         int r = co_dispatch(client, m, &reply, &e);
 
-        for (unsigned i = 0; i < m->n_fds; i++)
-                if (m->fds[i] >= 0)
-                        close(m->fds[i]);
-        m->n_fds = 0;
+        close_left(m);
         if (r < 0 && ack && vhost_may_log(client->device->server))
                 log_warning("vhost: %s: client %llu: %s", client->device->name,
                             (unsigned long long)client->id, e.message);

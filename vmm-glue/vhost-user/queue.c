@@ -359,7 +359,8 @@ static void adapt(struct queue *queue)
 
 static void watch_kick(struct queue *queue)
 {
-        if (queue->kick_fd < 0 || queue->kick_armed || queue->client->dead)
+        if (queue->kick_fd < 0 || queue->kick_armed || queue->client->dead ||
+            queue->client->device->held)
                 return;
         queue->kick_armed = true;
         queue->kick_io.op = LOOP_POLL;
@@ -456,12 +457,20 @@ void queue_update(struct queue *queue)
 {
         struct error e = ERROR_INIT;
 
+        if (queue->client->device->held)
+                return;
         if (queue->started && !queue->ops && !queue->broken && !queue->stopping && queue->size &&
             queue->has_addr && queue->client->memory->n > 0 && !queue->client->dead &&
             queue_start(queue, &e) < 0)
                 queue_break(queue, &e);
         if (may_begin(queue))
                 queue_run_soon(queue);
+}
+
+void queue_go(struct queue *queue)
+{
+        watch_kick(queue);
+        queue_update(queue);
 }
 
 void queue_translate(struct queue *queue)

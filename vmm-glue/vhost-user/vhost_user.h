@@ -64,6 +64,7 @@ struct vhost_device_options {
         const char *name;  /* for the log: POOL/VOL */
         unsigned n_queues; /* 1 to VHOST_QUEUES_MAX */
         struct vhost_volumes volumes;
+        bool held; /* accept nobody until vhost_device_go() */
 };
 
 /* Offer a device on a listening Unix socket; the descriptor is the device's from now on, also on
@@ -78,6 +79,37 @@ void co_vhost_device_disconnect(struct vhost_device *device);
 void vhost_device_rename(struct vhost_device *device, const char *name);
 /* The volume's size is another: tell the guests. */
 void vhost_device_config_changed(struct vhost_device *device);
+
+/* ---- handing over to another server, of this process or another ---- */
+
+/* A front end between two servers, which does not notice: bytes that only co_vhost_device_restore()
+ * of the same VHOST_SAVED_VERSION knows, and descriptors, of which the first is its connection. */
+#define VHOST_SAVED_VERSION 1u
+struct vhost_saved {
+        uint8_t *bytes; /* malloc'ed, as fds */
+        size_t n_bytes;
+        int *fds; /* -1 in the place of one that was taken out */
+        size_t n_fds;
+};
+void vhost_saved_free(struct vhost_saved *saved); /* and close what is in it; zeroed is fine */
+
+/* In place of co_vhost_device_free(): accept nobody else, let each front end's requests finish, and
+ * give what it is to @saved, which owns it then. Begin for several devices, then end each: so they
+ * finish at a time. Requests that wait for space longer than some seconds fail. A front end that
+ * cannot be saved is hung up on, and the log says why. */
+void vhost_device_save(struct vhost_device *device,
+                       void (*saved)(struct vhost_saved *saved, void *arg), void *arg);
+/* Returns the listening descriptor, the caller's from then on. The device is gone. */
+int co_vhost_device_save_end(struct vhost_device *device);
+/* Make a front end of a device that is held what it was; @saved is left empty. Nothing of it runs,
+ * and nothing is taken from or sent to it, until vhost_device_go().
+ *
+ * -EOPNOTSUPP  it was promised what this server does not do
+ * -ENOMEM, -EMFILE, -ENFILE
+ * others       it is to blame, and was hung up on */
+int co_vhost_device_restore(struct vhost_device *device, struct vhost_saved *saved,
+                            struct error *err);
+void vhost_device_go(struct vhost_device *device);
 
 /* Who is connected. Valid during the call. */
 struct vhost_client_info {

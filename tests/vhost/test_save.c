@@ -142,6 +142,26 @@ static void what_is_in_the_ring_is_found_without_a_kick(void **state)
         }
 }
 
+/* Its base is that of a ring which has never run, after 65,536 requests. */
+static void a_ring_that_has_come_round_goes_on_too(void **state)
+{
+        struct disk *d = check_open((struct disk_options){.without_inflight = true});
+        uint64_t at;
+        uint32_t n_bytes;
+        void *cookie;
+
+        for (unsigned i = 0; i < 65536; i++)
+                check_flush(d);
+        server_save(*state, SERVER_VOL);
+        server_wait_saved(*state, SERVER_VOL);
+        show_without_kick(d, &at);
+        server_restore(*state, SERVER_VOL);
+        server_go(*state, SERVER_VOL);
+        ok(ring_wait(&d->rings[0], RAW_WAIT_MS, &cookie, &n_bytes, &check_err));
+        check_alive(d);
+        disk_close(d);
+}
+
 static void half_a_message_goes_along(void **state)
 {
         const uint32_t message[] = {VU_GET_FEATURES, VU_VERSION, 0};
@@ -280,6 +300,7 @@ int main(void)
             TEST(saving_waits_for_what_is_in_flight),
             TEST(nothing_runs_and_no_kick_is_taken_before_the_server_goes),
             TEST(what_is_in_the_ring_is_found_without_a_kick),
+            TEST(a_ring_that_has_come_round_goes_on_too),
             TEST(half_a_message_goes_along),
             TEST(half_a_message_keeps_its_descriptors),
             TEST(who_comes_meanwhile_is_served_by_the_next),

@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+#include "common/coroutine.h"
 #include "common/log.h"
 #include "common/loop_thread.h"
 #include "tests/protocol/loop_call.h"
@@ -23,6 +24,12 @@ struct device {
         struct volume *volume;
         bool readonly, discard;
         char path[96];
+        /* between two servers */
+        struct vhost_saved saved[VHOST_CLIENTS_MAX];
+        unsigned n_saved;
+        int fd;
+        _Atomic bool is_saved;
+        size_t part;
 };
 
 struct server {
@@ -193,6 +200,135 @@ static void co_disconnect(void *arg)
 void server_disconnect(struct server *s, enum server_device device)
 {
         loop_call_co(loop_thread_loop(s->thread), co_disconnect, &s->devices[device]);
+}
+
+/* ---- from one server to the next ---- */
+
+static void keep(struct vhost_saved *saved, void *arg)
+{
+        struct device *d = arg;
+
+        assert(d->n_saved < VHOST_CLIENTS_MAX);
+        d->saved[d->n_saved++] = *saved;
+}
+
+static void co_save_end(void *arg)
+{
+        struct device *d = arg;
+
+        d->fd = co_vhost_device_save_end(d->device);
+        d->device = NULL;
+        d->is_saved = true;
+}
+
+static void save(void *arg)
+{
+        struct device *d = arg;
+        int r;
+
+        d->n_saved = 0;
+        d->is_saved = false;
+        vhost_device_save(d->device, keep, d);
+        r = co_spawn(loop_thread_loop(d->server->thread), co_save_end, d);
+        assert(r == 0);
+}
+
+void server_save(struct server *s, enum server_device device)
+{
+        loop_call(loop_thread_loop(s->thread), save, &s->devices[device]);
+}
+
+bool server_is_saved(struct server *s, enum server_device device)
+{
+        return s->devices[device].is_saved;
+}
+
+void server_wait_saved(struct server *s, enum server_device device)
+{
+        const struct timespec pause = {.tv_nsec = 1000000};
+        unsigned left = WAIT_MS;
+
+        while (!s->devices[device].is_saved) {
+                if (left-- == 0)
+                        fail_msg("the front ends are not saved");
+                nanosleep(&pause, NULL);
+        }
+}
+
+static void make_held(struct device *d)
+{
+        struct vhost_device_options options = {.name = "pool/vol",
+                                               .n_queues = SERVER_QUEUES,
+                                               .volumes = {co_device_open, co_device_close, d},
+                                               .held = true};
+        struct error err = ERROR_INIT;
+        int r = vhost_device_new(d->server->vhost, &options, d->fd, &d->device, &err);
+
+        assert(r == 0);
+}
+
+static void co_restore(void *arg)
+{
+        struct device *d = arg;
+
+        make_held(d);
+        for (unsigned i = 0; i < d->n_saved; i++) {
+                struct error err = ERROR_INIT;
+                int r = co_vhost_device_restore(d->device, &d->saved[i], &err);
+
+                assert(r == 0);
+        }
+}
+
+void server_restore(struct server *s, enum server_device device)
+{
+        loop_call_co(loop_thread_loop(s->thread), co_restore, &s->devices[device]);
+}
+
+static void co_restore_part(void *arg)
+{
+        struct device *d = arg;
+        /* Every other time some descriptors are missing, too. */
+        struct vhost_saved part = {.n_bytes = d->part,
+                                   .n_fds = d->saved[0].n_fds / (1 + d->part % 2)};
+        struct error err = ERROR_INIT;
+
+        part.bytes = malloc(part.n_bytes + 1);
+        part.fds = calloc(part.n_fds, sizeof(*part.fds));
+        assert(part.bytes && part.fds && part.n_bytes <= d->saved[0].n_bytes);
+        memcpy(part.bytes, d->saved[0].bytes, part.n_bytes);
+        for (size_t i = 0; i < part.n_fds; i++)
+                part.fds[i] = dup(d->saved[0].fds[i]);
+        d->fd = dup(d->fd);
+        make_held(d);
+        (void)co_vhost_device_restore(d->device, &part, &err);
+        co_vhost_device_free(d->device);
+}
+
+size_t server_restore_part(struct server *s, enum server_device device, size_t n_bytes)
+{
+        struct device *d = &s->devices[device];
+        int fd = d->fd;
+
+        d->part = n_bytes;
+        loop_call_co(loop_thread_loop(s->thread), co_restore_part, d);
+        d->fd = fd;
+        return d->saved[0].n_bytes;
+}
+
+static void go(void *arg)
+{
+        vhost_device_go(((struct device *)arg)->device);
+}
+
+void server_go(struct server *s, enum server_device device)
+{
+        loop_call(loop_thread_loop(s->thread), go, &s->devices[device]);
+}
+
+void server_set_discard(struct server *s, enum server_device device, bool discard)
+{
+        s->devices[device].discard = discard;
 }
 
 static void count_client(const struct vhost_client_info *info, void *arg)

@@ -30,6 +30,18 @@ struct volume *server_volume(struct server *s, enum server_device device);
 void server_resize(struct server *s, enum server_device device, uint64_t n_bytes);
 /* Hang up on the front ends, as a stop in order does. */
 void server_disconnect(struct server *s, enum server_device device);
+/* From one server to the next, of this process: begin to save the front ends; wait for that to end;
+ * have them again, held; go on. Between the end of saving and server_restore() there is no device. */
+void server_save(struct server *s, enum server_device device);
+bool server_is_saved(struct server *s, enum server_device device);
+void server_wait_saved(struct server *s, enum server_device device);
+void server_restore(struct server *s, enum server_device device);
+void server_go(struct server *s, enum server_device device);
+/* Restore the one front end that was saved from the first @n_bytes of what was kept of it, on other
+ * descriptors of the same files, and hang up on it. How much was kept is returned. */
+size_t server_restore_part(struct server *s, enum server_device device, size_t n_bytes);
+/* What the device offers to who comes from now on. */
+void server_set_discard(struct server *s, enum server_device device, bool discard);
 /* Front ends connected, to any device. */
 unsigned server_n_clients(struct server *s);
 /* Wait until as many are connected. */

@@ -402,6 +402,28 @@ static void requests_that_wait_hold_up_no_snapshot_and_end_when_cancelled(void *
         sim_pool_run(1, 1, co_unhindered);
 }
 
+static void co_hurried(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        expect(s, co_limited(s, "iops", "1", &v) == 0);
+        struct load *l = load_of[1];
+        *l = (struct load){.s = s, .v = v, .op = VOLUME_WRITE, .length = POOL_BLOCK};
+        l->iov = (struct iovec){data, POOL_BLOCK};
+        for (unsigned i = 0; i < 16; i++)
+                load_submit(l, &l->req[i]);
+        pool_hurry(s->pool);
+        co_sleep_ns(SECOND_NS / 2);
+        expect(s, l->n_done == 16 && l->n_failed == 0);
+        co_volume_close(v);
+        co_sim_pool_close(s);
+}
+
+static void what_waits_goes_at_once_where_the_pool_is_hurried(void **state)
+{
+        sim_pool_run(1, 1, co_hurried);
+}
+
 static void co_one_cancelled(void *arg)
 {
         struct sim_pool *s = arg;
@@ -506,6 +528,7 @@ int main(void)
             cmocka_unit_test(a_big_request_is_not_starved_by_small_ones_that_keep_coming),
             cmocka_unit_test(a_flush_is_not_counted_and_waits_for_no_limit),
             cmocka_unit_test(requests_that_wait_hold_up_no_snapshot_and_end_when_cancelled),
+            cmocka_unit_test(what_waits_goes_at_once_where_the_pool_is_hurried),
             cmocka_unit_test(a_handle_that_is_cancelled_leaves_its_turns_to_the_others),
             cmocka_unit_test(a_request_that_waited_for_longer_than_its_place_is_refused),
             cmocka_unit_test(the_limits_and_who_waits_for_them_are_shown),

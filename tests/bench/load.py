@@ -39,6 +39,7 @@ ROWS = {row.name: row for row in (
         ("--op", "randwrite", "--once", *RANDOM), once=True),
     Row("seqread", "sequential read, 1 MiB, depth 8", ("--op", "read", *LARGE)),
     Row("seqwrite", "sequential write, 1 MiB, depth 8", ("--op", "write", *LARGE)),
+    Row("fragread", "sequential read, 1 MiB, depth 8, after random writes", ("--op", "read", *LARGE)),
     Row("mixed", "random, 70 % reads, fsync each 32 writes, 4 KiB, depth 32",
         ("--op", "randrw", "--flush-every", "32", *RANDOM)),
     Row("flush", "one random write, one flush, in turn, 4 KiB",
@@ -64,9 +65,9 @@ ROWS = {row.name: row for row in (
 
 WIDE_BYTES = 64 << 30  # of a volume on which scattered blocks share no map node
 
-# What can be measured one after the other on one filled volume.
-ALLOCATED = ("read", "write", "read4", "write4", "sectorread", "sectorwrite", "seqread", "seqwrite", "mixed",
-             "flush")
+# What can be measured one after the other on one filled volume, in this order: random writes scatter its blocks.
+ALLOCATED = ("seqread", "seqwrite", "read", "write", "read4", "write4", "sectorread", "sectorwrite",
+             "fragread", "mixed", "flush")
 
 VHOST = ("vhostread", "vhostwrite", "vhostread1", "vhostwrite1")
 

@@ -309,6 +309,29 @@ static void a_truncated_stream_is_an_abrupt_end(void **state)
         fixture_stop(f, 5000);
 }
 
+static void a_server_that_leaves_answers_what_has_begun_and_ends_tls_politely(void **state)
+{
+        struct fixture *f = tls_start(NBD_TLS_REQUIRE, 0);
+        struct tls_client *idle = tls_opened(f, &tls_anonymous),
+                          *busy = tls_opened(f, &tls_anonymous);
+
+        fake_hold(fixture_volume(f));
+        wire_request(busy->wire, NBD_CMD_FLUSH, 0, 1, 0, 0);
+        fake_wait_held(fixture_volume(f), 1);
+        fixture_begin_leave(f, 20000);
+        wire_expect_closed(idle->wire);
+        assert_true(idle->at_end);
+        wire_request(busy->wire, NBD_CMD_FLUSH, 0, 2, 0, 0);
+        fake_release_all(fixture_volume(f));
+        assert_int_equal(wire_result(busy->wire, 1), 0);
+        wire_expect_closed(busy->wire);
+        fixture_wait_stopped(f);
+        assert_int_equal(fake_counts(fixture_volume(f)).submitted[VOLUME_FLUSH], 1);
+        tls_client_close(idle);
+        tls_client_close(busy);
+        fixture_stop(f, 5000);
+}
+
 static void server_stop_answers_and_ends_tls_politely(void **state)
 {
         struct fixture *f = tls_start(NBD_TLS_REQUIRE, 0);
@@ -556,6 +579,7 @@ int main(void)
             cmocka_unit_test(abort_ends_tls_politely),
             cmocka_unit_test(close_notify_leaves_replies_to_be_sent),
             cmocka_unit_test(a_truncated_stream_is_an_abrupt_end),
+            cmocka_unit_test(a_server_that_leaves_answers_what_has_begun_and_ends_tls_politely),
             cmocka_unit_test(server_stop_answers_and_ends_tls_politely),
             cmocka_unit_test(server_stop_does_not_wait_for_who_neither_reads_nor_shakes_hands),
             cmocka_unit_test(a_client_may_vanish_at_any_time),

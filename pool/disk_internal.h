@@ -13,6 +13,9 @@ struct disk {
         bool is_block;
         bool is_whole_disk; /* a block device that is not a partition */
         bool in_memory;     /* on tmpfs or ramfs: reads and writes are copies, flushes nothing */
+        struct list reads;  /* of this round of the loop, where it is in memory */
+        unsigned n_reads;
+        struct loop_task read_task;
         bool truncation_logged;
         uint64_t device_bytes; /* of the file or device */
         uint64_t start_bytes;  /* where the member begins on it: its partition's start, else 0 */

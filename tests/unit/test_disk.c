@@ -388,6 +388,68 @@ static void test_requests_in_memory_are_answered_together_by_the_loop(void **sta
         free(data);
 }
 
+struct reading {
+        struct member_io io;
+        struct iovec iov;
+        struct loop *loop;
+        unsigned *n_left;
+        int result;
+};
+
+static void reading_done(struct member_io *io, int result)
+{
+        struct reading *r = container_of(io, struct reading, io);
+
+        r->result = result;
+        if (--*r->n_left == 0)
+                loop_stop(r->loop);
+}
+
+static void read_pages(struct fixture *f, struct member *m, struct reading *readings, char *data,
+                       unsigned n)
+{
+        unsigned n_left = n;
+
+        memset(data, 0, n * PAGE);
+        for (unsigned i = 0; i < n; i++) {
+                readings[i] = (struct reading){
+                    .iov = {data + i * PAGE, PAGE}, .loop = f->loop, .n_left = &n_left};
+                readings[i].io = (struct member_io){.op = MEMBER_READ,
+                                                    .offset = i * PAGE,
+                                                    .length = PAGE,
+                                                    .iov = &readings[i].iov,
+                                                    .n_iov = 1,
+                                                    .done = reading_done};
+                member_submit(m, &readings[i].io);
+        }
+        loop_run(f->loop);
+}
+
+static void test_many_reads_of_one_round_all_arrive(void **state)
+{
+        enum { N = 40 };
+        struct fixture *f = *state;
+        struct member *m = make_disk(f, DISK_BYTES);
+        struct reading readings[N];
+        char *data = page_alloc(N * PAGE), *back = page_alloc(N * PAGE);
+
+        fill_pattern(data, N * PAGE, 3);
+        assert_int_equal(do_io(f, m, MEMBER_WRITE, data, N * PAGE, 0), 0);
+        read_pages(f, m, readings, back, N);
+        for (unsigned i = 0; i < N; i++)
+                assert_int_equal(readings[i].result, 0);
+        assert_memory_equal(data, back, N * PAGE);
+        assert_int_equal(m->meter.line[METER_READ].requests, N);
+        assert_int_equal(truncate(f->path, N / 2 * PAGE), 0);
+        read_pages(f, m, readings, back, N);
+        for (unsigned i = 0; i < N; i++)
+                assert_int_equal(readings[i].result, i < N / 2 ? 0 : -EIO);
+        assert_memory_equal(data, back, N / 2 * PAGE);
+        member_close(m);
+        free(data);
+        free(back);
+}
+
 /* ---- writes that become one ---- */
 
 /* Pages of a volume in the order in which they are written: neighbours, a gap, a step back,
@@ -646,6 +708,7 @@ static int run_group(const char *name)
             BOTH(test_any_number_of_sectors_in_memory_makes_one_request),
             BOTH(test_discard_gives_space_back_and_keeps_the_size),
             BOTH(test_member_without_discard_answers_that_all_is_well),
+            BOTH(test_many_reads_of_one_round_all_arrive),
             BOTH(test_adjacent_writes_of_one_round_all_arrive),
             BOTH(test_file_truncated_in_use_is_an_io_error_and_logged_once),
             BOTH(test_second_opener_in_one_process_is_refused),

@@ -338,16 +338,19 @@ static void co_reads_end(struct reads *reads)
         must(co_pool_close(t->pool, NULL) == 0);
 }
 
-/* Where on the member block @number lies: the one that holds its number. */
-static off_t find_block(const struct test *t, uint64_t number)
+/* Where on the member the blocks lie: each holds its number, from 1. */
+static void find_blocks(struct test *t, off_t at[DEPTH])
 {
         static uint64_t page[512] __attribute__((aligned(4096)));
+        unsigned n = 0;
 
-        for (off_t at = 0; at < MEMBER_BYTES; at += POOL_BLOCK)
-                if (pread(t->fd, page, POOL_BLOCK, at) == POOL_BLOCK && page[0] == number &&
-                    page[300] == number && page[511] == number)
-                        return at;
-        return -1;
+        for (off_t here = 0; n < DEPTH && here < MEMBER_BYTES; here += POOL_BLOCK)
+                if (pread(t->fd, page, POOL_BLOCK, here) == POOL_BLOCK && page[0] >= 1 &&
+                    page[0] <= DEPTH && page[300] == page[0] && page[511] == page[0]) {
+                        at[page[0] - 1] = here;
+                        n++;
+                }
+        must(n == DEPTH);
 }
 
 /* Not among the first, which the pool's loop reads. */
@@ -359,11 +362,11 @@ static void co_meets_damage(void *arg)
         struct test *t = arg;
         struct pool_info info;
         struct reads reads;
-        off_t at;
+        off_t at[DEPTH];
 
         co_reads_begin(t, &reads);
-        at = find_block(t, DAMAGED + 1);
-        must(at > 0 && pwrite(t->fd, other, POOL_BLOCK, at) == POOL_BLOCK);
+        find_blocks(t, at);
+        must(pwrite(t->fd, other, POOL_BLOCK, at[DAMAGED]) == POOL_BLOCK);
         co_read_all(&reads);
         for (unsigned i = 0; i < DEPTH; i++)
                 must(i == DAMAGED ? reads.result[i] == -EIO : is_right(&reads, i));
@@ -384,13 +387,12 @@ static void co_meets_the_end(void *arg)
 {
         struct test *t = arg;
         struct reads reads;
-        off_t at, last = 0;
+        off_t at[DEPTH], last = 0;
 
         co_reads_begin(t, &reads);
-        for (unsigned i = 0; i < DEPTH; i++) {
-                at = find_block(t, i + 1);
-                last = at > last ? at : last;
-        }
+        find_blocks(t, at);
+        for (unsigned i = 0; i < DEPTH; i++)
+                last = at[i] > last ? at[i] : last;
         must(ftruncate(t->fd, last) == 0);
         co_read_all(&reads);
         for (unsigned i = 0; i < DEPTH; i++)

@@ -471,13 +471,9 @@ static void leaving_cuts_off_those_who_take_no_answers(void **state)
         wire_close(slow);
 }
 
-static void stopping_answers_those_who_wait_for_memory(void **state)
+/* One read of 1 MiB is under way, and that of the other waits for its memory. */
+static void begin_waiting_for_memory(struct fixture *f, struct wire *holder, struct wire *waiting)
 {
-        struct nbd_server_options options = {.max_total_bytes = MIB};
-        struct fixture *f = fixture_start(&options);
-        struct wire *holder = wire_open(fixture_path(f), "vol", true),
-                    *waiting = wire_open(fixture_path(f), "vol", true);
-        uint8_t *data = malloc(MIB);
         int unread;
 
         fake_hold(fixture_volume(f));
@@ -489,12 +485,43 @@ static void stopping_answers_those_who_wait_for_memory(void **state)
                 assert_return_code(ioctl(waiting->fd, TIOCOUTQ, &unread), errno);
         } while (unread > 0);
         fixture_n_clients(f); /* what was received has been parsed */
+}
+
+static void stopping_answers_those_who_wait_for_memory(void **state)
+{
+        struct nbd_server_options options = {.max_total_bytes = MIB};
+        struct fixture *f = fixture_start(&options);
+        struct wire *holder = wire_open(fixture_path(f), "vol", true),
+                    *waiting = wire_open(fixture_path(f), "vol", true);
+        uint8_t *data = malloc(MIB);
+
+        begin_waiting_for_memory(f, holder, waiting);
         fixture_begin_stop(f, 20000);
         fake_release_all(fixture_volume(f));
         assert_int_equal(wire_read_result(holder, 1, 0, data, MIB), 0);
         assert_int_equal(wire_read_result(waiting, 2, 0, data, MIB), NBD_ESHUTDOWN);
         wire_expect_closed(holder);
         wire_expect_closed(waiting);
+        fixture_stop(f, 0);
+        wire_close(holder);
+        wire_close(waiting);
+        free(data);
+}
+
+static void leaving_lets_go_of_those_who_wait_for_memory(void **state)
+{
+        struct nbd_server_options options = {.max_total_bytes = MIB};
+        struct fixture *f = fixture_start(&options);
+        struct wire *holder = wire_open(fixture_path(f), "vol", true),
+                    *waiting = wire_open(fixture_path(f), "vol", true);
+        uint8_t *data = malloc(MIB);
+
+        begin_waiting_for_memory(f, holder, waiting);
+        fixture_begin_leave(f, 20000);
+        wire_expect_closed(waiting);
+        fake_release_all(fixture_volume(f));
+        assert_int_equal(wire_read_result(holder, 1, 0, data, MIB), 0);
+        wire_expect_closed(holder);
         fixture_stop(f, 0);
         wire_close(holder);
         wire_close(waiting);
@@ -761,6 +788,7 @@ int main(void)
             cmocka_unit_test(stopping_answers_what_is_in_flight_and_refuses_what_comes),
             cmocka_unit_test(leaving_answers_what_has_begun_and_nothing_else),
             cmocka_unit_test(leaving_cuts_off_those_who_take_no_answers),
+            cmocka_unit_test(leaving_lets_go_of_those_who_wait_for_memory),
             cmocka_unit_test(stopping_answers_those_who_wait_for_memory),
             cmocka_unit_test(stopping_waits_for_no_limits),
             cmocka_unit_test(stopping_answers_nobody_who_waits_for_space),

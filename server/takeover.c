@@ -47,15 +47,6 @@ static pid_t peer_pid(int fd)
         return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 ? 0 : peer.pid;
 }
 
-static int co_send_word(struct channel *channel, const char *word)
-{
-        json_t *line = json_pack("{s:b}", word, true);
-        int r = line ? co_channel_send(channel, line, NULL, 0) : -ENOMEM;
-
-        json_decref(line);
-        return r;
-}
-
 static void co_send_error(struct channel *channel, const struct error *e)
 {
         json_t *line = control_error_json(e);
@@ -418,7 +409,7 @@ static int co_hand_over(struct server *s, struct channel *channel, struct handov
                 return r;
         /* systemd believes only who is the main process so far. */
         sd_notifyf(0, "MAINPID=%d", (int)pid);
-        r = co_send_word(channel, "go");
+        r = co_channel_say(channel, "go");
         if (r < 0) {
                 sd_notifyf(0, "MAINPID=%d", (int)getpid());
                 return error_set(err, r, "it has ended");
@@ -441,14 +432,21 @@ static int co_take_back(struct server *s, struct handover *h, struct error *err)
         return r < 0 ? r : co_go(s, err);
 }
 
+/* The new server is told before anything is done here. One that has not even read what was handed
+ * over cannot be told, and must not be able to say later that it is ready: it would take the end of
+ * the connection for this server's. Was it quicker, then it is the one that serves. */
 static bool co_give_up(struct server *s, struct channel *channel, struct handover *h,
                        const struct error *why)
 {
+        struct error e = ERROR_INIT;
         int r;
 
         channel->cancelled = channel->expired = false;
         channel_limit(channel, NBD_GIVE_TIMEOUT_MS);
-        co_send_word(channel, "cancelled");
+        r = co_channel_say(channel, "cancelled");
+        shutdown(channel->fd, SHUT_RDWR);
+        if (r < 0 && r != -EPIPE && co_await_ready(s, channel, &e) == 0)
+                return true;
         r = co_take_back(s, h, s->err);
         if (r < 0) {
                 log_error("the takeover by process %d failed (%s), and this server cannot go on",
@@ -488,6 +486,8 @@ static bool co_give(struct server *s, struct channel *channel)
                 r = co_stop_all(s, &h, &e);
                 if (r == 0)
                         r = co_hand_over(s, channel, &h, &e);
+                else
+                        co_send_error(channel, &e);
                 given = r == 0 || co_give_up(s, channel, &h, &e);
         }
         handover_free(&h);
@@ -615,19 +615,22 @@ static int co_ask(struct channel *channel, json_t *request, struct handover *h, 
                                             : strerror(-r));
 }
 
-/* Once it has been said that all is ready only the old server's word counts, or his end. */
+/* Once it has been said that all is ready only the old server's word counts, or his end. Where it
+ * cannot be said he has closed before: he may have called it off, and serve. */
 static int co_await_go(struct channel *channel, struct error *err)
 {
         json_t *line = NULL;
         int r;
 
         channel_limit(channel, 0);
-        r = co_send_word(channel, "ready");
-        if (r == 0)
-                r = co_channel_receive(channel, &line);
+        r = co_channel_say(channel, "ready");
+        if (r < 0)
+                return error_set(err, -EBUSY,
+                                 "cannot take over: the server has called it off, or has ended");
+        r = co_channel_receive(channel, &line);
         if (r == 0 && !json_is_true(json_object_get(line, "go")))
                 r = error_set(err, -EBUSY, "cannot take over: the server has called it off");
-        else if (r == -ECONNRESET || r == -EPIPE)
+        else if (r == -ECONNRESET)
                 r = 0; /* he can serve no more, and has closed all that is held here */
         else if (r < 0)
                 error_set(err, r, "cannot take over: %s", strerror(-r));
@@ -674,6 +677,8 @@ static int co_take(struct server *s, struct channel *channel, json_t *request, s
                 s->host.n_nbd_addresses = s->sockets.n_nbd;
                 if (r == 0)
                         r = co_build(s, &h, &e);
+                if (r == 0 && s->stopping)
+                        r = error_set(&e, -ECANCELED, "it was told to stop");
                 if (r < 0) {
                         co_send_error(channel, &e);
                         if (err)

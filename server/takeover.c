@@ -226,9 +226,28 @@ static int check_pools(const struct server *s, const json_t *pools, struct error
         return error_hint(err, "name all the pools of the server, and no others");
 }
 
+/* Options that were forgotten must not open to everybody what was only for some. */
+static int check_tls(const struct server *s, struct error *err)
+{
+        const json_t *tls = json_object_get(s->taker_request, "tls");
+        const json_t *access = json_object_get(s->taker_request, "access");
+
+        if (json_is_integer(tls) && json_integer_value(tls) < (json_int_t)s->options->tls_mode)
+                error_set(err, -EPERM,
+                          "process %d asks its clients for more TLS than the new server would",
+                          (int)getpid());
+        else if (json_is_false(access) && s->options->tls_access)
+                error_set(err, -EPERM, "process %d has an access list, and the new server has none",
+                          (int)getpid());
+        else
+                return 0;
+        return error_hint(err, "say its --tls options again, or --tls MODE if less is meant");
+}
+
 static int check_request(struct server *s, struct error *err)
 {
         json_int_t version = json_integer_value(json_object_get(s->taker_request, "version"));
+        int r;
 
         if (version != HANDOVER_VERSION) {
                 error_set(
@@ -238,6 +257,9 @@ static int check_request(struct server *s, struct error *err)
                 return error_hint(err, "stop it and start the other: guests with an in-flight "
                                        "region go on then");
         }
+        r = check_tls(s, err);
+        if (r < 0)
+                return r;
         list_for_each (it, &s->host.pools) {
                 const struct host_pool *hp = container_of(it, struct host_pool, link);
 
@@ -582,6 +604,11 @@ static int co_find_server(struct server *s, int *ret_fd, json_t **ret_request, s
         }
         *ret_request = json_pack("{s:s, s:i, s:o}", "command", "takeover", "version",
                                  HANDOVER_VERSION, "pools", names);
+        if (!s->options->tls_chosen) {
+                json_object_set_new(*ret_request, "tls", json_integer(s->options->tls_mode));
+                json_object_set_new(*ret_request, "access",
+                                    json_boolean(s->options->tls_access != NULL));
+        }
         return 0;
 }
 

@@ -244,7 +244,7 @@ static int check_tls(const struct server *s, struct error *err)
         return error_hint(err, "say its --tls options again, or --tls MODE if less is meant");
 }
 
-static int check_request(struct server *s, struct error *err)
+static int co_check_request(struct server *s, struct error *err)
 {
         json_int_t version = json_integer_value(json_object_get(s->taker_request, "version"));
         int r;
@@ -262,8 +262,12 @@ static int check_request(struct server *s, struct error *err)
                 return r;
         list_for_each (it, &s->host.pools) {
                 const struct host_pool *hp = container_of(it, struct host_pool, link);
+                bool waits;
 
-                if (!pool_waits_for_space(hp->pool))
+                co_move(hp->loop);
+                waits = pool_waits_for_space(hp->pool);
+                co_move(s->host.loop);
+                if (!waits)
                         continue;
                 error_set(err, -EBUSY, "pool '%s' is full, and requests wait for space", hp->name);
                 return error_hint(err, "give it space first: a takeover would have to wait, too");
@@ -488,7 +492,7 @@ static bool co_give(struct server *s, struct channel *channel)
         struct handover h = HANDOVER_INIT;
         struct error e = ERROR_INIT;
         bool paused = false, given = false;
-        int r = check_request(s, &e);
+        int r = co_check_request(s, &e);
 
         if (r == 0) {
                 r = co_control_pause(s->control, COMMANDS_WAIT_MS, &e);

@@ -71,6 +71,7 @@ static int take_tls(const struct cli_args *args, struct serve_options *options, 
                                                 .verify_peer = args->given & CLI_TLS_VERIFY,
                                                 .psk = args->tls_psk};
         options->tls_access = args->tls_access;
+        options->tls_chosen = args->tls != NULL;
         if (options->tls_mode != NBD_TLS_OFF && !args->tls_cert && !args->tls_psk) {
                 error_set(err, -EINVAL, "TLS needs a certificate or pre-shared keys");
                 return error_hint(err, "say --tls-cert FILE --tls-key FILE, or --tls-psk FILE");

@@ -135,6 +135,7 @@ bool client_input_waits(const struct nbd_client *client)
 static void leave(struct nbd_client *client)
 {
         client->state = CLIENT_FINISHING;
+        memory_withdraw(client);
         if (client->receiving && client->tls)
                 tls_stop_receiving(client);
         else if (client->receiving)

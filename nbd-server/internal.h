@@ -93,6 +93,7 @@ struct nbd_client {
         /* the server's loop: these, has_export and export.name */
         struct list link; /* server->clients */
         bool placed;      /* on its worker's loop, or on the way there or back */
+        bool returned;    /* it has ended there: nothing of it is left to be cut or stopped */
         bool told_to_stop, told_to_end;
         struct loop_task stop_task, end_task; /* posted to the worker's loop */
         const char *end_why;

@@ -103,6 +103,7 @@ void co_worker_return(struct nbd_client *client)
         list_remove(&client->worker_link);
         co_move(home);
         client->placed = false; /* no task is posted from here on */
+        client->returned = true;
         if (client->told_to_stop || client->told_to_end) {
                 co_move(w->loop);
                 while (client->send_task.queued) /* of client_cut() */
@@ -134,6 +135,8 @@ static void end_there(struct loop_task *task)
 
 void worker_stop_client(struct nbd_client *client)
 {
+        if (client->returned)
+                return;
         if (!is_elsewhere(client)) {
                 client_stop(client);
                 return;
@@ -145,6 +148,8 @@ void worker_stop_client(struct nbd_client *client)
 
 void worker_cut(struct nbd_client *client, const char *why)
 {
+        if (client->returned)
+                return;
         if (!is_elsewhere(client)) {
                 client_cut(client, why);
                 return;

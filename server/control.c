@@ -761,6 +761,10 @@ static void restore_client(struct control *control, struct handover *h, const js
                 return;
         c->line = hex_bytes(json_object_get(saved, "received"), &c->length);
         c->room = c->length; /* grows when more comes */
+        if (!c->line) {
+                client_free(c);
+                return;
+        }
         snprintf(c->subscription, sizeof(c->subscription), "%s", pool ? pool : "");
         c->n_lost = (uint64_t)json_integer_value(json_object_get(saved, "lost"));
         for (size_t i = 0; i < json_array_size(fds) && i < COMMAND_FDS_MAX; i++) {

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,7 +17,8 @@
 #define RECEIVE_SIZE 65536u
 /* Between two tries where the kernel has too many descriptors on their way (unix(7),
  * ETOOMANYREFS). */
-#define CROWDED_NS UINT64_C(1000000)
+#define CROWDED_NS       UINT64_C(1000000)
+#define CHANNEL_WORD_MAX 16
 
 /* ---- descriptors ---- */
 
@@ -202,14 +204,11 @@ static ssize_t send_some(int fd, const char *data, size_t length, const int *fds
 }
 
 /* While descriptors are left, each goes with a byte at least: the line is made long enough. */
-int co_channel_send(struct channel *c, const json_t *line, const int *fds, size_t n_fds)
+static int co_send_text(struct channel *c, const char *at, size_t left, const int *fds,
+                        size_t n_fds)
 {
-        char *text = json_dumps(line, JSON_COMPACT), *at = text;
-        size_t left = text ? strlen(text) + 1 : 0;
-        int r = text ? 0 : -ENOMEM;
+        int r = 0;
 
-        if (text)
-                text[left - 1] = '\n'; /* in the place of the NUL: the line is sent by its length */
         while (r == 0 && left > 0) {
                 size_t n_now = n_fds < COMMAND_FDS_MAX ? n_fds : COMMAND_FDS_MAX;
                 /* A byte for those that come later; a line has more bytes than descriptors. */
@@ -230,8 +229,29 @@ int co_channel_send(struct channel *c, const json_t *line, const int *fds, size_
                         n_fds -= n_now;
                 }
         }
+        return r;
+}
+
+int co_channel_send(struct channel *c, const json_t *line, const int *fds, size_t n_fds)
+{
+        char *text = json_dumps(line, JSON_COMPACT);
+        size_t length = text ? strlen(text) : 0;
+        int r = -ENOMEM;
+
+        if (text) {
+                text[length] = '\n'; /* in the place of the NUL: the line is sent by its length */
+                r = co_send_text(c, text, length + 1, fds, n_fds);
+        }
         free(text);
         return r;
+}
+
+int co_channel_say(struct channel *c, const char *word)
+{
+        char line[CHANNEL_WORD_MAX + 16];
+        int length = snprintf(line, sizeof(line), "{\"%.*s\":true}\n", CHANNEL_WORD_MAX, word);
+
+        return co_send_text(c, line, (size_t)length, NULL, 0);
 }
 
 static int make_room(struct channel *c)

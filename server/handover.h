@@ -63,6 +63,8 @@ void channel_cancel(struct channel *c);
 
 /* One line, with descriptors. No sentence. */
 int co_channel_send(struct channel *c, const json_t *line, const int *fds, size_t n_fds);
+/* {"WORD":true}, for which no memory is needed: words decide who serves. No sentence. */
+int co_channel_say(struct channel *c, const char *word);
 /* One line; what descriptors came up to its end are in c->fds. No sentence.
  *
  * -ECONNRESET  the other end has closed

@@ -34,6 +34,8 @@ struct serve_options {
         bool takeover;
         unsigned threads; /* event loops, at most SERVE_THREADS_MAX; 0: one a processor */
         enum nbd_tls_mode tls_mode;
+        /* The mode was asked for, not assumed: it may be less than what the server before has. */
+        bool tls_chosen;
         struct nbd_tls_options tls; /* where tls_mode is not off */
         const char *tls_access;     /* a file as access.h has it; NULL: none */
         /* zero: the NBD server's defaults */

@@ -47,15 +47,6 @@ static pid_t peer_pid(int fd)
         return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 ? 0 : peer.pid;
 }
 
-static int co_send_word(struct channel *channel, const char *word)
-{
-        json_t *line = json_pack("{s:b}", word, true);
-        int r = line ? co_channel_send(channel, line, NULL, 0) : -ENOMEM;
-
-        json_decref(line);
-        return r;
-}
-
 static void co_send_error(struct channel *channel, const struct error *e)
 {
         json_t *line = control_error_json(e);
@@ -235,9 +226,28 @@ static int check_pools(const struct server *s, const json_t *pools, struct error
         return error_hint(err, "name all the pools of the server, and no others");
 }
 
-static int check_request(struct server *s, struct error *err)
+/* Options that were forgotten must not open to everybody what was only for some. */
+static int check_tls(const struct server *s, struct error *err)
+{
+        const json_t *tls = json_object_get(s->taker_request, "tls");
+        const json_t *access = json_object_get(s->taker_request, "access");
+
+        if (json_is_integer(tls) && json_integer_value(tls) < (json_int_t)s->options->tls_mode)
+                error_set(err, -EPERM,
+                          "process %d asks its clients for more TLS than the new server would",
+                          (int)getpid());
+        else if (json_is_false(access) && s->options->tls_access)
+                error_set(err, -EPERM, "process %d has an access list, and the new server has none",
+                          (int)getpid());
+        else
+                return 0;
+        return error_hint(err, "say its --tls options again, or --tls MODE if less is meant");
+}
+
+static int co_check_request(struct server *s, struct error *err)
 {
         json_int_t version = json_integer_value(json_object_get(s->taker_request, "version"));
+        int r;
 
         if (version != HANDOVER_VERSION) {
                 error_set(
@@ -247,10 +257,17 @@ static int check_request(struct server *s, struct error *err)
                 return error_hint(err, "stop it and start the other: guests with an in-flight "
                                        "region go on then");
         }
+        r = check_tls(s, err);
+        if (r < 0)
+                return r;
         list_for_each (it, &s->host.pools) {
                 const struct host_pool *hp = container_of(it, struct host_pool, link);
+                bool waits;
 
-                if (!pool_waits_for_space(hp->pool))
+                co_move(hp->loop);
+                waits = pool_waits_for_space(hp->pool);
+                co_move(s->host.loop);
+                if (!waits)
                         continue;
                 error_set(err, -EBUSY, "pool '%s' is full, and requests wait for space", hp->name);
                 return error_hint(err, "give it space first: a takeover would have to wait, too");
@@ -418,7 +435,7 @@ static int co_hand_over(struct server *s, struct channel *channel, struct handov
                 return r;
         /* systemd believes only who is the main process so far. */
         sd_notifyf(0, "MAINPID=%d", (int)pid);
-        r = co_send_word(channel, "go");
+        r = co_channel_say(channel, "go");
         if (r < 0) {
                 sd_notifyf(0, "MAINPID=%d", (int)getpid());
                 return error_set(err, r, "it has ended");
@@ -441,14 +458,21 @@ static int co_take_back(struct server *s, struct handover *h, struct error *err)
         return r < 0 ? r : co_go(s, err);
 }
 
+/* The new server is told before anything is done here. One that has not even read what was handed
+ * over cannot be told, and must not be able to say later that it is ready: it would take the end of
+ * the connection for this server's. Was it quicker, then it is the one that serves. */
 static bool co_give_up(struct server *s, struct channel *channel, struct handover *h,
                        const struct error *why)
 {
+        struct error e = ERROR_INIT;
         int r;
 
         channel->cancelled = channel->expired = false;
         channel_limit(channel, NBD_GIVE_TIMEOUT_MS);
-        co_send_word(channel, "cancelled");
+        r = co_channel_say(channel, "cancelled");
+        shutdown(channel->fd, SHUT_RDWR);
+        if (r < 0 && r != -EPIPE && co_await_ready(s, channel, &e) == 0)
+                return true;
         r = co_take_back(s, h, s->err);
         if (r < 0) {
                 log_error("the takeover by process %d failed (%s), and this server cannot go on",
@@ -468,7 +492,7 @@ static bool co_give(struct server *s, struct channel *channel)
         struct handover h = HANDOVER_INIT;
         struct error e = ERROR_INIT;
         bool paused = false, given = false;
-        int r = check_request(s, &e);
+        int r = co_check_request(s, &e);
 
         if (r == 0) {
                 r = co_control_pause(s->control, COMMANDS_WAIT_MS, &e);
@@ -488,6 +512,8 @@ static bool co_give(struct server *s, struct channel *channel)
                 r = co_stop_all(s, &h, &e);
                 if (r == 0)
                         r = co_hand_over(s, channel, &h, &e);
+                else
+                        co_send_error(channel, &e);
                 given = r == 0 || co_give_up(s, channel, &h, &e);
         }
         handover_free(&h);
@@ -582,6 +608,11 @@ static int co_find_server(struct server *s, int *ret_fd, json_t **ret_request, s
         }
         *ret_request = json_pack("{s:s, s:i, s:o}", "command", "takeover", "version",
                                  HANDOVER_VERSION, "pools", names);
+        if (!s->options->tls_chosen) {
+                json_object_set_new(*ret_request, "tls", json_integer(s->options->tls_mode));
+                json_object_set_new(*ret_request, "access",
+                                    json_boolean(s->options->tls_access != NULL));
+        }
         return 0;
 }
 
@@ -615,19 +646,22 @@ static int co_ask(struct channel *channel, json_t *request, struct handover *h, 
                                             : strerror(-r));
 }
 
-/* Once it has been said that all is ready only the old server's word counts, or his end. */
+/* Once it has been said that all is ready only the old server's word counts, or his end. Where it
+ * cannot be said he has closed before: he may have called it off, and serve. */
 static int co_await_go(struct channel *channel, struct error *err)
 {
         json_t *line = NULL;
         int r;
 
         channel_limit(channel, 0);
-        r = co_send_word(channel, "ready");
-        if (r == 0)
-                r = co_channel_receive(channel, &line);
+        r = co_channel_say(channel, "ready");
+        if (r < 0)
+                return error_set(err, -EBUSY,
+                                 "cannot take over: the server has called it off, or has ended");
+        r = co_channel_receive(channel, &line);
         if (r == 0 && !json_is_true(json_object_get(line, "go")))
                 r = error_set(err, -EBUSY, "cannot take over: the server has called it off");
-        else if (r == -ECONNRESET || r == -EPIPE)
+        else if (r == -ECONNRESET)
                 r = 0; /* he can serve no more, and has closed all that is held here */
         else if (r < 0)
                 error_set(err, r, "cannot take over: %s", strerror(-r));
@@ -674,6 +708,8 @@ static int co_take(struct server *s, struct channel *channel, json_t *request, s
                 s->host.n_nbd_addresses = s->sockets.n_nbd;
                 if (r == 0)
                         r = co_build(s, &h, &e);
+                if (r == 0 && s->stopping)
+                        r = error_set(&e, -ECANCELED, "it was told to stop");
                 if (r < 0) {
                         co_send_error(channel, &e);
                         if (err)

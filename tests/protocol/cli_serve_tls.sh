@@ -5,6 +5,7 @@ set -eu
 here=$(dirname "$(readlink -f "$0")")
 . "$here/cli_common.sh"
 . "$here/tls_common.sh"
+. "$here/takeover_common.sh"
 
 authority ca
 certificate server ca tls_www_server
@@ -67,6 +68,13 @@ serve_now tank --tls-psk keys.psk # required where nothing else is said
 refuses "$(plain tank/web)"
 refuses "$(plain '')"
 serves "$(with_key alice tank/web)" $((8 << 20))
+# The next server does not ask for less because its command line was shorter; only where it is told to.
+fails 1 "cannot take over: process $server asks its clients for more TLS than the new server would" tarn serve tank --takeover
+take_over tank --tls-psk keys.psk
+refuses "$(plain tank/web)"
+serves "$(with_key alice tank/web)" $((8 << 20))
+take_over tank --tls off
+serves "$(plain tank/web)" $((8 << 20))
 serve_end
 serve_now tank --tls require-network --tls-psk keys.psk --nbd unix:run/tank.nbd --nbd tcp:127.0.0.1:0
 port=$(grep -o 'nbd://127.0.0.1:[0-9]*' serve.tank.log | grep -o '[0-9]*$')
@@ -113,6 +121,8 @@ A
 serve_now tank $pair --tls-ca ca.pem --tls-psk keys.psk --tls-access access --nbd unix:run/tank.nbd \
     --nbd tcp:127.0.0.1:0
 port=$(grep -o 'nbd://127.0.0.1:[0-9]*' serve.tank.log | grep -o '[0-9]*$')
+fails 1 "cannot take over: process $server has an access list, and the new server has none" \
+    tarn serve tank --takeover $pair --tls-psk keys.psk
 with_certificate() { echo "nbds://127.0.0.1:$port/$2?tls-certificates=$work/$1"; }
 readonly_is() { # URI yes|no
     local is=no

@@ -231,6 +231,20 @@ same "$(json "['attached'][-1]['queues']") $(json "['attached'][-1]['remembered'
 same "$(json "['attached'][-1]['clients'][0]['queues']")" 0
 same "$(json "['attached'][0]['path']")" "$work/vms/tank/data.sock"
 
+# Called off before the new server could say that it is ready: the old one serves, and the new one must not.
+mv run/tank.control run/real.control
+$python "$taker" run/real.control tank,pond between "$work/run/tank.control" &
+between=$!
+server_pids+=("$between")
+wait_for run/tank.control
+fails 1 "cannot take over: the server has called it off" tarn serve tank pond --takeover
+wait $between || die "the server was not to go on"
+n_failed=$((n_failed + 1))
+mv run/real.control run/tank.control
+kill -0 "$server" || die "the old server has ended"
+ok tarn volume list tank
+[ ! -e web.off ] && [ ! -e data.off ] || die "a front end was hung up on"
+
 # Told to stop in the middle of one, a server stops, as if nobody had asked.
 $python "$taker" run/tank.control tank,pond term "$server"
 got=0

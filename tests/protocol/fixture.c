@@ -225,9 +225,10 @@ struct fixture *fixture_start(const struct nbd_server_options *options)
         sem_init(&f->stop_done, 0, 0);
         int r = loop_thread_start("nbd", &f->thread, NULL);
         assert(r == 0);
-        f->volume = fake_volume_new(fixture_loop(f), VOL_BYTES);
-        f->snapshot = fake_volume_new(fixture_loop(f), VOL_BYTES);
-        f->big = fake_volume_new(fixture_loop(f), BIG_BYTES);
+        struct loop *engine = options && options->n_loops > 0 ? options->loops[0] : fixture_loop(f);
+        f->volume = fake_volume_new(engine, VOL_BYTES);
+        f->snapshot = fake_volume_new(engine, VOL_BYTES);
+        f->big = fake_volume_new(engine, BIG_BYTES);
         loop_call(fixture_loop(f), start_server, &(struct start){f, options});
         return f;
 }

@@ -21,7 +21,7 @@
 
 struct fixture;
 
-/* @options may be NULL. Listens on a Unix socket, and on TCP on the loopback. */
+/* @options may be NULL; with further loops, the volumes are on the first of them. Listens on a Unix socket, and on TCP on the loopback. */
 struct fixture *fixture_start(const struct nbd_server_options *options);
 /* Stops the server with @timeout_ms, and checks that it has let go of all that it opened. */
 void fixture_stop(struct fixture *fixture, unsigned timeout_ms);

@@ -425,52 +425,6 @@ static void stopping_answers_what_is_in_flight_and_refuses_what_comes(void **sta
         free(data);
 }
 
-/* To who repeats what was not answered an ESHUTDOWN would be the answer. */
-static void leaving_answers_what_has_begun_and_nothing_else(void **state)
-{
-        struct fixture *f = fixture_start(NULL);
-        struct wire *busy = wire_open(fixture_path(f), "vol", true),
-                    *idle = wire_open(fixture_path(f), "vol", true),
-                    *half = wire_open(fixture_path(f), "vol", true);
-        uint8_t *data = calloc(1, MIB);
-
-        wire_expect_alive(idle);
-        wire_request(half, NBD_CMD_WRITE, 0, 1, 0, MIB);
-        wire_send(half, data, MIB / 2); /* a payload that will never be complete */
-        fake_hold(fixture_volume(f));
-        wire_request(busy, NBD_CMD_READ, 0, 1, 0, MIB);
-        fake_wait_held(fixture_volume(f), 1);
-        fixture_begin_leave(f, 20000);
-        wire_expect_closed(idle);
-        wire_expect_closed(half);
-        wire_write(busy, 0, 2, 0, data, 4096);
-        fake_release_all(fixture_volume(f));
-        assert_int_equal(wire_read_result(busy, 1, 0, data, MIB), 0);
-        wire_expect_closed(busy);
-        assert_int_equal(fake_counts(fixture_volume(f)).submitted[VOLUME_WRITE], 0);
-        fixture_stop(f, 0);
-        wire_close(busy);
-        wire_close(idle);
-        wire_close(half);
-        free(data);
-}
-
-static void leaving_cuts_off_those_who_take_no_answers(void **state)
-{
-        struct fixture *f = fixture_start(NULL);
-        struct wire *slow = wire_open(fixture_path(f), "vol", true);
-
-        for (uint64_t cookie = 0; cookie < 100; cookie++)
-                wire_request(slow, NBD_CMD_READ, 0, cookie, 0, MIB);
-        while (fake_counts(fixture_volume(f)).submitted[VOLUME_READ] < 64)
-                usleep(1000);
-        fixture_begin_leave(f, 100);
-        fixture_wait_stopped(f);
-        fixture_stop(f, 0);
-        wire_drain(slow);
-        wire_close(slow);
-}
-
 static void stopping_answers_those_who_wait_for_memory(void **state)
 {
         struct nbd_server_options options = {.max_total_bytes = MIB};
@@ -759,8 +713,6 @@ int main(void)
             TEST(a_client_may_be_cut_while_slow_requests_wait),
             TEST(a_client_that_was_cut_ends_its_long_zeroing),
             cmocka_unit_test(stopping_answers_what_is_in_flight_and_refuses_what_comes),
-            cmocka_unit_test(leaving_answers_what_has_begun_and_nothing_else),
-            cmocka_unit_test(leaving_cuts_off_those_who_take_no_answers),
             cmocka_unit_test(stopping_answers_those_who_wait_for_memory),
             cmocka_unit_test(stopping_waits_for_no_limits),
             cmocka_unit_test(stopping_answers_nobody_who_waits_for_space),

@@ -10,6 +10,8 @@ It is written from docs/control.md, not from the server. MODE says what becomes 
   silent             it says nothing; it must be told within 20 s that the server has called it off
   kill PID           it kills that process, when all is handed over
   term PID           it sends SIGTERM to that process then, and is to be told that it was called off
+  between PATH       it listens on PATH, hands all on to a new server that comes there, and calls that off before the
+                     new one can be ready; then it says that it cannot
   ready              it says that it is ready, is told to go, and ends: nobody serves then
 Exit status: 0 where all was as it should."""
 import array
@@ -62,9 +64,29 @@ def numbers(value):
     return found
 
 
+def new_server(path):
+    """The connection of a new server, which asks at @path."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    listener.settimeout(60)
+    new, _ = listener.accept()
+    Lines(new).line()
+    return new
+
+
+def hand_on(new, answer, fds):
+    """All of it, and that it was called off."""
+    assert len(fds) <= 253
+    data = b"".join(json.dumps(line).encode() + b"\n" for line in (answer, {"cancelled": True}))
+    assert new.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]) == len(data)
+    new.close()
+
+
 def main():
     control, pool, mode = sys.argv[1:4]
     s = socket.socket(socket.AF_UNIX)
+    new = new_server(sys.argv[4]) if mode == "between" else None
     s.connect(control)
     s.settimeout(60)
     version = 99 if mode == "refused" and "another way" in sys.argv[4] else 1
@@ -89,7 +111,9 @@ def main():
     elif mode == "term":
         os.kill(int(sys.argv[4]), signal.SIGTERM)
         assert lines.line() == {"cancelled": True}
-    elif mode == "error":
+    elif mode in ("error", "between"):
+        if new:
+            hand_on(new, answer, lines.fds)
         send(s, error={"code": "EIO", "message": "the test does not want to"})
         assert lines.line() == {"cancelled": True}
     elif mode == "wrong":

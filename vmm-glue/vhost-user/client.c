@@ -210,7 +210,7 @@ void co_vhost_client_end(struct vhost_client *client)
         mapping_close(&client->inflight);
         memory_unref(client->memory);
         client->memory = NULL; /* others look at it until this one is out of the list */
-        assert(client->memory_bytes == 0);
+        assert(client->memory_bytes == 0 && client->n_mappings == 0);
         if (client->has_volume)
                 device->volumes.co_close(device->volumes.arg, &client->volume);
         if (client->ended_by && vhost_may_log(device->server))

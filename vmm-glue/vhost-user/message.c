@@ -262,7 +262,7 @@ static int set_log_base(struct vhost_client *client, struct message *m, struct r
 {
         const struct vhost_log_area *area = &m->payload.log;
         struct mapping log = {0};
-        int r = mapping_open(&log, m->fds[0], area->offset, area->size, &client->memory_lost, err);
+        int r = mapping_open(client, &log, m->fds[0], area->offset, area->size, err);
 
         if (r < 0)
                 return r;
@@ -548,8 +548,7 @@ static int co_set_inflight_fd(struct vhost_client *client, struct message *m, st
                                  "it sets an in-flight region of %llu bytes for %u queues of %u",
                                  (unsigned long long)is->mmap_size, is->n_queues, is->queue_size);
         co_await_predecessors(client, m->fds[0]);
-        r = mapping_open(&region, m->fds[0], is->mmap_offset, is->mmap_size, &client->memory_lost,
-                         err);
+        r = mapping_open(client, &region, m->fds[0], is->mmap_offset, is->mmap_size, err);
         if (r < 0)
                 return r;
         mapping_close(&client->inflight);

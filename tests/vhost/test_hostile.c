@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 #include "tests/vhost/raw.h"
 #include "tests/vhost/server.h"
@@ -546,6 +547,34 @@ static void a_call_that_can_take_no_more(void **state)
         }
 }
 
+/* The server has a signal to write for each of its queues, and none of them can be written: its end
+ * is waited for once. */
+static void calls_that_can_take_no_more_do_not_add_up(void **state)
+{
+        const unsigned n_queues = SERVER_QUEUES;
+        struct disk *d = open_disk((struct disk_options){.n_queues = n_queues});
+        uint64_t full = UINT64_MAX - 1, index;
+        struct timespec began, ended;
+        int fds[SERVER_QUEUES];
+
+        for (index = 0; index < n_queues; index++) {
+                fds[index] = eventfd(0, EFD_CLOEXEC);
+                assert_int_equal(write(fds[index], &full, 8), 8);
+                /* Signalled at once, as it has just been set. */
+                ok(front_tell(d->front, VU_SET_VRING_CALL, &index, 8, &fds[index], 1, &check_err));
+        }
+        unsigned n_fds = server_n_fds(pid);
+        clock_gettime(CLOCK_MONOTONIC, &began);
+        shutdown(d->front->fd, SHUT_WR);
+        assert_true(front_is_closed(d->front));
+        clock_gettime(CLOCK_MONOTONIC, &ended);
+        assert_true(server_n_fds(pid) < n_fds);
+        assert_true(ended.tv_sec - began.tv_sec < 1 + 1);
+        for (index = 0; index < n_queues; index++)
+                close(fds[index]);
+        disk_close(d);
+}
+
 static void more_descriptors_than_any_message_has(void **state)
 {
         int fds[250];
@@ -703,6 +732,7 @@ int main(void)
             TEST(odd_sizes_and_places_of_rings),
             TEST(descriptors_of_every_wrong_kind),
             TEST(a_call_that_can_take_no_more),
+            TEST(calls_that_can_take_no_more_do_not_add_up),
             TEST(more_descriptors_than_any_message_has),
             TEST(descriptors_at_every_byte_of_a_stream),
             TEST(rings_of_rubbish),

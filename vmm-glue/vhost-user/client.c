@@ -190,15 +190,18 @@ void co_vhost_client_end(struct vhost_client *client)
 {
         struct vhost_device *device = client->device;
         bool passed_on = is_to_be_saved(client);
+        uint64_t until_ns;
 
         client->dead = true;
         drop_message(&client->message);
 
         stop_waiting(client);
-        for (unsigned i = 0; client->queues && i < device->n_queues; i++) {
+        for (unsigned i = 0; client->queues && i < device->n_queues; i++)
                 co_queue_stop(&client->queues[i]);
-                co_queue_set_signal(&client->queues[i], &client->queues[i].call, -1);
-                co_queue_set_signal(&client->queues[i], &client->queues[i].error, -1);
+        until_ns = loop_now_ns(device->server->loop) + SIGNAL_WAIT_NS; /* once, not for each */
+        for (unsigned i = 0; client->queues && i < device->n_queues; i++) {
+                co_queue_set_signal(&client->queues[i], &client->queues[i].call, -1, until_ns);
+                co_queue_set_signal(&client->queues[i], &client->queues[i].error, -1, until_ns);
         }
         if (client->backend_busy)
                 loop_cancel(device->server->loop, &client->backend_io);

@@ -409,7 +409,10 @@ void queue_translate(struct queue *queue);
 void co_queue_stop(struct queue *queue);
 /* Take over @fd (-1: none), after the I/O of the one before has ended. */
 void co_queue_set_kick(struct queue *queue, int fd);
-void co_queue_set_signal(struct queue *queue, struct signal *signal, int fd);
+/* The same for signals. What is under way is waited for until @until_ns: one that takes longer than
+ * SIGNAL_WAIT_NS is held up by a front end that fills the eventfd. */
+#define SIGNAL_WAIT_NS UINT64_C(250000000)
+void co_queue_set_signal(struct queue *queue, struct signal *signal, int fd, uint64_t until_ns);
 void queue_signal(struct signal *signal);
 /* The device is held no more. */
 void queue_go(struct queue *queue);

@@ -414,6 +414,11 @@ static int co_set_vring_kick(struct vhost_client *client, struct message *m, str
         return 0;
 }
 
+static uint64_t signal_patience(const struct vhost_client *client)
+{
+        return loop_now_ns(client->device->server->loop) + SIGNAL_WAIT_NS;
+}
+
 static int co_set_vring_call(struct vhost_client *client, struct message *m, struct reply *reply,
                              struct error *err)
 {
@@ -422,7 +427,7 @@ static int co_set_vring_call(struct vhost_client *client, struct message *m, str
 
         if (!queue)
                 return -EINVAL;
-        co_queue_set_signal(queue, &queue->call, fd);
+        co_queue_set_signal(queue, &queue->call, fd, signal_patience(client));
         /* What was signalled to the one before may not have been seen. */
         if (queue->ops)
                 queue_signal(&queue->call);
@@ -437,7 +442,7 @@ static int co_set_vring_err(struct vhost_client *client, struct message *m, stru
 
         if (!queue)
                 return -EINVAL;
-        co_queue_set_signal(queue, &queue->error, fd);
+        co_queue_set_signal(queue, &queue->error, fd, signal_patience(client));
         if (queue->broken)
                 queue_signal(&queue->error);
         return 0;

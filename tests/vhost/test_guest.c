@@ -248,7 +248,9 @@ static void rule_8_surplus_descriptors_are_closed(void **state)
                 disk_close(other);
         }
         server_wait_clients(*state, 1);
-        assert_int_equal(server_n_fds(0), before);
+        for (unsigned ms = 0; server_n_fds(0) > before && ms < RAW_WAIT_MS; ms++)
+                usleep(1000); /* some are closed by another thread */
+        assert_in_range(server_n_fds(0), 0, before);
         check_alive(d);
         disk_close(d);
 }

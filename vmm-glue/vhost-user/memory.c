@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
+#include "common/closer.h"
 #include "vmm-glue/vhost-user/internal.h"
 
 #ifndef XFS_SUPER_MAGIC
@@ -137,7 +138,7 @@ void mapping_close(struct mapping *mapping)
                 return;
         guard_release(mapping->guard);
         munmap(mapping->base, mapping->length);
-        close(mapping->fd);
+        close_elsewhere(mapping->fd);
         uncount(mapping->client, mapping->length);
         *mapping = (struct mapping){0};
 }

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "common/closer.h"
 #include "common/log.h"
 #include "vmm-glue/vhost-user/internal.h"
 
@@ -180,6 +181,15 @@ static void use_memory(struct vhost_client *client, struct memory *memory)
         }
 }
 
+/* What was mapped has a descriptor of its own: these are not the last. */
+static void close_mapped(struct message *m)
+{
+        for (unsigned i = 0; i < m->n_fds; i++) {
+                close(m->fds[i]);
+                m->fds[i] = -1;
+        }
+}
+
 static void co_await_predecessors(struct vhost_client *client, int fd)
 {
         struct stat st;
@@ -217,11 +227,13 @@ static int co_set_mem_table(struct vhost_client *client, struct message *m, stru
                         memory = more;
                 }
         }
-        if (r < 0)
+        if (r < 0) {
                 memory_unref(memory);
-        else
-                use_memory(client, memory);
-        return r;
+                return r;
+        }
+        close_mapped(m);
+        use_memory(client, memory);
+        return 0;
 }
 
 static int co_add_mem_reg(struct vhost_client *client, struct message *m, struct reply *reply,
@@ -232,9 +244,11 @@ static int co_add_mem_reg(struct vhost_client *client, struct message *m, struct
 
         co_await_predecessors(client, m->fds[0]);
         r = memory_add(client, client->memory, &m->payload.reg.region, m->fds[0], &memory, err);
-        if (r == 0)
-                use_memory(client, memory);
-        return r;
+        if (r < 0)
+                return r;
+        close_mapped(m);
+        use_memory(client, memory);
+        return 0;
 }
 
 static int rem_mem_reg(struct vhost_client *client, struct message *m, struct reply *reply,
@@ -266,6 +280,7 @@ static int set_log_base(struct vhost_client *client, struct message *m, struct r
 
         if (r < 0)
                 return r;
+        close_mapped(m);
         mapping_close(&client->log);
         client->log = log;
         client->log_bytes = area->size;
@@ -500,7 +515,7 @@ static int co_set_backend_req_fd(struct vhost_client *client, struct message *m,
         while (client->backend_busy)
                 co_wait(&client->quiet);
         if (client->backend_fd >= 0)
-                close(client->backend_fd);
+                close_elsewhere(client->backend_fd);
         client->backend_fd = take_fd(m);
         return 0;
 }
@@ -556,6 +571,7 @@ static int co_set_inflight_fd(struct vhost_client *client, struct message *m, st
         r = mapping_open(client, &region, m->fds[0], is->mmap_offset, is->mmap_size, err);
         if (r < 0)
                 return r;
+        close_mapped(m);
         mapping_close(&client->inflight);
         client->inflight = region;
         client->inflight_is = *is;
@@ -692,7 +708,7 @@ static void close_left(struct message *m)
 {
         for (unsigned i = 0; i < m->n_fds; i++)
                 if (m->fds[i] >= 0)
-                        close(m->fds[i]);
+                        close_elsewhere(m->fds[i]);
         m->n_fds = 0;
 }
 

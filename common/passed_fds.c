@@ -1,7 +1,7 @@
 /* passed_fds.c - descriptors that came with a message. */
 #include "common/passed_fds.h"
 #include <string.h>
-#include <unistd.h>
+#include "common/closer.h"
 
 size_t passed_fds_take(struct msghdr *msg, int *fds, size_t n, size_t max)
 {
@@ -18,7 +18,7 @@ size_t passed_fds_take(struct msghdr *msg, int *fds, size_t n, size_t max)
                         if (n < max)
                                 fds[n++] = fd;
                         else
-                                close(fd);
+                                close_elsewhere(fd);
                 }
         }
         return n;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 #include "tests/vhost/raw.h"
 #include "tests/vhost/server.h"
@@ -516,6 +518,62 @@ static void descriptors_of_every_wrong_kind(void **state)
         close(pair[1]);
 }
 
+/* A TCP socket with more to send than its peer takes, which its close waits for. */
+static int lingering(int *ret_peer)
+{
+        const struct linger linger = {.l_onoff = 1, .l_linger = 600};
+        struct sockaddr_in address = {.sin_family = AF_INET,
+                                      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        socklen_t length = sizeof(address);
+        int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        static const uint8_t zeroes[65536];
+
+        assert_int_equal(bind(listener, (struct sockaddr *)&address, length), 0);
+        assert_int_equal(listen(listener, 1), 0);
+        assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+        assert_int_equal(connect(fd, (struct sockaddr *)&address, length), 0);
+        *ret_peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        assert_true(*ret_peer >= 0);
+        close(listener);
+        assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+        while (send(fd, zeroes, sizeof(zeroes), MSG_DONTWAIT) > 0)
+                ;
+        return fd;
+}
+
+/* Too many, of the wrong kind, or in the queue of a connection that ends before it is read. The
+ * server's is the last: it comes with half a message, and the rest after ours is closed. */
+static void descriptors_that_are_long_in_closing(void **state)
+{
+        for (unsigned how = 0; how < 3; how++) {
+                struct disk *d = open_disk((struct disk_options){0});
+                struct vu_header header = {how == 1 ? VU_SET_BACKEND_REQ_FD : VU_GET_FEATURES,
+                                           how == 2 ? 0 : VU_VERSION, 0};
+                const uint8_t *bytes = (const uint8_t *)&header;
+                int peer, fd = lingering(&peer);
+
+                check_err = ERROR_INIT;
+                if (how == 2)
+                        (void)front_send_bytes(d->front, bytes, 12, NULL, 0, &check_err);
+                bool sent = front_send_bytes(d->front, bytes, 6, &fd, 1, &check_err) == 0;
+                assert_true(sent || how == 2);
+                if (!sent) /* it has ended already: ours is the last */
+                        close(peer);
+                close(fd);
+                (void)front_send_bytes(d->front, bytes + 6, 6, NULL, 0, &check_err);
+                (void)front_sync(d->front, &check_err);
+                check_alive(neighbour);
+                check_server_alive();
+                if (sent)
+                        close(peer); /* nobody will read the rest: it is over */
+                front_close(d->front);
+                d->front = NULL;
+                disk_close(d);
+                server_wait_fds(pid, fds_before);
+        }
+}
+
 /* A call that the guest never takes away: the counter is full, and a write to it would wait. */
 static void a_call_that_can_take_no_more(void **state)
 {
@@ -544,6 +602,30 @@ static void a_call_that_can_take_no_more(void **state)
                 close(fd);
                 disk_close(d);
         }
+}
+
+/* A signal for each queue, and none of them can be written: their end is waited for once. */
+static void calls_that_can_take_no_more_do_not_add_up(void **state)
+{
+        struct disk *d = open_disk((struct disk_options){.n_queues = SERVER_QUEUES});
+        uint64_t full = UINT64_MAX - 1, index;
+        struct timespec began, ended;
+        int fds[SERVER_QUEUES];
+
+        for (index = 0; index < SERVER_QUEUES; index++) {
+                fds[index] = eventfd(0, EFD_CLOEXEC);
+                assert_int_equal(write(fds[index], &full, 8), 8);
+                /* Signalled at once, as it has just been set. */
+                ok(front_tell(d->front, VU_SET_VRING_CALL, &index, 8, &fds[index], 1, &check_err));
+        }
+        clock_gettime(CLOCK_MONOTONIC, &began);
+        shutdown(d->front->fd, SHUT_WR);
+        assert_true(front_is_closed(d->front));
+        clock_gettime(CLOCK_MONOTONIC, &ended);
+        assert_true(ended.tv_sec - began.tv_sec < 1 + 1);
+        while (index-- > 0)
+                close(fds[index]);
+        disk_close(d);
 }
 
 static void more_descriptors_than_any_message_has(void **state)
@@ -702,7 +784,9 @@ int main(void)
             TEST(queues_that_are_not_there),
             TEST(odd_sizes_and_places_of_rings),
             TEST(descriptors_of_every_wrong_kind),
+            TEST(descriptors_that_are_long_in_closing),
             TEST(a_call_that_can_take_no_more),
+            TEST(calls_that_can_take_no_more_do_not_add_up),
             TEST(more_descriptors_than_any_message_has),
             TEST(descriptors_at_every_byte_of_a_stream),
             TEST(rings_of_rubbish),

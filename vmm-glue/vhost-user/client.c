@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "common/closer.h"
 #include "common/log.h"
 #include "common/passed_fds.h"
 #include "vmm-glue/vhost-user/internal.h"
@@ -151,7 +152,7 @@ static int co_read_message(struct vhost_client *client, struct error *err)
 static void drop_message(struct message *m)
 {
         for (unsigned i = 0; i < m->n_fds; i++)
-                close(m->fds[i]);
+                close_elsewhere(m->fds[i]);
         *m = (struct message){0};
 }
 
@@ -190,27 +191,30 @@ void co_vhost_client_end(struct vhost_client *client)
 {
         struct vhost_device *device = client->device;
         bool passed_on = is_to_be_saved(client);
+        uint64_t until_ns;
 
         client->dead = true;
         drop_message(&client->message);
 
         stop_waiting(client);
-        for (unsigned i = 0; client->queues && i < device->n_queues; i++) {
+        for (unsigned i = 0; client->queues && i < device->n_queues; i++)
                 co_queue_stop(&client->queues[i]);
-                co_queue_set_signal(&client->queues[i], &client->queues[i].call, -1);
-                co_queue_set_signal(&client->queues[i], &client->queues[i].error, -1);
+        until_ns = loop_now_ns(device->server->loop) + SIGNAL_WAIT_NS; /* once, not for each */
+        for (unsigned i = 0; client->queues && i < device->n_queues; i++) {
+                co_queue_set_signal(&client->queues[i], &client->queues[i].call, -1, until_ns);
+                co_queue_set_signal(&client->queues[i], &client->queues[i].error, -1, until_ns);
         }
         if (client->backend_busy)
                 loop_cancel(device->server->loop, &client->backend_io);
         while (client->backend_busy)
                 co_wait(&client->quiet);
         if (client->backend_fd >= 0)
-                close(client->backend_fd);
+                close_elsewhere(client->backend_fd);
         mapping_close(&client->log);
         mapping_close(&client->inflight);
         memory_unref(client->memory);
         client->memory = NULL; /* others look at it until this one is out of the list */
-        assert(client->memory_bytes == 0);
+        assert(client->memory_bytes == 0 && client->n_mappings == 0);
         if (client->has_volume)
                 device->volumes.co_close(device->volumes.arg, &client->volume);
         if (client->ended_by && vhost_may_log(device->server))
@@ -220,7 +224,11 @@ void co_vhost_client_end(struct vhost_client *client)
                 log_debug("vhost: %s: client %llu (pid %d) %s", device->name,
                           (unsigned long long)client->id, (int)client->pid,
                           passed_on ? "is passed on" : "has left");
-        close(client->fd);
+        /* In its queue may be descriptors of anything: the end is told at once, but closing it waits.
+         * While a device is held another server may have the connection yet. */
+        if (!passed_on && !device->held)
+                shutdown(client->fd, SHUT_RDWR);
+        close_elsewhere(client->fd);
         free(client->queues);
         device_client_gone(client);
         free(client);

@@ -30,9 +30,11 @@
 #define MEMORY_SLOTS_MAX  64u
 #define CLIENT_MEMORY_MAX (UINT64_C(16) << 40) /* mapped for one front end */
 #define TOTAL_MEMORY_MAX  (UINT64_C(64) << 40) /* mapped for all: an address space has 128 TiB */
-#define MESSAGE_FDS_MAX   16u
-#define COROUTINE_BYTES   (UINT64_C(128) << 10) /* what the engine's slower ways take */
-#define CACHED_BYTES_MAX  (UINT64_C(16) << 20)  /* of unused buffers the server keeps */
+/* Of one front end, with those that only requests in flight still hold: each is a descriptor, too. */
+#define CLIENT_MAPPINGS_MAX 256u
+#define MESSAGE_FDS_MAX     16u
+#define COROUTINE_BYTES     (UINT64_C(128) << 10) /* what the engine's slower ways take */
+#define CACHED_BYTES_MAX    (UINT64_C(16) << 20)  /* of unused buffers the server keeps */
 
 static_assert(SLICE_MAX <= VOLUME_REQUEST_MAX, "a slice goes to the engine whole");
 
@@ -56,19 +58,20 @@ struct mapping {
         dev_t device;
         ino_t inode;
         struct guard *guard;
+        struct vhost_client *client; /* who sent it, and for whom it counts */
 };
 /* @length bytes from @offset of @fd, which is only borrowed.
  *
  * -EINVAL  empty, overflowing, or beyond the file's end
+ * -ENOSPC  more than is mapped for one front end, or for all
  * -EPERM   not memory: a kind of file that may keep its readers waiting */
-int mapping_open(struct mapping *mapping, int fd, uint64_t offset, uint64_t length,
-                 atomic_bool *hit, struct error *err);
+int mapping_open(struct vhost_client *client, struct mapping *mapping, int fd, uint64_t offset,
+                 uint64_t length, struct error *err);
 void mapping_close(struct mapping *mapping); /* one that is zeroed is fine */
 
 struct region {
         unsigned refs;
         struct vhost_region at;
-        struct vhost_client *client; /* whose memory_bytes it counts in */
         struct mapping mapping;
 };
 /* Never changed once made; a change of the guest's memory makes another. */
@@ -282,7 +285,8 @@ struct vhost_client {
         bool writeback; /* by the configuration space; where CONFIG_WCE is acknowledged */
 
         struct memory *memory; /* never NULL */
-        uint64_t memory_bytes;
+        uint64_t memory_bytes; /* mapped: regions, log, in-flight region */
+        unsigned n_mappings;
         atomic_bool memory_lost; /* guard.c: a mapping shrank */
         struct mapping log, inflight;
         uint64_t log_bytes, log_offset;
@@ -405,7 +409,10 @@ void queue_translate(struct queue *queue);
 void co_queue_stop(struct queue *queue);
 /* Take over @fd (-1: none), after the I/O of the one before has ended. */
 void co_queue_set_kick(struct queue *queue, int fd);
-void co_queue_set_signal(struct queue *queue, struct signal *signal, int fd);
+/* The same for signals. What is under way is waited for until @until_ns: one that takes longer than
+ * SIGNAL_WAIT_NS is held up by a front end that fills the eventfd. */
+#define SIGNAL_WAIT_NS UINT64_C(250000000)
+void co_queue_set_signal(struct queue *queue, struct signal *signal, int fd, uint64_t until_ns);
 void queue_signal(struct signal *signal);
 /* The device is held no more. */
 void queue_go(struct queue *queue);

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
+#include "common/closer.h"
 #include "vmm-glue/vhost-user/internal.h"
 
 #ifndef XFS_SUPER_MAGIC
@@ -46,8 +47,36 @@ static uint64_t page_bytes(int fd, const struct stat *st)
         return (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-int mapping_open(struct mapping *mapping, int fd, uint64_t offset, uint64_t length,
-                 atomic_bool *hit, struct error *err)
+/* Of all servers of the process, which share its addresses. */
+static _Atomic uint64_t total_bytes;
+
+static void uncount(struct vhost_client *client, uint64_t bytes)
+{
+        client->n_mappings--;
+        client->memory_bytes -= bytes;
+        client->device->server->memory_bytes -= bytes;
+        atomic_fetch_sub(&total_bytes, bytes);
+}
+
+static int count(struct vhost_client *client, uint64_t bytes, struct error *err)
+{
+        if (client->n_mappings >= CLIENT_MAPPINGS_MAX)
+                return error_set(err, -ENOSPC,
+                                 "it sent memory %u times that requests in flight still use",
+                                 CLIENT_MAPPINGS_MAX);
+        if (bytes > CLIENT_MEMORY_MAX - client->memory_bytes)
+                return error_set(err, -ENOSPC, "it sent more memory than is mapped for anybody");
+        client->n_mappings++;
+        client->memory_bytes += bytes;
+        client->device->server->memory_bytes += bytes;
+        if (atomic_fetch_add(&total_bytes, bytes) <= TOTAL_MEMORY_MAX - bytes)
+                return 0;
+        uncount(client, bytes);
+        return error_set(err, -ENOSPC, "more memory was sent than is mapped for all");
+}
+
+int mapping_open(struct vhost_client *client, struct mapping *mapping, int fd, uint64_t offset,
+                 uint64_t length, struct error *err)
 {
         uint64_t page, first, end;
         struct stat st;
@@ -64,23 +93,27 @@ int mapping_open(struct mapping *mapping, int fd, uint64_t offset, uint64_t leng
         page = page_bytes(fd, &st);
         first = offset / page * page;
         end = (offset + length + page - 1) / page * page;
+        r = count(client, end - first, err);
+        if (r < 0)
+                return r;
         own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-        if (own < 0)
-                return error_set(err, -errno, "cannot keep its memory's descriptor: %s",
-                                 strerror(errno));
+        if (own < 0) {
+                r = error_set(err, -errno, "cannot keep its memory's descriptor: %s",
+                              strerror(errno));
+                goto fail;
+        }
         base = mmap(NULL, end - first, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
                     (off_t)first);
         if (base == MAP_FAILED) {
                 r = error_set(err, -errno, "cannot map %llu bytes of its memory: %s",
                               (unsigned long long)length, strerror(errno));
-                close(own);
-                return r;
+                goto fail;
         }
-        r = guard_watch(base, end - first, hit, &mapping->guard);
+        r = guard_watch(base, end - first, &client->memory_lost, &mapping->guard);
         if (r < 0) {
                 munmap(base, end - first);
-                close(own);
-                return error_set(err, r, "no memory to watch its memory");
+                error_set(err, r, "no memory to watch its memory");
+                goto fail;
         }
         /* A guest's memory is no business of a core file. */
         madvise(base, end - first, MADV_DONTDUMP);
@@ -90,7 +123,13 @@ int mapping_open(struct mapping *mapping, int fd, uint64_t offset, uint64_t leng
         mapping->fd = own;
         mapping->device = st.st_dev;
         mapping->inode = st.st_ino;
+        mapping->client = client;
         return 0;
+fail:
+        if (own >= 0)
+                close(own);
+        uncount(client, end - first);
+        return r;
 }
 
 void mapping_close(struct mapping *mapping)
@@ -99,26 +138,18 @@ void mapping_close(struct mapping *mapping)
                 return;
         guard_release(mapping->guard);
         munmap(mapping->base, mapping->length);
-        close(mapping->fd);
+        close_elsewhere(mapping->fd);
+        uncount(mapping->client, mapping->length);
         *mapping = (struct mapping){0};
 }
 
 /* ---- regions ---- */
-
-static void account(struct vhost_client *client, uint64_t bytes, bool more)
-{
-        struct vhost_server *server = client->device->server;
-
-        client->memory_bytes = more ? client->memory_bytes + bytes : client->memory_bytes - bytes;
-        server->memory_bytes = more ? server->memory_bytes + bytes : server->memory_bytes - bytes;
-}
 
 static void region_unref(struct region *region)
 {
         if (--region->refs)
                 return;
         mapping_close(&region->mapping);
-        account(region->client, region->at.size, false);
         free(region);
 }
 
@@ -131,22 +162,16 @@ static int region_new(struct vhost_client *client, const struct vhost_region *at
         if (at->size == 0 || at->guest + at->size < at->guest || at->user + at->size < at->user)
                 return error_set(err, -EINVAL,
                                  "it sent a memory region that ends before it begins");
-        if (at->size > CLIENT_MEMORY_MAX - client->memory_bytes ||
-            at->size > TOTAL_MEMORY_MAX - client->device->server->memory_bytes)
-                return error_set(err, -ENOMEM, "it sent more memory than is mapped for anybody");
         region = calloc(1, sizeof(*region));
         if (!region)
                 return error_set(err, -ENOMEM, "no memory for a memory region");
-        r = mapping_open(&region->mapping, fd, at->mmap_offset, at->size, &client->memory_lost,
-                         err);
+        r = mapping_open(client, &region->mapping, fd, at->mmap_offset, at->size, err);
         if (r < 0) {
                 free(region);
                 return r;
         }
         region->refs = 1;
         region->at = *at;
-        region->client = client;
-        account(client, at->size, true);
         *ret_region = region;
         return 0;
 }

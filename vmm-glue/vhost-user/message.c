@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "common/closer.h"
 #include "common/log.h"
 #include "vmm-glue/vhost-user/internal.h"
 
@@ -180,6 +181,15 @@ static void use_memory(struct vhost_client *client, struct memory *memory)
         }
 }
 
+/* What was mapped has a descriptor of its own: these are not the last. */
+static void close_mapped(struct message *m)
+{
+        for (unsigned i = 0; i < m->n_fds; i++) {
+                close(m->fds[i]);
+                m->fds[i] = -1;
+        }
+}
+
 static void co_await_predecessors(struct vhost_client *client, int fd)
 {
         struct stat st;
@@ -217,11 +227,13 @@ static int co_set_mem_table(struct vhost_client *client, struct message *m, stru
                         memory = more;
                 }
         }
-        if (r < 0)
+        if (r < 0) {
                 memory_unref(memory);
-        else
-                use_memory(client, memory);
-        return r;
+                return r;
+        }
+        close_mapped(m);
+        use_memory(client, memory);
+        return 0;
 }
 
 static int co_add_mem_reg(struct vhost_client *client, struct message *m, struct reply *reply,
@@ -232,9 +244,11 @@ static int co_add_mem_reg(struct vhost_client *client, struct message *m, struct
 
         co_await_predecessors(client, m->fds[0]);
         r = memory_add(client, client->memory, &m->payload.reg.region, m->fds[0], &memory, err);
-        if (r == 0)
-                use_memory(client, memory);
-        return r;
+        if (r < 0)
+                return r;
+        close_mapped(m);
+        use_memory(client, memory);
+        return 0;
 }
 
 static int rem_mem_reg(struct vhost_client *client, struct message *m, struct reply *reply,
@@ -262,10 +276,11 @@ static int set_log_base(struct vhost_client *client, struct message *m, struct r
 {
         const struct vhost_log_area *area = &m->payload.log;
         struct mapping log = {0};
-        int r = mapping_open(&log, m->fds[0], area->offset, area->size, &client->memory_lost, err);
+        int r = mapping_open(client, &log, m->fds[0], area->offset, area->size, err);
 
         if (r < 0)
                 return r;
+        close_mapped(m);
         mapping_close(&client->log);
         client->log = log;
         client->log_bytes = area->size;
@@ -414,6 +429,11 @@ static int co_set_vring_kick(struct vhost_client *client, struct message *m, str
         return 0;
 }
 
+static uint64_t signal_patience(const struct vhost_client *client)
+{
+        return loop_now_ns(client->device->server->loop) + SIGNAL_WAIT_NS;
+}
+
 static int co_set_vring_call(struct vhost_client *client, struct message *m, struct reply *reply,
                              struct error *err)
 {
@@ -422,7 +442,7 @@ static int co_set_vring_call(struct vhost_client *client, struct message *m, str
 
         if (!queue)
                 return -EINVAL;
-        co_queue_set_signal(queue, &queue->call, fd);
+        co_queue_set_signal(queue, &queue->call, fd, signal_patience(client));
         /* What was signalled to the one before may not have been seen. */
         if (queue->ops)
                 queue_signal(&queue->call);
@@ -437,7 +457,7 @@ static int co_set_vring_err(struct vhost_client *client, struct message *m, stru
 
         if (!queue)
                 return -EINVAL;
-        co_queue_set_signal(queue, &queue->error, fd);
+        co_queue_set_signal(queue, &queue->error, fd, signal_patience(client));
         if (queue->broken)
                 queue_signal(&queue->error);
         return 0;
@@ -495,7 +515,7 @@ static int co_set_backend_req_fd(struct vhost_client *client, struct message *m,
         while (client->backend_busy)
                 co_wait(&client->quiet);
         if (client->backend_fd >= 0)
-                close(client->backend_fd);
+                close_elsewhere(client->backend_fd);
         client->backend_fd = take_fd(m);
         return 0;
 }
@@ -548,10 +568,10 @@ static int co_set_inflight_fd(struct vhost_client *client, struct message *m, st
                                  "it sets an in-flight region of %llu bytes for %u queues of %u",
                                  (unsigned long long)is->mmap_size, is->n_queues, is->queue_size);
         co_await_predecessors(client, m->fds[0]);
-        r = mapping_open(&region, m->fds[0], is->mmap_offset, is->mmap_size, &client->memory_lost,
-                         err);
+        r = mapping_open(client, &region, m->fds[0], is->mmap_offset, is->mmap_size, err);
         if (r < 0)
                 return r;
+        close_mapped(m);
         mapping_close(&client->inflight);
         client->inflight = region;
         client->inflight_is = *is;
@@ -688,7 +708,7 @@ static void close_left(struct message *m)
 {
         for (unsigned i = 0; i < m->n_fds; i++)
                 if (m->fds[i] >= 0)
-                        close(m->fds[i]);
+                        close_elsewhere(m->fds[i]);
         m->n_fds = 0;
 }
 

@@ -26,8 +26,6 @@
 #define BATCH_MAX 256u
 /* Below this a look is not worth its clock reading. */
 #define POLL_MIN_NS 2000u
-/* A signal that takes longer is held up by a front end that fills the eventfd. */
-#define SIGNAL_WAIT_MS 1000u
 
 static struct vhost_server *server_of(const struct queue *queue)
 {
@@ -84,13 +82,18 @@ static void read_eventfd(int fd)
                 return;
 }
 
-void co_queue_set_signal(struct queue *queue, struct signal *signal, int fd)
+void co_queue_set_signal(struct queue *queue, struct signal *signal, int fd, uint64_t until_ns)
 {
-        for (unsigned ms = 0; signal->busy; ms++) {
+        struct loop *loop = server_of(queue)->loop;
+
+        for (bool first = true; signal->busy; first = false) {
                 signal->again = false;
-                if (ms >= SIGNAL_WAIT_MS)
-                        read_eventfd(signal->fd); /* makes room */
-                if (ms == 0)
+                if (loop_now_ns(loop) >= until_ns) {
+                        loop_cancel(loop, &signal->io);
+                        read_eventfd(
+                            signal->fd); /* makes room, where a write cannot be cancelled */
+                }
+                if (first)
                         co_yield_loop();
                 else
                         co_sleep_ns(1000000);

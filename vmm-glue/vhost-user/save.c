@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "common/closer.h"
 #include "vmm-glue/vhost-user/internal.h"
 
 /* Records beside the messages; no message has such a number. */
@@ -40,7 +41,7 @@ void vhost_saved_free(struct vhost_saved *saved)
 {
         for (size_t i = 0; i < saved->n_fds; i++)
                 if (saved->fds[i] >= 0)
-                        close(saved->fds[i]);
+                        close_elsewhere(saved->fds[i]);
         free(saved->fds);
         free(saved->bytes);
         *saved = (struct vhost_saved){0};

@@ -235,7 +235,7 @@ static int check_pools(const struct server *s, const json_t *pools, struct error
         return error_hint(err, "name all the pools of the server, and no others");
 }
 
-static int check_request(struct server *s, struct error *err)
+static int co_check_request(struct server *s, struct error *err)
 {
         json_int_t version = json_integer_value(json_object_get(s->taker_request, "version"));
 
@@ -247,10 +247,14 @@ static int check_request(struct server *s, struct error *err)
                 return error_hint(err, "stop it and start the other: guests with an in-flight "
                                        "region go on then");
         }
-        list_for_each (it, &s->host.pools) {
+        for (struct list *it = s->host.pools.next; it != &s->host.pools; it = it->next) {
                 const struct host_pool *hp = container_of(it, struct host_pool, link);
+                bool waits;
 
-                if (!pool_waits_for_space(hp->pool))
+                co_move(hp->loop);
+                waits = pool_waits_for_space(hp->pool);
+                co_move(s->host.loop);
+                if (!waits)
                         continue;
                 error_set(err, -EBUSY, "pool '%s' is full, and requests wait for space", hp->name);
                 return error_hint(err, "give it space first: a takeover would have to wait, too");
@@ -468,7 +472,7 @@ static bool co_give(struct server *s, struct channel *channel)
         struct handover h = HANDOVER_INIT;
         struct error e = ERROR_INIT;
         bool paused = false, given = false;
-        int r = check_request(s, &e);
+        int r = co_check_request(s, &e);
 
         if (r == 0) {
                 r = co_control_pause(s->control, COMMANDS_WAIT_MS, &e);

@@ -26,7 +26,7 @@ marked() {
 
 wait_until 120 every_volume_works 4 || fail "the guest does no work"
 # Who follows what happens is handed on, too, and would see front ends come and go.
-"$tarn" pool events tank --json >"$work/events" &
+"$tarn" pool events tank --json >"$work/events" 2>"$work/events-errors" &
 follower=$!
 take_over_often "$rounds" 4
 wait_until 120 every_volume_works 4 || fail "the guest does no work after ${#rested[@]} takeovers"

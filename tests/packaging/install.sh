@@ -31,7 +31,7 @@ same "$(json "['volumes'][0]['name']")" tank/web
 grep -q "^ExecStart=$PREFIX/bin/tarn " "root$UNITDIR/tarn@.service" || die "the unit starts another tarn"
 grep -q "^ExecReload=$LIBEXECDIR/tarn/reload " "root$UNITDIR/tarn@.service" && [ -x "root$LIBEXECDIR/tarn/reload" ] ||
     die "the unit cannot be reloaded"
-grep -q "^$PREFIX/bin/tarn " "root$LIBEXECDIR/tarn/reload" || die "a reload starts another tarn"
+grep -q "($PREFIX/bin/tarn serve " "root$LIBEXECDIR/tarn/reload" || die "a reload starts another tarn"
 for page in $pages; do
     grep -q '^\.SH NAME' "root$page" || die "$page is empty"
 done

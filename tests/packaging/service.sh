@@ -110,7 +110,7 @@ grep -q 'tank/web@after' <<<"$out" || die "the snapshot is gone: $out"
 
 # A new server in the old one's place is the service's as the old one was: its main process, in its group and with its
 # limits, followed by another when it is killed.
-load='vhostload --socket /run/tarn/web.sock --length 4M --queues 2 --verify --stamps /root/load-stamps'
+load='vhostload --socket /run/tarn/web.sock --offset 8M --length 4M --queues 2 --verify --stamps /root/load-stamps'
 in_guest "$load --op randrw --seconds 3600 >/root/load.log 2>&1 & echo \$! >/root/load
     for i in \$(seq 900); do [ ! -e /root/load-stamps ] || break; sleep 0.2; done; test -e /root/load-stamps"
 for _ in 1 2; do
@@ -120,7 +120,8 @@ for _ in 1 2; do
         grep -E "NoNewPrivs|CapBnd|Seccomp:" /proc/$now/status >/root/now &&
         cat /proc/$now/cgroup /proc/$now/oom_score_adj /proc/$now/limits >>/root/now && diff /root/before /root/now &&
         systemctl is-active tarn@tank && tarn pool status tank | grep -q "by process $now" && kill -0 $(cat /root/load) &&
-        journalctl -b -u tarn@tank | grep "taken over from process $before"'
+        journalctl -b -u tarn@tank | grep -e "not our child" -e "taken over from process $before"'
+    ! grep -q 'not our child' <<<"$out" || die "systemd does not watch it: $out"
 done
 in_guest "kill \$(cat /root/load) && for i in \$(seq 900); do [ -e /proc/\$(cat /root/load) ] || break; sleep 0.2; done; cat /root/load.log
     $load --op read --once --after-crash"

@@ -7,7 +7,7 @@ sources=$(cd "$(dirname "$0")/../../server/systemd" && pwd)
 command -v systemd-analyze >/dev/null || skip "systemd-analyze is not installed"
 
 # What they start is not installed here: the binary under test stands in for it.
-sed "s|^[^ ]*bin/tarn |$(realpath "$TARN") |" "$UNITS/reload" >reload
+sed "s|(.*bin/tarn |($(realpath "$TARN") |" "$UNITS/reload" >reload
 chmod +x reload
 sed "s|^ExecStart=[^ ]*|ExecStart=$(realpath "$TARN")|; s|^ExecReload=[^ ]*|ExecReload=$work/reload|" \
     "$UNITS/tarn@.service" >tarn@.service

@@ -458,9 +458,10 @@ static int check_access(struct disk *d, struct error *err)
                 return error_set(err, -EINVAL,
                                  "'%s' was opened without the right to read and write it",
                                  d->base.path);
-        /* O_APPEND: pwrite(2) would write to the end, wherever it is told to. */
-        if ((flags & (O_NONBLOCK | O_APPEND)) &&
-            fcntl(d->fd, F_SETFL, flags & ~(O_NONBLOCK | O_APPEND)) < 0)
+        /* O_APPEND: pwrite(2) would write to the end, wherever it is told to. O_DIRECT, where the
+         * descriptor was a member's before: who looks for partitions could not read any. */
+        if ((flags & (O_NONBLOCK | O_APPEND | O_DIRECT)) &&
+            fcntl(d->fd, F_SETFL, flags & ~(O_NONBLOCK | O_APPEND | O_DIRECT)) < 0)
                 return error_set(err, -errno, "cannot use the descriptor of '%s': %s", d->base.path,
                                  strerror(errno));
         return 0;

@@ -260,7 +260,7 @@ static int co_check_request(struct server *s, struct error *err)
         r = check_tls(s, err);
         if (r < 0)
                 return r;
-        list_for_each (it, &s->host.pools) {
+        for (struct list *it = s->host.pools.next; it != &s->host.pools; it = it->next) {
                 const struct host_pool *hp = container_of(it, struct host_pool, link);
                 bool waits;
 

@@ -45,7 +45,19 @@ void world_flush(struct world *w)
         }
         fuzz_loop_settle(w->loop);
         take_replies(c);
+        if (at < w->out.n && (at > 0 || w->begun))
+                c->replies.lost = true;
         w->out.n = 0;
+        w->begun = false;
+}
+
+/* Where half of a message is sent, what comes next is taken for its other half. */
+static void drop(struct world *w)
+{
+        if (w->begun)
+                speaker(w)->replies.lost = true;
+        w->out.n = 0;
+        w->begun = false;
 }
 
 /* ---- options ---- */
@@ -334,6 +346,7 @@ static void play_part(struct world *w, struct input *in)
         w->out.n -= n;
         world_flush(w);
         output_put(&w->out, rest, n);
+        w->begun = n > 0;
 }
 
 /* ---- clients ---- */
@@ -343,8 +356,8 @@ static void play_client(struct world *w, struct input *in)
         uint8_t kind = input_u8(in);
         struct world_client *c;
 
+        drop(w);
         w->at = (kind >> 4) % WORLD_CLIENTS;
-        w->out.n = 0;
         c = speaker(w);
         switch (kind & 3) {
         case 0:

@@ -34,6 +34,7 @@ struct world {
         struct world_client clients[WORLD_CLIENTS];
         unsigned at; /* of clients, who speaks */
         struct output out;
+        bool begun; /* the part of out that was before it is sent already */
 };
 
 /* The server's options come from the input. */

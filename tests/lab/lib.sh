@@ -5,7 +5,7 @@ lab=$(dirname "$(readlink -f "$0")")
 tarn=${TARN:?names the tarn binary}
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/tarn-lab-test.XXXXXX")
 export TARN_STATE_DIR=$work/state TARN_RUNTIME_DIR=$work
-server='' guest='' other=''
+server='' guest='' other='' rested=()
 
 # shellcheck disable=SC2317  # called by the traps
 clean_up() {
@@ -54,6 +54,24 @@ start_vhost_server() { # POOL
 server_is_up() {
         kill -0 "$server" 2>/dev/null || fail "the server ended at its start"
         [ -S "$work/nbd" ]
+}
+
+# Another server in the place of the one that serves POOL; what its front ends had to wait goes into $rested.
+take_over() { # POOL
+        local old=$server log=$work/taken-log status=0
+        "$tarn" serve "$1" --takeover >"$log" 2>&1 &
+        server=$! other=$old
+        wait_until 60 has_taken_over "$log" || fail "the new server does not serve: $(cat "$log")"
+        wait "$old" || status=$?
+        other=
+        [ $status = 0 ] || fail "the old server's exit status is $status"
+        rested+=("$(sed -n "s/.*taken over from process $old; front ends rested for \([0-9]*\) ms.*/\1/p" "$log")")
+        [ -n "${rested[-1]}" ] || fail "the new server does not say from whom it has taken over: $(cat "$log")"
+}
+
+has_taken_over() { # LOG
+        kill -0 "$server" 2>/dev/null || fail "the new server ended: $(cat "$1")"
+        grep -q '^  control' "$1"
 }
 
 kill_server() {
@@ -137,3 +155,33 @@ fio_arguments=(--cpus 4 --program fio --file "$lab/verify=lab/verify" --file "$l
         --disk "vhost-user:$work/vhost/fio1.sock,num-queues=1" --disk "vhost-user:$work/vhost/fio2.sock,num-queues=4"
         --disk "vhost-user:$work/vhost/fio3.sock,num-queues=1,packed=on"
         --disk "vhost-user:$work/vhost/fio4.sock,num-queues=4,packed=on")
+limit_fio_volumes() { # POOL IOPS
+        local number
+        for number in 1 2 3 4; do
+                "$tarn" volume set "$1/fio$number" "iops=$2"
+        done
+}
+
+# In the last second each volume of POOL tank has answered requests, and had so many more under way.
+every_volume_works() { # DEPTH
+        local report
+        kill -0 "$guest" 2>/dev/null || guest_has_ended
+        report=$(timeout -k 5 20 "$tarn" stat tank --interval 1 --count 2 --json | tail -1)
+        /usr/bin/python3 -I -S -c '
+import json, sys
+volumes = [v for v in json.loads(sys.argv[1] or "{}").get("volumes", []) if "fio" in v["name"]]
+least = int(sys.argv[2])
+sys.exit(len(volumes) < 4 or any(v["reads"] + v["writes"] == 0 or v["depth"] < least for v in volumes))' "$report" "$1"
+}
+
+# The guest, which was told, has verified everything.
+end_of_fio() {
+        local status=0
+        wait "$guest" || status=$?
+        guest=
+        [ $status = 0 ] && grep -q '^verified in' "$work/output" || {
+                cat "$work/output" "$work/guest-errors" >&2
+                fail "the guest ended with status $status"
+        }
+        tail -1 "$work/output"
+}

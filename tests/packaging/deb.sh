@@ -39,6 +39,8 @@ for file in usr/bin/tarn usr/share/man/man1/tarn{,-image,-pool,-serve,-snapshot,
 done
 units=root$(pkg-config --variable=systemdsystemunitdir systemd 2>/dev/null || echo /lib/systemd/system)
 grep -q '^ExecStart=/usr/bin/tarn serve ' "$units/tarn@.service" || die "the service starts something else"
+reload=$(sed -n 's/^ExecReload=\([^ ]*\) .*/\1/p' "$units/tarn@.service")
+[ -x "root$reload" ] && grep -q '(/usr/bin/tarn serve ' "root$reload" || die "the service cannot be reloaded: '$reload'"
 [ -s "$units/tarn@.socket" ] || die "the package lacks the socket unit"
 
 # Paths of those who built it are in nobody's way.

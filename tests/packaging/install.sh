@@ -1,6 +1,6 @@
 #!/bin/bash
 # 'meson install' puts everything where it belongs, and nothing else; what it has installed works from there.
-# BUILD, PREFIX, UNITDIR: of the build.
+# BUILD, PREFIX, UNITDIR, LIBEXECDIR: of the build.
 set -eu
 docs=$(cd "$(dirname "$0")/../../docs" && pwd)
 . "$(dirname "$0")/../protocol/cli_common.sh"
@@ -10,6 +10,7 @@ DESTDIR=$work/root timeout -k 5 120 meson install -C "$BUILD" --no-rebuild >log 
 root=$work/root$PREFIX
 # Manual pages are made where there is scdoc.
 expected="$PREFIX/bin/tarn
+$LIBEXECDIR/tarn/reload
 $PREFIX/share/bash-completion/completions/tarn
 $PREFIX/share/doc/tarn/README.md
 $PREFIX/share/doc/tarn/control.md
@@ -28,6 +29,9 @@ ok "$bin" volume create tank/web 1M
 ok "$bin" volume list tank --json
 same "$(json "['volumes'][0]['name']")" tank/web
 grep -q "^ExecStart=$PREFIX/bin/tarn " "root$UNITDIR/tarn@.service" || die "the unit starts another tarn"
+grep -q "^ExecReload=$LIBEXECDIR/tarn/reload " "root$UNITDIR/tarn@.service" && [ -x "root$LIBEXECDIR/tarn/reload" ] ||
+    die "the unit cannot be reloaded"
+grep -q "($PREFIX/bin/tarn serve " "root$LIBEXECDIR/tarn/reload" || die "a reload starts another tarn"
 for page in $pages; do
     grep -q '^\.SH NAME' "root$page" || die "$page is empty"
 done

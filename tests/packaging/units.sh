@@ -7,7 +7,10 @@ sources=$(cd "$(dirname "$0")/../../server/systemd" && pwd)
 command -v systemd-analyze >/dev/null || skip "systemd-analyze is not installed"
 
 # What they start is not installed here: the binary under test stands in for it.
-sed "s|^ExecStart=[^ ]*|ExecStart=$(realpath "$TARN")|" "$UNITS/tarn@.service" >tarn@.service
+sed "s|(.*bin/tarn |($(realpath "$TARN") |" "$UNITS/reload" >reload
+chmod +x reload
+sed "s|^ExecStart=[^ ]*|ExecStart=$(realpath "$TARN")|; s|^ExecReload=[^ ]*|ExecReload=$work/reload|" \
+    "$UNITS/tarn@.service" >tarn@.service
 cp "$sources/tarn@.socket" .
 ln -s tarn@.service tarn@tank.service
 ln -s tarn@.socket tarn@tank.socket
@@ -28,8 +31,38 @@ grep -qx "ExecStart=/.*/tarn serve %i \$TARN_SERVE_OPTIONS" "$UNITS/tarn@.servic
 export NOTIFY_SOCKET=$work/notify
 ok tarn pool create tank d0 --file-size 64M
 serve_now tank
-kill -HUP "$server"
+MAINPID=$server ./reload tank
 ok tarn volume create tank/web 1M
 kill -0 "$server" || die "a reload ends the server"
 serve_end
+
+# With TARN_RELOAD=takeover it is a new server, with the options that are for such a one.
+serve_now tank --nbd unix:sock --control=run/tank.control
+printf '%064d' 0 | sed 's/^/me:/' >keys
+reload() {
+    MAINPID=$server TARN_RELOAD=takeover ./reload tank --nbd unix:sock --vhost-user=vms "$@" >reload.log 2>&1
+}
+! reload --tls-psk none || die "a reload without a server that takes over succeeds"
+kill -0 "$server" || die "a reload that failed ends the server"
+before=$server
+reload --tls-psk keys --threads 2 || die "a reload fails: $(cat reload.log)"
+status=0
+wait "$before" || status=$?
+same "$status" 0 "exit status of the server that was taken over"
+for _ in $(seq 600); do
+    ok tarn pool status tank --json
+    server=$(json "['server']['pid']")
+    [ "$server" = "$before" ] || break
+    sleep 0.05
+done
+server_pids+=("$server")
+tr '\0' ' ' <"/proc/$server/cmdline" >words
+same "$(sed 's/^[^ ]*tarn //' words)" "serve tank --tls-psk keys --threads 2 --takeover " "the new server's options"
+[ -S sock ] && [ ! -e vms ] || die "it listens elsewhere"
+kill "$server"
+for _ in $(seq 600); do
+    kill -0 "$server" 2>/dev/null || break
+    sleep 0.05
+done
+[ ! -e sock ] || die "it does not end at SIGTERM"
 echo "units: passed"

@@ -201,6 +201,29 @@ static void test_formatting_again_changes_nothing(void **state)
         assert_memory_equal(after, before, PAGE);
 }
 
+/* A server that takes over has the old one's descriptor, with direct I/O on. */
+static void test_descriptor_of_a_member_finds_its_partition_again(void **state)
+{
+        struct device *d = *state;
+        struct member *m = must_open(&d->f, d->path);
+        struct error err = ERROR_INIT;
+        uint64_t start_bytes, size_bytes;
+        int fd;
+
+        assert_int_equal(format_disk(&d->f, m, &err), 0);
+        start_bytes = disk_of(m)->start_bytes;
+        size_bytes = m->size_bytes;
+        assert_true(is_direct(m));
+        fd = m->ops->dup(m);
+        assert_true(fd >= 0);
+        member_close(m);
+        assert_int_equal(open_fd(&d->f, fd, d->path, &(struct disk_options){0}, &m, &err), 0);
+        assert_int_equal(disk_of(m)->start_bytes, start_bytes);
+        assert_int_equal(m->size_bytes, size_bytes);
+        assert_true(is_direct(m));
+        member_close(m);
+}
+
 static void test_damaged_first_table_is_read_from_the_second(void **state)
 {
         struct device *d = *state;
@@ -570,6 +593,7 @@ int main(void)
             WITH(test_device_without_table_is_taken_as_it_is),
             WITH(test_formatting_makes_one_partition_and_the_member_lies_in_it),
             WITH(test_formatting_again_changes_nothing),
+            WITH(test_descriptor_of_a_member_finds_its_partition_again),
             WITH(test_damaged_first_table_is_read_from_the_second),
             WITH(test_file_system_is_recognised_and_formatting_removes_its_traces),
             WITH(test_formatting_removes_old_signatures),

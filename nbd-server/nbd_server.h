@@ -93,7 +93,7 @@ void nbd_server_set_tls(struct nbd_server *server, struct nbd_tls *tls);
  * ESHUTDOWN, close; connections that have not ended after @timeout_ms are cut off. Nothing of the
  * server runs afterwards. */
 void co_nbd_server_stop(struct nbd_server *server, unsigned timeout_ms);
-/* The same where another server goes on with the exports: requests that have begun are answered, the
+/* The same where another server may go on with the exports: requests that have begun are answered, the
  * others are not, and the connections end. Clients that connect again repeat them; to an ESHUTDOWN
  * they would believe that there is nobody to repeat it to. */
 void co_nbd_server_leave(struct nbd_server *server, unsigned timeout_ms);

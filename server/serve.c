@@ -434,8 +434,9 @@ static void co_stop(struct server *s)
         if (s->control)
                 co_control_stop(s->control);
         co_attach_stop(&s->host);
+        /* Another server may be started right after this one. */
         if (s->host.nbd)
-                co_nbd_server_stop(s->host.nbd, NBD_STOP_TIMEOUT_MS);
+                co_nbd_server_leave(s->host.nbd, NBD_STOP_TIMEOUT_MS);
         release_all(s);
         control_free(s->control);
         nbd_server_free(s->host.nbd);

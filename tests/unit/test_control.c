@@ -265,9 +265,9 @@ static void pass_fds(int fd, const char *text, size_t n_fds)
 /* Some are closed by another thread, a moment later. */
 static void co_expect_fds(unsigned n)
 {
-        for (unsigned left_ms = 5000; count_fds() != n && left_ms > 0; left_ms--)
+        for (unsigned left_ms = 5000; count_fds() > n && left_ms > 0; left_ms--)
                 co_sleep_ns(1000000);
-        assert_int_equal(count_fds(), n);
+        assert_true(count_fds() <= n);
 }
 
 static void co_fds(struct fixture *f)

@@ -1,5 +1,6 @@
-/* passed_fds.c - descriptors that came with a message. */
+/* passed_fds.c - descriptors that go with a message. */
 #include "common/passed_fds.h"
+#include <assert.h>
 #include <string.h>
 #include "common/closer.h"
 
@@ -22,4 +23,26 @@ size_t passed_fds_take(struct msghdr *msg, int *fds, size_t n, size_t max)
                 }
         }
         return n;
+}
+
+ssize_t passed_fds_send(int fd, const void *data, size_t length, const int *fds, size_t n,
+                        int flags)
+{
+        union {
+                char buffer[CMSG_SPACE(PASSED_FDS_MAX * sizeof(int))];
+                struct cmsghdr align;
+        } control = {0};
+        struct iovec iov = {(void *)data, length};
+        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+        assert(n <= PASSED_FDS_MAX);
+        if (n > 0) {
+                msg.msg_control = control.buffer;
+                msg.msg_controllen = CMSG_SPACE(n * sizeof(int));
+                control.align.cmsg_level = SOL_SOCKET;
+                control.align.cmsg_type = SCM_RIGHTS;
+                control.align.cmsg_len = CMSG_LEN(n * sizeof(int));
+                memcpy(CMSG_DATA(&control.align), fds, n * sizeof(int));
+        }
+        return sendmsg(fd, &msg, flags | MSG_NOSIGNAL);
 }

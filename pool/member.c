@@ -3,7 +3,7 @@
 
 #include "common/coroutine.h"
 
-static void counted(struct member *m, struct member_io *io)
+void member_lend(struct member *m, struct member_io *io)
 {
         io->member = m;
         io->began_ns = loop_time_ns(m->loop);
@@ -12,13 +12,8 @@ static void counted(struct member *m, struct member_io *io)
 
 void member_submit(struct member *m, struct member_io *io)
 {
-        counted(m, io);
+        member_lend(m, io);
         m->ops->submit(m, io);
-}
-
-void member_lend(struct member *m, struct member_io *io)
-{
-        counted(m, io);
 }
 
 void member_fetch(struct member_io *io, struct loop *loop)

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/passed_fds.h"
 #include "server/session.h"
 
 #define LOOK_HINT "look whether the command took effect before repeating it"
@@ -36,29 +37,6 @@ int client_connect(const struct pool_state *state, int *ret_fd, struct error *er
         return 0;
 }
 
-static ssize_t send_some(int fd, const char *data, size_t length, const int *fds, size_t n_fds)
-{
-        union {
-                char buffer[CMSG_SPACE(COMMAND_FDS_MAX * sizeof(int))];
-                struct cmsghdr align;
-        } control = {0};
-        struct iovec iov = {(void *)data, length};
-        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-
-        if (n_fds > 0) {
-                struct cmsghdr *h;
-
-                msg.msg_control = control.buffer;
-                msg.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-                h = CMSG_FIRSTHDR(&msg);
-                h->cmsg_level = SOL_SOCKET;
-                h->cmsg_type = SCM_RIGHTS;
-                h->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-                memcpy(CMSG_DATA(h), fds, n_fds * sizeof(int));
-        }
-        return sendmsg(fd, &msg, MSG_NOSIGNAL);
-}
-
 static int send_request(int fd, const struct client_call *call, struct error *err)
 {
         char *text = json_dumps(call->request, JSON_COMPACT), *at = text;
@@ -73,7 +51,7 @@ static int send_request(int fd, const struct client_call *call, struct error *er
                 r = error_set(err, -E2BIG, "there are too many arguments for one command");
         while (r == 0 && left > 0) {
                 /* The descriptors go with the first bytes. */
-                ssize_t n = send_some(fd, at, left, call->fds, n_fds);
+                ssize_t n = passed_fds_send(fd, at, left, call->fds, n_fds, 0);
 
                 if (n < 0 && errno == EINTR)
                         continue;

@@ -183,26 +183,6 @@ static int co_wait_for(struct channel *c, uint32_t events)
         return c->cancelled ? -ECANCELED : c->expired ? -ETIMEDOUT : r == -EINTR ? 0 : r;
 }
 
-static ssize_t send_some(int fd, const char *data, size_t length, const int *fds, size_t n_fds)
-{
-        union {
-                char buffer[CMSG_SPACE(COMMAND_FDS_MAX * sizeof(int))];
-                struct cmsghdr align;
-        } control = {0};
-        struct iovec iov = {(void *)data, length};
-        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-
-        if (n_fds > 0) {
-                msg.msg_control = control.buffer;
-                msg.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-                control.align.cmsg_level = SOL_SOCKET;
-                control.align.cmsg_type = SCM_RIGHTS;
-                control.align.cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-                memcpy(CMSG_DATA(&control.align), fds, n_fds * sizeof(int));
-        }
-        return sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
 /* While descriptors are left, each goes with a byte at least: the line is made long enough. */
 static int co_send_text(struct channel *c, const char *at, size_t left, const int *fds,
                         size_t n_fds)
@@ -213,7 +193,7 @@ static int co_send_text(struct channel *c, const char *at, size_t left, const in
                 size_t n_now = n_fds < COMMAND_FDS_MAX ? n_fds : COMMAND_FDS_MAX;
                 /* A byte for those that come later; a line has more bytes than descriptors. */
                 size_t some = n_fds > n_now ? 1 : left;
-                ssize_t n = send_some(c->fd, at, some, fds, n_now);
+                ssize_t n = passed_fds_send(c->fd, at, some, fds, n_now, MSG_DONTWAIT);
 
                 if (n < 0 && errno == ETOOMANYREFS && !c->cancelled && !c->expired) {
                         co_sleep_ns(CROWDED_NS);

@@ -46,6 +46,25 @@ static const struct {
     {"max-connections", required_argument, CLI_MAX_CONNECTIONS},
     {"handshake-timeout", required_argument, CLI_HANDSHAKE_TIMEOUT},
     {"idle-timeout", required_argument, CLI_IDLE_TIMEOUT},
+    {"while-used", no_argument, CLI_WHILE_USED},
+    {"timeout", required_argument, CLI_TIMEOUT},
+    {"volumes", no_argument, CLI_VOLUMES},
+    {"disks-only", no_argument, CLI_DISKS_ONLY},
+    {"from-format", required_argument, CLI_FROM_FORMAT},
+    {"variant", required_argument, CLI_VARIANT},
+    {"compression", required_argument, CLI_COMPRESSION},
+    {"cluster-size", required_argument, CLI_CLUSTER_SIZE},
+    {"snapshot", required_argument, CLI_SNAPSHOT},
+    {"base", required_argument, CLI_BASE},
+    {"hydrate", no_argument, CLI_HYDRATE},
+    {"bandwidth", required_argument, CLI_BANDWIDTH},
+    {"stop", no_argument, CLI_STOP},
+    {"allow", required_argument, CLI_ALLOW},
+    {"backing-format", required_argument, CLI_BACKING_FORMAT},
+    {"name", required_argument, CLI_NAME},
+    {"vm-file", required_argument, CLI_VM_FILE},
+    {"verify", no_argument, CLI_VERIFY},
+    {"autostart", no_argument, CLI_AUTOSTART},
 };
 #define N_KNOWN (sizeof(known) / sizeof(known[0]))
 
@@ -93,8 +112,10 @@ __attribute__((format(printf, 2, 3))) static int usage_error(const struct cli_ve
 /* "-5" looks like an option, and is meant as a size. */
 static int negative(const char *word)
 {
-        fprintf(stderr, "tarn: '%s' is negative: sizes and numbers start at zero\n", word);
-        return EXIT_FAILURE;
+        struct error e = ERROR_INIT;
+
+        error_set(&e, -EINVAL, "'%s' is negative: sizes and numbers start at zero", word);
+        return cli_fail(&e);
 }
 
 static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_option option,
@@ -150,6 +171,15 @@ static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_opt
         case CLI_IDLE_TIMEOUT:
                 args->idle_timeout = value;
                 break;
+        case CLI_BASE:
+                args->base = value;
+                break;
+        case CLI_BANDWIDTH:
+                args->bandwidth = value;
+                break;
+        case CLI_TIMEOUT:
+                args->timeout = value;
+                break;
         case CLI_INTERVAL:
                 args->interval = value;
                 break;
@@ -162,15 +192,55 @@ static int keep(const struct cli_verb *verb, struct cli_args *args, enum cli_opt
         case CLI_QUEUES:
                 args->queues = value;
                 break;
+        case CLI_FROM_FORMAT:
+                args->from_format = value;
+                break;
+        case CLI_VARIANT:
+                args->variant = value;
+                break;
+        case CLI_COMPRESSION:
+                args->compression = value;
+                break;
+        case CLI_CLUSTER_SIZE:
+                args->cluster_size = value;
+                break;
+        case CLI_SNAPSHOT:
+                args->snapshot = value;
+                break;
+        case CLI_BACKING_FORMAT:
+                args->backing_format = value;
+                break;
+        case CLI_NAME:
+                args->name = value;
+                break;
+        case CLI_VM_FILE:
+                args->vm_file = value;
+                break;
         case CLI_NBD:
                 if (args->n_nbd == CLI_NBD_MAX)
                         return usage_error(verb, "there are too many options '--%s'", "nbd");
                 args->nbd[args->n_nbd++] = value;
                 break;
+        case CLI_ALLOW:
+                if (args->n_allow == CLI_ALLOW_MAX)
+                        return usage_error(verb, "there are too many options '--%s'", "allow");
+                args->allow[args->n_allow++] = value;
+                break;
         default:
                 break;
         }
         return 0;
+}
+
+/* The word that getopt(3) has found wrong. There are no options of one letter, so "-x" is wrong at its
+ * only letter, and gone past, but "-xy" is not yet. */
+static const char *wrong_word(char **argv)
+{
+        const char *last = argv[optind - 1];
+        bool is_letter = optopt > 0 && optopt < 256;
+        const char alone[] = {'-', (char)optopt, '\0'};
+
+        return is_letter && strcmp(last, alone) != 0 ? argv[optind] : last;
 }
 
 static int parse_options(const struct cli_verb *verb, int argc, char **argv, struct cli_args *args)
@@ -185,16 +255,16 @@ static int parse_options(const struct cli_verb *verb, int argc, char **argv, str
                                                      (int)i + 256};
         /* argv[0] stands for the verb; ':' tells a missing argument from an unknown option. */
         opterr = 0;
-        optind = 1;
+        optind = 0; /* glibc begins anew, whatever is left of a scan before */
         while ((c = getopt_long(argc, argv, ":", table, NULL)) != -1) {
                 int r;
 
                 if (c == ':')
                         return usage_error(verb, "option '%s' needs a value", argv[optind - 1]);
-                if (c < 256 && strchr("0123456789", argv[optind - 1][1]))
-                        return negative(argv[optind - 1]);
+                if (c < 256 && optopt >= '0' && optopt <= '9')
+                        return negative(wrong_word(argv));
                 if (c < 256)
-                        return usage_error(verb, "there is no option '%s' here", argv[optind - 1]);
+                        return usage_error(verb, "there is no option '%s' here", wrong_word(argv));
                 if (optarg && !is_text(optarg))
                         return not_text(optarg);
                 r = keep(verb, args, known[c - 256].option, optarg);
@@ -217,7 +287,7 @@ int cli_parse(const struct cli_verb *verb, int argc, char **argv, struct cli_arg
         for (int i = 0; i < args->n_words; i++)
                 if (!is_text(args->words[i]))
                         return not_text(args->words[i]);
-        if (args->n_words < verb->min_words)
+        if (args->n_words < verb->min_words && !(args->given & CLI_AUTOSTART))
                 return usage_error(verb, "'%s' needs more arguments", verb->name);
         if (verb->max_words >= 0 && args->n_words > verb->max_words)
                 return usage_error(verb, "there is one argument too many: '%s'",

@@ -5,24 +5,37 @@
 #include "cli/cli.h"
 #include "server/session.h"
 
+struct call_progress {
+        struct cli_progress bar;
+        const char *label;
+};
+
+static void show_progress(void *arg, uint64_t done, uint64_t total, bool verifying)
+{
+        struct call_progress *p = arg;
+
+        cli_progress_label(&p->bar, verifying ? "verifying" : p->label, done);
+        cli_progress_show(&p->bar, done, total);
+}
+
 int cli_try(const struct cli_call *call, json_t **ret_reply, struct error *err)
 {
-        struct cli_progress progress;
+        struct call_progress progress = {.label = call->progress};
         const struct session session = {.pool = call->pool,
                                         .request = call->request,
                                         .fds = call->fds,
                                         .n_fds = call->n_fds,
-                                        .progress = call->progress ? cli_progress_show : NULL,
+                                        .progress = call->progress ? show_progress : NULL,
                                         .arg = &progress,
                                         .wait_ms = call->wait_ms,
                                         .served_only = call->served_only};
         int r;
 
         if (call->progress)
-                cli_progress_begin(&progress, call->progress, call->progress_is_share);
+                cli_progress_begin(&progress.bar, call->progress, call->progress_is_share);
         r = session_run(&session, ret_reply, err);
         if (call->progress)
-                cli_progress_end(&progress);
+                cli_progress_end(&progress.bar);
         json_decref(call->request);
         return r;
 }
@@ -61,5 +74,31 @@ int cli_call(const struct cli_call *call, json_t **ret_reply)
 
         if (r < 0)
                 cli_fail(&e);
+        return r;
+}
+
+void cli_put(json_t **request, const char *key, json_t *value)
+{
+        if (json_object_set_new(*request, key, value) == 0)
+                return;
+        json_decref(*request);
+        *request = NULL;
+}
+
+int cli_call_about(const char *word, const char *key, json_t *request, json_t **ret_reply)
+{
+        struct error e = ERROR_INIT;
+        const char *rest;
+        char *pool;
+        int r;
+
+        if (cli_split(word, &pool, &rest, &e) < 0) {
+                json_decref(request);
+                cli_fail(&e);
+                return e.code;
+        }
+        cli_put(&request, key, json_string(rest));
+        r = cli_call(&(struct cli_call){.pool = pool, .request = request}, ret_reply);
+        free(pool);
         return r;
 }

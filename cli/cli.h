@@ -24,6 +24,7 @@
 #define EXIT_FINDINGS    1
 #define EXIT_NOT_CHECKED 3
 #define CLI_NBD_MAX      64
+#define CLI_ALLOW_MAX    64
 /* for a pool that another process holds, where others are listed too */
 #define CLI_LIST_WAIT_MS 2000u
 
@@ -61,19 +62,43 @@ enum cli_option {
         CLI_QUEUES = 1 << 29,
         CLI_READONLY = 1 << 30,
         CLI_IDLE_TIMEOUT = 1u << 31,
+        CLI_WHILE_USED = UINT64_C(1) << 32,
+        CLI_TIMEOUT = UINT64_C(1) << 33,
+        CLI_VOLUMES = UINT64_C(1) << 34,
+        CLI_DISKS_ONLY = UINT64_C(1) << 35,
+        CLI_FROM_FORMAT = UINT64_C(1) << 36,
+        CLI_VARIANT = UINT64_C(1) << 37,
+        CLI_COMPRESSION = UINT64_C(1) << 38,
+        CLI_CLUSTER_SIZE = UINT64_C(1) << 39,
+        CLI_SNAPSHOT = UINT64_C(1) << 40,
+        CLI_ALLOW = UINT64_C(1) << 41,
+        CLI_BACKING_FORMAT = UINT64_C(1) << 42,
+        CLI_NAME = UINT64_C(1) << 43,
+        CLI_VM_FILE = UINT64_C(1) << 44,
+        CLI_VERIFY = UINT64_C(1) << 45,
+        CLI_BASE = UINT64_C(1) << 46,
+        CLI_HYDRATE = UINT64_C(1) << 47,
+        CLI_BANDWIDTH = UINT64_C(1) << 48,
+        CLI_STOP = UINT64_C(1) << 49,
+        CLI_AUTOSTART = UINT64_C(1) << 50, /* in place of the word that names one */
 };
 #define CLI_TLS_ALL                                                                                \
         (CLI_TLS | CLI_TLS_CERT | CLI_TLS_KEY | CLI_TLS_CA | CLI_TLS_VERIFY | CLI_TLS_PSK |        \
          CLI_TLS_ACCESS)
 
 struct cli_args {
-        unsigned given; /* of enum cli_option */
+        uint64_t given; /* of enum cli_option */
         const char *layout, *file_size, *size, *format, *control, *group, *threads;
         const char *interval, *count, *vhost_user, *queues;
         const char *tls, *tls_cert, *tls_key, *tls_ca, *tls_psk, *tls_access;
         const char *max_connections, *handshake_timeout, *idle_timeout;
+        const char *timeout, *base, *bandwidth;
+        const char *from_format, *variant, *compression, *cluster_size, *snapshot;
+        const char *backing_format, *name, *vm_file;
         const char *nbd[CLI_NBD_MAX];
         size_t n_nbd;
+        const char *allow[CLI_ALLOW_MAX];
+        size_t n_allow;
         char **words; /* what is no option */
         int n_words;
 };
@@ -84,7 +109,7 @@ struct cli_verb {
         const char *usage;   /* what follows the words in the usage line */
         const char *summary; /* one line */
         const char *help;    /* the rest of --help */
-        unsigned options;
+        uint64_t options;
         int min_words, max_words; /* -1: any number */
         /* the exit status; NULL: not built yet */
         int (*run)(const struct cli_verb *verb, const struct cli_args *args);
@@ -92,13 +117,23 @@ struct cli_verb {
 
 /* each ends with a name of NULL */
 extern const struct cli_verb pool_verbs[], volume_verbs[], snapshot_verbs[], image_verbs[],
-    other_verbs[];
+    vm_verbs[], other_verbs[];
 
 int cli_run_events(const struct cli_verb *verb, const struct cli_args *args);
+int cli_run_create(const struct cli_verb *verb, const struct cli_args *args);
+int cli_run_rebase(const struct cli_verb *verb, const struct cli_args *args);
+int cli_run_hydrate(const struct cli_verb *verb, const struct cli_args *args);
+int cli_run_console(const struct cli_verb *verb, const struct cli_args *args);
 int cli_run_stat(const struct cli_verb *verb, const struct cli_args *args);
 
 /* Arguments after the words that named the verb. 0, or the exit status after a message. */
 int cli_parse(const struct cli_verb *verb, int argc, char **argv, struct cli_args *args);
+
+/* ---- the process ---- */
+
+/* Before anything is opened; and last, with the exit status, which it returns or makes another. */
+void cli_begin(void);
+int cli_end(int status);
 
 /* ---- names ---- */
 
@@ -127,6 +162,11 @@ struct cli_call {
 int cli_call(const struct cli_call *call, json_t **ret_reply);
 /* The same, failing silently. */
 int cli_try(const struct cli_call *call, json_t **ret_reply, struct error *err);
+/* Run @request, which is taken over, about POOL/REST: the rest goes into its field @key. */
+int cli_call_about(const char *word, const char *key, json_t *request, json_t **ret_reply);
+/* Add @value, which is taken, to a request. Without memory for it *request is NULL afterwards, which
+ * the calls above answer with -ENOMEM: a request that lacks something would ask for something else. */
+void cli_put(json_t **request, const char *key, json_t *value);
 
 /* ---- asking ---- */
 
@@ -143,11 +183,15 @@ int cli_refuse_used(const struct cli_args *args, const char *verb, const char *n
 
 int cli_fail(const struct error *err);
 void cli_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* A line on stdout, without its end in @format. Whatever it quotes (names of files, and what files say)
+ * stays in that line, with what a terminal would obey escaped. */
+void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void cli_print_json(json_t *value);
 /* Fields of replies, as text for tables; ring buffers of the library's own, good for a line's
  * cells. */
 const char *cli_text(const json_t *object, const char *key);
 uint64_t cli_number(const json_t *object, const char *key);
+const char *cli_count(const json_t *object, const char *key); /* a number, in full */
 const char *cli_size(const json_t *object, const char *key);
 const char *cli_time(const json_t *object, const char *key);
 
@@ -172,5 +216,7 @@ struct cli_progress {
         bool on_terminal, shown, is_share;
 };
 void cli_progress_begin(struct cli_progress *p, const char *label, bool is_share);
+/* From here on, @done of it, it is of something else. */
+void cli_progress_label(struct cli_progress *p, const char *label, uint64_t done);
 void cli_progress_show(void *progress, uint64_t done, uint64_t total);
 void cli_progress_end(struct cli_progress *p);

@@ -3,15 +3,15 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
-#include "cli/output.h"
-#include "formats/image.h"
-#include "server/session.h"
+#include "cli/image.h"
+#include "formats/nbd.h"
 
-static int open_input(const char *path, struct error *err)
+/* VHDX has the largest blocks: 256 MiB. */
+#define IMAGE_CLUSTER_MAX (UINT64_C(256) << 20)
+
+int image_open_input(const char *path, struct error *err)
 {
         /* O_NONBLOCK: a named pipe is refused later, not waited for. */
         int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -21,234 +21,209 @@ static int open_input(const char *path, struct error *err)
         return fd;
 }
 
-/* ---- info ---- */
-
-struct info_work {
-        struct session_work work;
-        const char *path;
-        int fd;
-        json_t *info;
-};
-
-/* What is known of a format that can only be recognised. */
-static int co_recognise(struct info_work *w, struct error *err)
-{
-        const struct image_driver *driver;
-        bool guessed;
-        struct stat st;
-        int r = co_image_probe(w->fd, w->path, &driver, &guessed, err);
-
-        if (r < 0)
-                return r;
-        if (fstat(w->fd, &st) < 0)
-                return error_set(err, -errno, "cannot look at '%s': %s", w->path, strerror(errno));
-        w->info = json_pack("{s:s, s:s, s:b, s:b, s:n, s:I, s:I}", "file", w->path, "format",
-                            driver->name, "guessed", (int)guessed, "supported", 0, "virtual_size",
-                            "file_size", (json_int_t)st.st_size, "allocated",
-                            (json_int_t)st.st_blocks * 512);
-        return 0;
-}
-
-static int co_info(struct loop *loop, struct session_work *work, struct error *err)
-{
-        struct info_work *w = container_of(work, struct info_work, work);
-        struct error e = ERROR_INIT;
-        struct image *image;
-        int r = co_image_open(w->fd, w->path, NULL, &image, &e);
-
-        if (r == -ENOTSUP)
-                return co_recognise(w, err);
-        if (r < 0) {
-                if (err)
-                        *err = e;
-                return r;
-        }
-        w->info = json_pack("{s:s, s:s, s:b, s:b, s:I, s:I, s:I}", "file", w->path, "format",
-                            image->driver->name, "guessed", (int)image->guessed, "supported", 1,
-                            "virtual_size", (json_int_t)image->virtual_bytes, "file_size",
-                            (json_int_t)image->file_bytes, "allocated",
-                            (json_int_t)image->allocated_bytes);
-        image_close(image);
-        return 0;
-}
-
-static void print_info(json_t *info)
-{
-        const struct image_driver *driver = image_driver_find(cli_text(info, "format"));
-
-        printf("file          %s\n", cli_text(info, "file"));
-        printf("format        %s (%s)%s\n", cli_text(info, "format"),
-               driver ? driver->description : "",
-               json_is_true(json_object_get(info, "guessed"))
-                   ? ", a guess: nothing else was recognised"
-                   : "");
-        if (!json_is_true(json_object_get(info, "supported")))
-                printf("              this version of tarn does not read it yet\n");
-        if (json_is_integer(json_object_get(info, "virtual_size")))
-                printf("virtual size  %s (%llu bytes)\n", cli_size(info, "virtual_size"),
-                       (unsigned long long)cli_number(info, "virtual_size"));
-        printf("file size     %s, takes %s\n", cli_size(info, "file_size"),
-               cli_size(info, "allocated"));
-}
-
-static int run_info(const struct cli_verb *verb, const struct cli_args *args)
-{
-        struct info_work w = {.work = {.co_run = co_info}, .path = args->words[0]};
-        struct error e = ERROR_INIT;
-        int r;
-
-        w.fd = open_input(w.path, &e);
-        if (w.fd < 0)
-                return cli_fail(&e);
-        r = session_do(&w.work, &e);
-        close(w.fd);
-        if (r < 0)
-                return cli_fail(&e);
-        if (args->given & CLI_JSON)
-                cli_print_json(w.info);
-        else
-                print_info(w.info);
-        json_decref(w.info);
-        return EXIT_SUCCESS;
-}
-
-/* ---- import ---- */
-
-static json_t *import_request(const struct cli_args *args, const char *volume, struct error *err)
-{
-        json_t *request = json_pack("{s:s, s:s, s:s}", "command", "image-import", "path",
-                                    args->words[0], "volume", volume);
-        uint64_t size;
-
-        if (args->format)
-                json_object_set_new(request, "format", json_string(args->format));
-        if (!args->size)
-                return request;
-        if (size_parse(args->size, &size, err) < 0) {
-                error_prefix(err, "--size");
-                json_decref(request);
-                return NULL;
-        }
-        json_object_set_new(request, "size", json_integer((json_int_t)size));
-        return request;
-}
-
-static int run_import(const struct cli_verb *verb, const struct cli_args *args)
-{
-        struct error e = ERROR_INIT;
-        json_t *request, *reply = NULL;
-        const char *volume;
-        char *pool;
-        int fd, r;
-
-        if (cli_split(args->words[1], &pool, &volume, &e) < 0)
-                return cli_fail(&e);
-        request = import_request(args, volume, &e);
-        fd = request ? open_input(args->words[0], &e) : -1;
-        if (fd < 0) {
-                json_decref(request);
-                free(pool);
-                return cli_fail(&e);
-        }
-        r = cli_try(
-            &(struct cli_call){
-                .pool = pool, .request = request, .fds = &fd, .n_fds = 1, .progress = "importing"},
-            &reply, &e);
-        close(fd);
-        free(pool);
-        if (r < 0)
-                return cli_fail(&e);
-        if (json_is_true(json_object_get(reply, "guessed")))
-                cli_note("'%s' is taken as raw: nothing else was recognised", args->words[0]);
-        printf("imported '%s' as volume '%s' of %s\n", args->words[0], args->words[1],
-               cli_size(reply, "size"));
-        json_decref(reply);
-        return EXIT_SUCCESS;
-}
-
-/* ---- export ---- */
-
-static int export_to(const struct cli_args *args, const char *pool, const char *name,
-                     struct output *output, struct error *err)
-{
-        json_t *reply = NULL;
-        json_t *request =
-            json_pack("{s:s, s:s, s:s, s:s}", "command", "image-export", "name", name, "path",
-                      args->words[1], "format", args->format ? args->format : "raw");
-        const struct cli_call call = {.pool = pool,
-                                      .request = request,
-                                      .fds = &output->fd,
-                                      .n_fds = 1,
-                                      .progress = "exporting"};
-        int r = cli_try(&call, &reply, err);
-
-        if (r == 0)
-                r = output_finish(output, err);
-        if (r == 0)
-                printf("exported '%s' to '%s', %s\n", args->words[0], args->words[1],
-                       cli_size(reply, "size"));
-        json_decref(reply);
-        return r;
-}
-
 static int check_format(const char *format, struct error *err)
 {
-        const struct image_driver *driver = format ? image_driver_find(format) : &image_raw;
+        const struct image_driver *driver = image_driver_find(format);
 
         if (!driver || driver->is_not_image) {
                 error_set(err, -EINVAL, "there is no image format '%s'", format);
                 return error_hint(err, "formats that can be written: %s", image_formats_writable());
         }
         if (!driver->co_create)
-                return error_set(err, -ENOTSUP, "exporting as %s is not built yet", format);
+                return error_set(err, -ENOTSUP, "writing %s images is not built yet", format);
         return 0;
 }
 
-static int run_export(const struct cli_verb *verb, const struct cli_args *args)
+static int check_nbd(const struct cli_args *args, struct error *err)
 {
-        struct error e = ERROR_INIT;
-        struct output output;
-        const char *name;
-        char *pool = NULL;
-        int r;
+        const char *uri = args->words[1];
 
-        r = check_format(args->format, &e);
-        if (r == 0)
-                r = cli_split(args->words[0], &pool, &name, &e);
-        if (r == 0)
-                r = output_open(&output, args->words[1], args->given & CLI_FORCE, &e);
-        if (r == 0) {
-                r = export_to(args, pool, name, &output, &e);
-                output_close(&output);
-        }
-        free(pool);
-        return r < 0 ? cli_fail(&e) : EXIT_SUCCESS;
+        if (args->format && strcmp(args->format, "raw") != 0)
+                return error_set(err, -EINVAL, "'%s' is an NBD export, and cannot be %s", uri,
+                                 args->format);
+        if (args->variant || args->compression || args->cluster_size)
+                return error_set(err, -EINVAL,
+                                 "'%s' is an NBD export, and has no variants, compression or "
+                                 "cluster size",
+                                 uri);
+        if (args->given & CLI_FORCE)
+                return 0;
+        error_set(err, -EEXIST, "'%s' is an export that exists", uri);
+        return error_hint(err, "--force overwrites what it holds");
 }
 
+int image_check_output(const struct cli_args *args, struct error *err)
+{
+        if (nbd_is_uri(args->words[1]))
+                return check_nbd(args, err);
+        return check_format(args->format ? args->format : "raw", err);
+}
+
+int image_check_export(const struct cli_args *args, const char *uri, struct error *err)
+{
+        const char *option = args->format && strcmp(args->format, "raw") != 0 ? "--format"
+                             : args->snapshot                                 ? "--snapshot"
+                             : args->backing_format                           ? "--backing-format"
+                             : args->given & CLI_SNAPSHOTS                    ? "--snapshots"
+                             : args->n_allow > 0                              ? "--allow"
+                                                                              : NULL;
+
+        return option ? error_set(err, -EINVAL,
+                                  "'%s' is an NBD export, which is a raw disk: '%s' means nothing "
+                                  "there",
+                                  uri, option)
+                      : 0;
+}
+
+int image_open_place(const struct cli_args *args, const char *path, int *ret_fd, struct error *err)
+{
+        *ret_fd = -1;
+        if (nbd_is_uri(path))
+                return image_check_export(args, path, err);
+        *ret_fd = image_open_input(path, err);
+        return *ret_fd < 0 ? *ret_fd : 0;
+}
+
+int co_image_open_place(int fd, const char *path, const struct image_options *options,
+                        struct image **ret_image, struct error *err)
+{
+        const struct nbd_target target = {.uri = path, .fd = -1};
+
+        return fd < 0 ? co_nbd_open(&target, false, ret_image, err)
+                      : co_image_open(fd, path, options, ret_image, err);
+}
+
+int image_cluster_size(const struct cli_args *args, uint32_t *ret_bytes, struct error *err)
+{
+        uint64_t bytes;
+
+        *ret_bytes = 0;
+        if (!args->cluster_size)
+                return 0;
+        if (size_parse(args->cluster_size, &bytes, err) < 0)
+                return error_prefix(err, "--cluster-size");
+        if (bytes == 0 || bytes > IMAGE_CLUSTER_MAX || (bytes & (bytes - 1)) != 0)
+                return error_set(err, -EINVAL,
+                                 "--cluster-size: '%s' is not a power of two up to 256 MiB",
+                                 args->cluster_size);
+        *ret_bytes = (uint32_t)bytes;
+        return 0;
+}
+
+#define FORMATS "raw|qcow2|vmdk|vdi|vhd|vhdx"
+
 const struct cli_verb image_verbs[] = {
-    {"image", "info", "FILE [--json]", "which format an image file has, and how large it is",
-     "  --json   {\"file\", \"format\", \"guessed\", \"supported\", \"virtual_size\", "
-     "\"file_size\",\n"
-     "           \"allocated\"}\n",
-     CLI_JSON, 1, 1, run_info},
-    {"image", "import", "FILE POOL/VOLUME [--size SIZE] [--format raw]",
-     "make a volume of an image file",
-     "FILE is a raw image or a block device. Zeroes and holes take no space. The volume must\n"
-     "not exist; it has its name only once all of it is there.\n\n"
+    {"image", "info", "FILE [--format F] [--json]", "what an image file is, and how large",
+     "A backing file is named, and not looked at. FILE may be an NBD export, by its URI: then it "
+     "is\n"
+     "said what its server offers.\n\n"
+     "  --format " FORMATS "  what the file is, whatever it looks like\n"
+     "  --json  {\"file\", \"format\", \"guessed\", \"supported\", \"variant\", \"version\",\n"
+     "          \"virtual_size\", \"file_size\", \"allocated\", \"cluster_size\", "
+     "\"compression\",\n"
+     "          \"backing_file\", \"backing_format\", \"data_file\", \"dirty\", \"corrupt\",\n"
+     "          \"snapshots\": [{\"id\", \"name\", \"virtual_size\", \"vm_state_size\", "
+     "\"created\"}],\n"
+     "          \"bitmaps\": [{\"name\", \"granularity\", \"in_use\", \"automatic\"}]}\n"
+     "          of an OVA or OVF: {\"file\", \"format\", \"guessed\", \"supported\", "
+     "\"virtual_size\",\n"
+     "          \"file_size\", \"allocated\", \"machine\": {\"name\", \"cpus\", \"memory\",\n"
+     "          \"firmware\", \"disks\": [{\"file\", \"capacity\", \"format\", "
+     "\"controller\"}],\n"
+     "          \"networks\": [{\"network\", \"type\", \"mac\"}]}}\n"
+     "          and of an NBD export \"export\": {\"read_only\", \"trim\", \"write_zeroes\", "
+     "\"flush\",\n"
+     "          \"fua\", \"multi_conn\", \"block_status\", \"tls\", \"block_min\", "
+     "\"block_preferred\",\n"
+     "          \"block_max\"}\n",
+     CLI_FORMAT | CLI_JSON, 1, 1, cli_image_info},
+    {"image", "import",
+     "FILE POOL/VOLUME [--size SIZE] [--format F] [--snapshots] [--snapshot NAME] "
+     "[--backing-format F] [--allow PATH]... [--verify] [--name NAME] [--vm-file PATH]",
+     "make a volume of an image file, or a machine of an OVA",
+     "FILE is an image, a block device or an NBD export: nbd://HOST[:PORT]/NAME, or\n"
+     "nbd+unix:///NAME?socket=PATH, or nbds: by TLS. Zeroes and holes take no space. The volume "
+     "must not exist;\n"
+     "it has its name only once all of it is there.\n\n"
+     "Of an OVA, or an OVF with its disks beside it, each disk becomes a volume, and the machine "
+     "a\n"
+     "VM file. POOL alone will do then: with one disk the volume is called as the machine, or\n"
+     "VOLUME, with several NAME-1, NAME-2 and so on. Digests of a manifest are compared first.\n\n"
      "  --size SIZE    make the volume larger than the image\n"
-     "  --format raw   take the file as raw, whatever it looks like\n",
-     CLI_SIZE | CLI_FORMAT, 2, 2, run_import},
-    {"image", "export", "POOL/VOLUME[@SNAPSHOT] FILE [--format raw] [--force]",
+     "  --format " FORMATS "  what the file is, whatever it looks like\n"
+     "  --snapshots    with those that are inside of the image, each as one of the volume\n"
+     "  --snapshot NAME  a snapshot inside of the image, not its current state\n"
+     "  --allow PATH   a file, or a folder with what is below it, where the image may have others\n"
+     "                 that it needs: without it only its own folder and what is below; the URI "
+     "of\n"
+     "                 an NBD export that may be one, nbd://HOST/ for all of a server\n"
+     "  --backing-format " FORMATS "  of a backing file, where the image does not say it\n"
+     "  --verify       read FILE and the volume again, and compare them\n"
+     "  --name NAME    of an OVA: what the machine is called, not as the OVA has it\n"
+     "  --vm-file PATH  of an OVA: where the VM file is written (./NAME.yaml)\n",
+     CLI_SIZE | CLI_FORMAT | CLI_SNAPSHOTS | CLI_SNAPSHOT | CLI_BACKING_FORMAT | CLI_ALLOW |
+         CLI_VERIFY | CLI_NAME | CLI_VM_FILE,
+     2, 2, cli_image_import},
+    {"image", "export",
+     "POOL/VOLUME[@SNAPSHOT] FILE [--format F] [--variant V] [--compression C] "
+     "[--cluster-size SIZE] [--verify] [--force]",
      "make an image file of a volume or a snapshot",
      "The file is sparse: zeroes take no space in it. A volume that is in use is exported as it\n"
      "was at one instant. The file has its name only once all of it is there; until then one\n"
-     "that it replaces stays as it is, and takes its space.\n\n"
-     "  --format raw   the only format so far\n"
-     "  --force        overwrite a file that exists, or a block device\n",
-     CLI_FORMAT | CLI_FORCE, 2, 2, run_export},
-    {"image", "convert", "IN OUT [--format F]", "make another format of an image", "", 0, 0, -1,
-     NULL},
-    {"image", "map", "FILE", "which parts of an image hold data", "", 0, 0, -1, NULL},
-    {"image", "check", "FILE", "look for damage in an image", "", 0, 0, -1, NULL},
+     "that it replaces stays as it is, and takes its space. FILE may be an NBD export.\n\n"
+     "  --format " FORMATS "  what to write (raw)\n"
+     "  --variant V            a kind of the format\n"
+     "  --compression zlib|zstd  compress, where the format has that\n"
+     "  --cluster-size SIZE    the format's unit of space, where that can be chosen\n"
+     "  --verify               read the volume and FILE again, and compare them\n"
+     "  --force                overwrite a file that exists, a block device, or an export\n",
+     CLI_FORMAT | CLI_VARIANT | CLI_COMPRESSION | CLI_CLUSTER_SIZE | CLI_VERIFY | CLI_FORCE, 2, 2,
+     cli_image_export},
+    {"image", "convert",
+     "IN OUT [--format F] [--from-format F] [--variant V] [--compression C] "
+     "[--cluster-size SIZE] [--snapshot NAME] [--backing-format F] [--allow PATH]... [--verify] "
+     "[--force]",
+     "make another format of an image",
+     "No pool takes part. OUT has its name only once all of it is there. Either may be an NBD\n"
+     "export, by its URI; with nbds:// by TLS.\n\n"
+     "  --format " FORMATS "       what to write (raw)\n"
+     "  --from-format " FORMATS "  what IN is, whatever it looks like\n"
+     "  --variant V            a kind of the format\n"
+     "  --compression zlib|zstd  compress, where the format has that\n"
+     "  --cluster-size SIZE    the format's unit of space, where that can be chosen\n"
+     "  --snapshot NAME        a snapshot inside of IN, not its current state\n"
+     "  --backing-format " FORMATS "  of a backing file, where IN does not say it\n"
+     "  --allow PATH           a file, or a folder with what is below it, where IN may have "
+     "others\n"
+     "                         that it needs: without it only its own folder and what is below;\n"
+     "                         the URI of an NBD export that may be one, nbd://HOST/ for all of a\n"
+     "                         server\n"
+     "  --verify               read IN and OUT again, and compare them\n"
+     "  --force                overwrite a file that exists, a block device, or an export\n",
+     CLI_FORMAT | CLI_FROM_FORMAT | CLI_VARIANT | CLI_COMPRESSION | CLI_CLUSTER_SIZE |
+         CLI_SNAPSHOT | CLI_BACKING_FORMAT | CLI_ALLOW | CLI_VERIFY | CLI_FORCE,
+     2, 2, cli_image_convert},
+    {"image", "map",
+     "FILE [--format F] [--snapshot NAME] [--backing-format F] [--allow PATH]... [--json]",
+     "which parts of an image hold data",
+     "FILE may be an NBD export, by its URI.\n\n"
+     "  --format " FORMATS "  what the file is, whatever it looks like\n"
+     "  --snapshot NAME  a snapshot inside of the image\n"
+     "  --allow PATH   a file, or a folder with what is below it, where the image may have others\n"
+     "                 that it needs: without it only its own folder and what is below; the URI "
+     "of\n"
+     "                 an NBD export that may be one, nbd://HOST/ for all of a server\n"
+     "  --backing-format " FORMATS "  of a backing file, where the image does not say it\n"
+     "  --json  as 'qemu-img map' says it: [{\"start\", \"length\", \"depth\", \"present\", "
+     "\"zero\",\n"
+     "          \"data\", \"compressed\", \"offset\"}]\n",
+     CLI_FORMAT | CLI_SNAPSHOT | CLI_BACKING_FORMAT | CLI_ALLOW | CLI_JSON, 1, 1, cli_image_map},
+    {"image", "check", "FILE [--format F] [--json]", "look for damage in an image",
+     "Nothing is changed.\n\n"
+     "  --format " FORMATS "  what the file is, whatever it looks like\n"
+     "  --json  {\"file\", \"format\", \"errors\", \"leaks\", \"leaked\", \"allocated\", \"end\",\n"
+     "          \"findings\": [SENTENCE]}\n\n"
+     "Exit status: 0 clean, 1 findings, 3 it could not be checked.\n",
+     CLI_FORMAT | CLI_JSON, 1, 1, cli_image_check},
     {0},
 };

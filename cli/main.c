@@ -1,11 +1,7 @@
 /* main.c - from the words of the command line to a verb; help. */
 #include <errno.h>
-#include <fcntl.h>
-#include <locale.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -18,6 +14,7 @@ static const struct noun {
     {"volume", "thin disks in a pool", volume_verbs},
     {"snapshot", "what volumes held at some instant", snapshot_verbs},
     {"image", "image files in and out", image_verbs},
+    {"vm", "virtual machines from a file", vm_verbs},
 };
 #define N_NOUNS (sizeof(nouns) / sizeof(nouns[0]))
 
@@ -161,33 +158,8 @@ static int run_words(int argc, char **argv)
         return run_verb(verb, argc - 1, argv + 1);
 }
 
-/* Where a standard stream is closed, the next file that is opened would take its place, and a
- * message be written into a disk. What stands in for it fails as a closed one does: it is open the
- * wrong way round. */
-static void hold_standard_streams(void)
-{
-        for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-                if (fcntl(fd, F_GETFD) < 0 &&
-                    open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
-                        abort();
-}
-
 int main(int argc, char **argv)
 {
-        int status;
-
-        hold_standard_streams();
-        setlocale(LC_ALL, "");
-        signal(SIGPIPE, SIG_IGN);
-        /* Whom a service manager started is told by SIGHUP to read its files anew. A server that has
-         * none goes on as it is. */
-        if (getenv("NOTIFY_SOCKET"))
-                signal(SIGHUP, SIG_IGN);
-        status = run_words(argc, argv);
-        /* Output that did not arrive is a failure: a full disk behind a redirection. */
-        if ((fflush(stdout) != 0 || ferror(stdout)) && errno != EPIPE && status == EXIT_SUCCESS) {
-                fprintf(stderr, "tarn: cannot write the output: %s\n", strerror(errno));
-                status = EXIT_FAILURE;
-        }
-        return status;
+        cli_begin();
+        return cli_end(run_words(argc, argv));
 }

@@ -89,6 +89,22 @@ static int make_beside(struct output *o, mode_t mode, struct error *err)
         return 0;
 }
 
+int output_scratch(const struct output *o, struct error *err)
+{
+        struct output scratch = *o;
+        uint32_t number;
+        int r;
+
+        if (getrandom(&number, sizeof(number), 0) < 0)
+                return error_set(err, -errno, "cannot make a random number: %s", strerror(errno));
+        snprintf(scratch.beside, sizeof(scratch.beside), BESIDE_SUFFIX, number);
+        scratch.has_other_name = false;
+        r = make_beside(&scratch, 0600, err);
+        if (scratch.has_other_name)
+                unlinkat(scratch.folder_fd, scratch.beside, 0);
+        return r < 0 ? r : scratch.fd;
+}
+
 /* The file that takes the other's place has its mode, and its owner and group as far as the user
  * may give them. */
 static int keep_access(struct output *o, const struct stat *st, struct error *err)

@@ -27,5 +27,8 @@ struct output {
 
 /* @force takes what exists already, other than a member of a pool and what is in use. */
 int output_open(struct output *o, const char *path, bool force, struct error *err);
+/* A file without a name in the same folder, for what is made on the way; the descriptor is the caller's.
+ * Not of one that is written in place. */
+int output_scratch(const struct output *o, struct error *err);
 int output_finish(struct output *o, struct error *err);
 void output_close(struct output *o);

@@ -99,13 +99,8 @@ static void print_members(json_t *status)
                 cli_table_cell(line, 1, cli_size(m, "size"));
                 cli_table_cell(line, 2, cli_size(m, "used"));
                 cli_table_cell(line, 3, cli_size(m, "free"));
-                for (size_t k = 0; k < 3; k++) {
-                        char number[24];
-
-                        snprintf(number, sizeof(number), "%llu",
-                                 (unsigned long long)cli_number(m, counters[k]));
-                        cli_table_cell(line, 4 + k, number);
-                }
+                for (size_t k = 0; k < 3; k++)
+                        cli_table_cell(line, 4 + k, cli_count(m, counters[k]));
                 cli_table_cell(line, 7, cli_text(m, "uuid"));
         }
         cli_table_finish(t);
@@ -113,7 +108,7 @@ static void print_members(json_t *status)
 
 static void print_server(json_t *server)
 {
-        json_t *nbd, *client;
+        json_t *nbd, *client, *machine;
         size_t i;
 
         if (!json_is_object(server)) {
@@ -129,6 +124,8 @@ static void print_server(json_t *server)
                            ? cli_text(client, "export")
                            : "(negotiating)",
                        json_is_true(json_object_get(client, "readonly")) ? ", read-only" : "");
+        json_array_foreach (json_object_get(server, "machines"), i, machine)
+                printf("%-12s %s\n", i == 0 ? "machines" : "", json_string_value(machine));
 }
 
 static void print_status(json_t *s)
@@ -267,19 +264,14 @@ static void print_list(json_t *pools)
 
         json_array_foreach (pools, i, p) {
                 struct cli_line *line = cli_table_line(t, NULL);
-                char number[24];
 
                 cli_table_cell(line, 0, cli_text(p, "name"));
                 cli_table_cell(line, 1, cli_text(p, "state"));
                 for (size_t k = 0; k < 4 && json_object_get(p, "size"); k++)
                         cli_table_cell(line, 2 + k, cli_size(p, sizes[k]));
-                snprintf(number, sizeof(number), "%llu",
-                         (unsigned long long)cli_number(p, "volumes"));
                 if (json_object_get(p, "size"))
-                        cli_table_cell(line, 6, number);
-                snprintf(number, sizeof(number), "%llu",
-                         (unsigned long long)cli_number(p, "members"));
-                cli_table_cell(line, 7, number);
+                        cli_table_cell(line, 6, cli_count(p, "volumes"));
+                cli_table_cell(line, 7, cli_count(p, "members"));
         }
         cli_table_finish(t);
         json_array_foreach (pools, i, p)

@@ -1,29 +1,50 @@
-/* print.c - errors, notes, JSON, tables. */
-#include <libsmartcols.h>
+/* print.c - errors, notes, JSON. */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
 
-/* One line whatever names it quotes, and nothing that a terminal would obey. */
-static void print_line(const char *label, const char *text)
+/* One line whatever names it quotes, and nothing that a terminal would obey: neither what is a control
+ * character as a byte, nor U+0080 to U+009F, which are the same for terminals that take UTF-8. */
+static void put_line(FILE *to, const char *text)
 {
         json_t *utf8 = json_string(text);
 
-        fprintf(stderr, "%s: ", label);
-        for (const char *p = text; *p; p++) {
-                unsigned char c = (unsigned char)*p;
+        for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+                bool c1 = utf8 && *p == 0xc2 && p[1] < 0xa0;
 
-                if (c < 0x20 || c == 0x7f || (c >= 0x80 && !utf8))
-                        fprintf(stderr, "\\x%02x", c);
+                if (*p < 0x20 || *p == 0x7f || (*p >= 0x80 && !utf8) || c1)
+                        fprintf(to, "\\x%02x", *p);
                 else
-                        putc(c, stderr);
+                        putc(*p, to);
+                if (c1)
+                        fprintf(to, "\\x%02x", *++p);
         }
-        putc('\n', stderr);
+        putc('\n', to);
         json_decref(utf8);
+}
+
+static void print_line(const char *label, const char *text)
+{
+        fprintf(stderr, "%s: ", label);
+        put_line(stderr, text);
+}
+
+void cli_say(const char *format, ...)
+{
+        char *text;
+        va_list ap;
+
+        va_start(ap, format);
+        if (vasprintf(&text, format, ap) < 0)
+                abort();
+        va_end(ap);
+        put_line(stdout, text);
+        free(text);
 }
 
 int cli_fail(const struct error *err)
@@ -80,6 +101,14 @@ const char *cli_size(const json_t *object, const char *key)
         return size_format(cli_number(object, key), slot());
 }
 
+const char *cli_count(const json_t *object, const char *key)
+{
+        char *text = slot();
+
+        snprintf(text, 32, "%llu", (unsigned long long)cli_number(object, key));
+        return text;
+}
+
 const char *cli_time(const json_t *object, const char *key)
 {
         struct tm utc = {0}, local;
@@ -92,50 +121,4 @@ const char *cli_time(const json_t *object, const char *key)
         localtime_r(&seconds, &local);
         strftime(text, 32, "%Y-%m-%d %H:%M:%S", &local);
         return text;
-}
-
-/* ---- tables: a struct cli_table is a libsmartcols table, a cli_line its line ---- */
-
-struct cli_table *cli_table_new(const struct cli_column *columns, size_t n_columns)
-{
-        struct libscols_table *t = scols_new_table();
-
-        if (!t)
-                abort();
-        for (size_t i = 0; i < n_columns; i++) {
-                int flags = columns[i].kind == CLI_RIGHT  ? SCOLS_FL_RIGHT
-                            : columns[i].kind == CLI_TREE ? SCOLS_FL_TREE
-                                                          : 0;
-
-                if (!scols_table_new_column(t, columns[i].name, 0, flags))
-                        abort();
-        }
-        /* A table that is piped is whole, however narrow the terminal would be. */
-        if (!isatty(STDOUT_FILENO))
-                scols_table_set_termforce(t, SCOLS_TERMFORCE_NEVER);
-        return (struct cli_table *)t;
-}
-
-struct cli_line *cli_table_line(struct cli_table *table, struct cli_line *parent)
-{
-        struct libscols_line *line =
-            scols_table_new_line((struct libscols_table *)table, (struct libscols_line *)parent);
-
-        if (!line)
-                abort();
-        return (struct cli_line *)line;
-}
-
-void cli_table_cell(struct cli_line *line, size_t column, const char *text)
-{
-        if (scols_line_set_data((struct libscols_line *)line, column, text) < 0)
-                abort();
-}
-
-void cli_table_finish(struct cli_table *table)
-{
-        struct libscols_table *t = (struct libscols_table *)table;
-
-        scols_print_table(t);
-        scols_unref_table(t);
 }

@@ -24,6 +24,16 @@ void cli_progress_begin(struct cli_progress *p, const char *label, bool is_share
                                    .on_terminal = isatty(STDERR_FILENO)};
 }
 
+void cli_progress_label(struct cli_progress *p, const char *label, uint64_t done)
+{
+        if (p->label == label)
+                return;
+        p->label = label;
+        p->begin_ns = now_ns();
+        p->begin_done = done;
+        p->shown = false;
+}
+
 static void show(const struct cli_progress *p, uint64_t now, uint64_t done, uint64_t total)
 {
         double seconds = (double)(now - p->begin_ns) / 1e9;

@@ -38,7 +38,7 @@ static int take_tls_mode(const struct cli_args *args, enum nbd_tls_mode *ret_mod
                                             [NBD_TLS_ALLOW] = "allow",
                                             [NBD_TLS_REQUIRE_NETWORK] = "require-network",
                                             [NBD_TLS_REQUIRE] = "require"};
-        const unsigned credentials = CLI_TLS_ALL & ~(CLI_TLS | CLI_TLS_ACCESS);
+        const uint64_t credentials = CLI_TLS_ALL & ~(CLI_TLS | CLI_TLS_ACCESS);
         size_t mode = args->given & credentials ? NBD_TLS_REQUIRE : NBD_TLS_OFF;
 
         if (args->tls) {
@@ -144,6 +144,7 @@ static int run_serve(const struct cli_verb *verb, const struct cli_args *args)
                                         .group = args->group,
                                         .vhost_folder = args->vhost_user,
                                         .takeover = args->given & CLI_TAKEOVER,
+                                        .while_used = args->given & CLI_WHILE_USED,
                                         .ready = announce};
         struct error e = ERROR_INIT;
         int r = 0;
@@ -166,7 +167,8 @@ static int run_serve(const struct cli_verb *verb, const struct cli_args *args)
 const struct cli_verb other_verbs[] = {
     {NULL, "serve",
      "POOL... [--nbd unix:PATH|tcp:ADDRESS:PORT|vsock:PORT]... [--vhost-user FOLDER] "
-     "[--control PATH] [--threads N] [--group G] [--takeover] [--tls MODE] [--tls-...]",
+     "[--control PATH] [--threads N] [--group G] [--takeover] [--while-used] [--tls MODE] "
+     "[--tls-...]",
      "serve the volumes of pools over NBD and vhost-user, until SIGTERM",
      "Runs in the foreground and says what it serves once it does. Exports are named\n"
      "POOL/VOLUME and POOL/VOLUME@SNAPSHOT (read-only); VOLUME alone where only one pool has\n"
@@ -180,7 +182,9 @@ const struct cli_verb other_verbs[] = {
      "  --control PATH           the control socket (default: POOL.control in the socket folder)\n"
      "  --takeover               go on in the place of the pools' server, with its sockets, its\n"
      "                           virtual machines and all: for an upgrade while guests run. It\n"
-     "                           ends; NBD clients are told, and connect again\n"
+     "                           ends; NBD clients connect again\n"
+     "  --while-used             end once nobody uses a volume any more: so 'tarn vm' starts\n"
+     "                           servers\n"
      "  --threads N              event loops (default: one a processor)\n"
      "  --group G                sockets are for this group too (0660 in place of 0600)\n"
      "  --max-connections N      of NBD at a time (default 1024)\n"
@@ -210,7 +214,7 @@ const struct cli_verb other_verbs[] = {
      "  tarn serve tank &\n"
      "  qemu-img info 'nbd+unix:///tank/web?socket=/run/tarn/tank.nbd'\n",
      CLI_NBD | CLI_VHOST_USER | CLI_CONTROL | CLI_GROUP | CLI_THREADS | CLI_TAKEOVER | CLI_TLS_ALL |
-         CLI_MAX_CONNECTIONS | CLI_HANDSHAKE_TIMEOUT | CLI_IDLE_TIMEOUT,
+         CLI_MAX_CONNECTIONS | CLI_HANDSHAKE_TIMEOUT | CLI_IDLE_TIMEOUT | CLI_WHILE_USED,
      1, -1, run_serve},
     {NULL, "stat", "[POOL[/VOLUME]] [--interval S] [--count N] [--exports] [--members] [--json]",
      "show what volumes do, as iostat shows disks",
@@ -228,7 +232,5 @@ const struct cli_verb other_verbs[] = {
      "  aqu-sz %util   how many requests were under way on average; the share of the time in\n"
      "                 which there was one\n",
      CLI_INTERVAL | CLI_COUNT | CLI_EXPORTS | CLI_MEMBERS | CLI_JSON, 0, 1, cli_run_stat},
-    {NULL, "vm", "run|start|stop|list|show|... ", "virtual machines from a file", "", 0, 0, -1,
-     NULL},
     {0},
 };

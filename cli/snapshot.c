@@ -231,24 +231,6 @@ static int run_list(const struct cli_verb *verb, const struct cli_args *args)
 
 /* ---- restore, delete ---- */
 
-static int call_about(const char *word, json_t *request, json_t **ret_reply)
-{
-        struct error e = ERROR_INIT;
-        const char *rest;
-        char *pool;
-        int r;
-
-        if (cli_split(word, &pool, &rest, &e) < 0) {
-                json_decref(request);
-                cli_fail(&e);
-                return e.code;
-        }
-        json_object_set_new(request, "snapshot", json_string(rest));
-        r = cli_call(&(struct cli_call){.pool = pool, .request = request}, ret_reply);
-        free(pool);
-        return r;
-}
-
 /* 0 where @name (VOLUME@SNAPSHOT) is among a volume's snapshots (POOL/VOLUME@SNAPSHOT). */
 static int find_snapshot(const json_t *volume, const char *word, const char *name,
                          struct error *err)
@@ -327,10 +309,11 @@ static int run_restore(const struct cli_verb *verb, const struct cli_args *args)
 
         if (discard && !confirm_restore(args))
                 return EXIT_FAILURE;
-        if (call_about(args->words[0],
-                       json_pack("{s:s, s:b, s:b}", "command", "snapshot-restore", "force",
-                                 (int)(args->given & CLI_FORCE), "discard_current", (int)discard),
-                       &reply) < 0)
+        if (cli_call_about(args->words[0], "snapshot",
+                           json_pack("{s:s, s:b, s:b}", "command", "snapshot-restore", "force",
+                                     (int)(args->given & CLI_FORCE), "discard_current",
+                                     (int)discard),
+                           &reply) < 0)
                 return EXIT_FAILURE;
         if (json_is_string(json_object_get(reply, "kept")))
                 printf("restored '%s'; what the volume held before is kept as '%s'\n",
@@ -347,8 +330,8 @@ static int run_delete(const struct cli_verb *verb, const struct cli_args *args)
 
         if (!confirm_delete(args))
                 return EXIT_FAILURE;
-        if (call_about(args->words[0], json_pack("{s:s}", "command", "snapshot-delete"), &reply) <
-            0)
+        if (cli_call_about(args->words[0], "snapshot",
+                           json_pack("{s:s}", "command", "snapshot-delete"), &reply) < 0)
                 return EXIT_FAILURE;
         json_decref(reply);
         printf("deleted snapshot '%s'\n", args->words[0]);
@@ -368,14 +351,9 @@ static void print_diff(json_t *diff)
                 t = cli_table_new(columns, 2);
                 json_array_foreach (ranges, i, range) {
                         struct cli_line *line = cli_table_line(t, NULL);
-                        char number[24];
 
-                        snprintf(number, sizeof(number), "%llu",
-                                 (unsigned long long)cli_number(range, "offset"));
-                        cli_table_cell(line, 0, number);
-                        snprintf(number, sizeof(number), "%llu",
-                                 (unsigned long long)cli_number(range, "length"));
-                        cli_table_cell(line, 1, number);
+                        cli_table_cell(line, 0, cli_count(range, "offset"));
+                        cli_table_cell(line, 1, cli_count(range, "length"));
                 }
                 cli_table_finish(t);
         }

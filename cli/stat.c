@@ -316,12 +316,12 @@ static void print_json(const struct report *report)
 static int ask(struct source *s, const char *volume, struct error *err)
 {
         json_t *request = json_pack("{s:s}", "command", "stats"), *reply;
-        const struct cli_call call = {.pool = s->pool, .request = request, .served_only = true};
         int r;
 
         if (volume)
-                json_object_set_new(request, "volume", json_string(volume));
-        r = cli_try(&call, &reply, err);
+                cli_put(&request, "volume", json_string(volume));
+        r = cli_try(&(struct cli_call){.pool = s->pool, .request = request, .served_only = true},
+                    &reply, err);
         if (r < 0)
                 return r;
         json_decref(s->before);

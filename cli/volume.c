@@ -11,25 +11,6 @@
 #include "server/control.h"
 #include "server/listen.h"
 
-/* One request about POOL/REST: the pool goes into the call, the rest into field @key. */
-static int call_about(const char *word, const char *key, json_t *request, json_t **ret_reply)
-{
-        struct error e = ERROR_INIT;
-        const char *rest;
-        char *pool;
-        int r;
-
-        if (cli_split(word, &pool, &rest, &e) < 0) {
-                json_decref(request);
-                cli_fail(&e);
-                return e.code;
-        }
-        json_object_set_new(request, key, json_string(rest));
-        r = cli_call(&(struct cli_call){.pool = pool, .request = request}, ret_reply);
-        free(pool);
-        return r;
-}
-
 __attribute__((format(printf, 3, 4))) static int done(int r, json_t *reply, const char *format, ...)
 {
         va_list ap;
@@ -53,22 +34,6 @@ static int parse_size(const char *text, uint64_t *ret)
         return r;
 }
 
-static int run_create(const struct cli_verb *verb, const struct cli_args *args)
-{
-        json_t *reply = NULL;
-        char text[SIZE_TEXT_MAX];
-        uint64_t size;
-        int r;
-
-        if (parse_size(args->words[1], &size) < 0)
-                return EXIT_FAILURE;
-        r = call_about(
-            args->words[0], "volume",
-            json_pack("{s:s, s:I}", "command", "volume-create", "size", (json_int_t)size), &reply);
-        return done(r, reply, "created volume '%s' of %s\n", args->words[0],
-                    size_format(size, text));
-}
-
 /* ---- list and show ---- */
 
 static void print_volumes(json_t *volumes)
@@ -83,15 +48,12 @@ static void print_volumes(json_t *volumes)
 
         json_array_foreach (volumes, i, v) {
                 struct cli_line *line = cli_table_line(t, NULL);
-                char number[24];
 
-                snprintf(number, sizeof(number), "%llu",
-                         (unsigned long long)cli_number(v, "snapshots"));
                 cli_table_cell(line, 0, cli_text(v, "name"));
                 cli_table_cell(line, 1, cli_size(v, "size"));
                 cli_table_cell(line, 2, cli_size(v, "referenced"));
                 cli_table_cell(line, 3, cli_size(v, "freed_if_deleted"));
-                cli_table_cell(line, 4, number);
+                cli_table_cell(line, 4, cli_count(v, "snapshots"));
                 cli_table_cell(line, 5, cli_time(v, "created"));
                 cli_table_cell(line, 6, cli_text(v, "parent"));
         }
@@ -126,11 +88,29 @@ static void print_attachments(json_t *attached)
                 printf("%-12s %s (queues: %llu%s)", i == 0 ? "attached at" : "",
                        cli_text(a, "path"), (unsigned long long)cli_number(a, "queues"),
                        json_is_true(json_object_get(a, "readonly")) ? ", read-only" : "");
-                json_array_foreach (json_object_get(a, "clients"), k, client)
-                        printf("%s pid %llu", k == 0 ? ", connected:" : ",",
-                               (unsigned long long)cli_number(client, "pid"));
+                json_array_foreach (json_object_get(a, "clients"), k, client) {
+                        printf("%s ", k == 0 ? ", connected:" : ",");
+                        if (json_is_string(json_object_get(a, "machine")))
+                                printf("machine '%s' ", cli_text(a, "machine"));
+                        printf("pid %llu", (unsigned long long)cli_number(client, "pid"));
+                }
                 printf("\n");
         }
+}
+
+static void print_base(json_t *base)
+{
+        if (!base)
+                return;
+        cli_say("base         %s (%s, %s)", cli_text(base, "path"), cli_text(base, "format"),
+                cli_size(base, "size"));
+        if (json_is_true(json_object_get(base, "complete")))
+                printf("             all of it is in the pool, and the image is not needed\n");
+        else
+                printf("             %s of data copied%s\n", cli_size(base, "copied"),
+                       json_is_true(json_object_get(base, "hydrating")) ? ", and going on" : "");
+        if (json_is_string(json_object_get(base, "problem")))
+                cli_say("             %s", cli_text(base, "problem"));
 }
 
 static void print_volume(json_t *v)
@@ -143,11 +123,12 @@ static void print_volume(json_t *v)
         printf("uuid         %s\n", cli_text(v, "uuid"));
         printf("size         %s (%llu bytes)\n", cli_size(v, "size"),
                (unsigned long long)cli_number(v, "size"));
-        printf("used         %s, of which %s are its own\n", cli_size(v, "referenced"),
+        printf("used         %s; deleting it frees %s\n", cli_size(v, "referenced"),
                cli_size(v, "freed_if_deleted"));
         printf("created      %s\n", cli_time(v, "created"));
         if (json_is_string(json_object_get(v, "parent")))
                 printf("origin       %s\n", cli_text(v, "parent"));
+        print_base(json_object_get(v, "base"));
         if (cli_text(v, "used_by")[0])
                 printf("in use by    %s\n", cli_text(v, "used_by"));
         print_attachments(json_object_get(v, "attached"));
@@ -161,8 +142,8 @@ static int run_show(const struct cli_verb *verb, const struct cli_args *args)
 {
         json_t *v = NULL;
 
-        if (call_about(args->words[0], "volume", json_pack("{s:s}", "command", "volume-show"), &v) <
-            0)
+        if (cli_call_about(args->words[0], "volume", json_pack("{s:s}", "command", "volume-show"),
+                           &v) < 0)
                 return EXIT_FAILURE;
         if (args->given & CLI_JSON)
                 cli_print_json(v);
@@ -188,8 +169,8 @@ static int run_resize(const struct cli_verb *verb, const struct cli_args *args)
         int r;
 
         if (parse_size(args->words[1], &size) < 0 ||
-            call_about(args->words[0], "volume", json_pack("{s:s}", "command", "volume-show"), &v) <
-                0)
+            cli_call_about(args->words[0], "volume", json_pack("{s:s}", "command", "volume-show"),
+                           &v) < 0)
                 return EXIT_FAILURE;
         shrink = size < cli_number(v, "size");
         if (shrink && size > 0) {
@@ -208,9 +189,9 @@ static int run_resize(const struct cli_verb *verb, const struct cli_args *args)
         }
         json_decref(v);
         request = request_with_force("volume-resize", args);
-        json_object_set_new(request, "size", json_integer((json_int_t)size));
-        json_object_set_new(request, "shrink", json_boolean(shrink));
-        r = call_about(args->words[0], "volume", request, &reply);
+        cli_put(&request, "size", json_integer((json_int_t)size));
+        cli_put(&request, "shrink", json_boolean(shrink));
+        r = cli_call_about(args->words[0], "volume", request, &reply);
         return done(r, reply, "volume '%s' has %s now\n", args->words[0], size_format(size, text));
 }
 
@@ -246,9 +227,9 @@ static int run_rename(const struct cli_verb *verb, const struct cli_args *args)
 
         if (new_name(args->words[1], args->words[0], &name) < 0)
                 return EXIT_FAILURE;
-        r = call_about(args->words[0], "volume",
-                       json_pack("{s:s, s:s}", "command", "volume-rename", "new_name", name),
-                       &reply);
+        r = cli_call_about(args->words[0], "volume",
+                           json_pack("{s:s, s:s}", "command", "volume-rename", "new_name", name),
+                           &reply);
         return done(r, reply, "renamed volume '%s' to '%s'\n", args->words[0], name);
 }
 
@@ -259,8 +240,8 @@ static int run_delete(const struct cli_verb *verb, const struct cli_args *args)
         bool with_snapshots = args->given & CLI_SNAPSHOTS, yes;
         int r;
 
-        if (call_about(args->words[0], "volume", json_pack("{s:s}", "command", "volume-show"), &v) <
-            0)
+        if (cli_call_about(args->words[0], "volume", json_pack("{s:s}", "command", "volume-show"),
+                           &v) < 0)
                 return EXIT_FAILURE;
         n_snapshots = json_array_size(json_object_get(v, "snapshots"));
         r = cli_refuse_used(args, "delete", args->words[0], v);
@@ -277,8 +258,8 @@ static int run_delete(const struct cli_verb *verb, const struct cli_args *args)
         if (!yes)
                 return EXIT_FAILURE;
         request = request_with_force("volume-delete", args);
-        json_object_set_new(request, "snapshots", json_boolean(with_snapshots));
-        r = call_about(args->words[0], "volume", request, &reply);
+        cli_put(&request, "snapshots", json_boolean(with_snapshots));
+        r = cli_call_about(args->words[0], "volume", request, &reply);
         return done(r, reply, "deleted volume '%s'\n", args->words[0]);
 }
 
@@ -304,9 +285,10 @@ static int run_set(const struct cli_verb *verb, const struct cli_args *args)
                 snprintf(key, sizeof(key), "%.*s", (int)(equals - args->words[w]), args->words[w]);
                 json_object_set_new(properties, key, json_string(equals + 1));
         }
-        if (call_about(args->words[0], "volume",
-                       json_pack("{s:s, s:o}", "command", "volume-set", "properties", properties),
-                       &reply) < 0)
+        if (cli_call_about(
+                args->words[0], "volume",
+                json_pack("{s:s, s:o}", "command", "volume-set", "properties", properties),
+                &reply) < 0)
                 return EXIT_FAILURE;
         json_array_foreach (json_object_get(reply, "notes"), i, note)
                 cli_note("%s", json_string_value(note));
@@ -322,8 +304,9 @@ static int run_clone(const struct cli_verb *verb, const struct cli_args *args)
 
         if (new_name(args->words[1], args->words[0], &name) < 0)
                 return EXIT_FAILURE;
-        r = call_about(args->words[0], "snapshot",
-                       json_pack("{s:s, s:s}", "command", "volume-clone", "volume", name), &reply);
+        r = cli_call_about(args->words[0], "snapshot",
+                           json_pack("{s:s, s:s}", "command", "volume-clone", "volume", name),
+                           &reply);
         return done(r, reply, "cloned '%s' as volume '%s'\n", args->words[0], args->words[1]);
 }
 
@@ -362,7 +345,7 @@ static void give_to_group(const char *path, json_t *reply)
                 cli_note("the socket cannot be given to the server's group: %s", strerror(errno));
 }
 
-/* The socket is made here, by whoever types the command, and passed on. */
+/* The socket is made here, by whoever types the command, and passed on. @request is taken. */
 static int attach(const struct cli_args *args, const char *path, json_t *request)
 {
         struct error e = ERROR_INIT;
@@ -373,18 +356,19 @@ static int attach(const struct cli_args *args, const char *path, json_t *request
         int fd, r;
 
         if (group_find(args->group, &group, &e) < 0 ||
-            cli_split(args->words[0], &pool, &volume, &e) < 0)
+            cli_split(args->words[0], &pool, &volume, &e) < 0) {
+                json_decref(request);
                 return cli_fail(&e);
-        json_object_set_new(request, "volume", json_string(volume));
+        }
+        cli_put(&request, "volume", json_string(volume));
         r = socket_listen_unix(path, group, &fd, &e);
         if (r < 0) {
+                json_decref(request);
                 free(pool);
                 return cli_fail(&e);
         }
-        r = cli_call(
-            &(struct cli_call){
-                .pool = pool, .request = json_incref(request), .fds = &fd, .n_fds = 1},
-            &reply);
+        r = cli_call(&(struct cli_call){.pool = pool, .request = request, .fds = &fd, .n_fds = 1},
+                     &reply);
         if (r < 0)
                 unlink(path);
         else
@@ -409,14 +393,15 @@ static int run_attach(const struct cli_verb *verb, const struct cli_args *args)
         request = json_pack("{s:s, s:s?, s:b}", "command", "volume-attach", "path", path,
                             "readonly", (int)((args->given & CLI_READONLY) != 0));
         if (args->group)
-                json_object_set_new(request, "group", json_string(args->group));
+                cli_put(&request, "group", json_string(args->group));
         if (args->queues)
-                json_object_set_new(request, "queues", json_integer((json_int_t)n_queues));
-        if (path && request)
+                cli_put(&request, "queues", json_integer((json_int_t)n_queues));
+        if (path && request) {
                 status = attach(args, path, request);
-        else
+        } else {
                 status = cli_fail(&(struct error){.code = -ENOMEM, .message = "out of memory"});
-        json_decref(request);
+                json_decref(request);
+        }
         free(path);
         return status;
 }
@@ -426,8 +411,8 @@ static int run_detach(const struct cli_verb *verb, const struct cli_args *args)
         json_t *reply = NULL;
         struct stat st;
         const char *path;
-        int r =
-            call_about(args->words[0], "volume", request_with_force("volume-detach", args), &reply);
+        int r = cli_call_about(args->words[0], "volume", request_with_force("volume-detach", args),
+                               &reply);
 
         /* Whoever made the socket takes it away; a server has done so with its own. */
         path = json_string_value(json_object_get(reply, "path"));
@@ -437,12 +422,45 @@ static int run_detach(const struct cli_verb *verb, const struct cli_args *args)
 }
 
 const struct cli_verb volume_verbs[] = {
-    {"volume", "create", "POOL/VOLUME SIZE", "make an empty volume",
+    {"volume", "create",
+     "POOL/VOLUME [SIZE] [--base FILE|URI] [--format F] [--backing-format F] [--snapshot NAME] "
+     "[--allow PATH]... [--hydrate] [--bandwidth SIZE]",
+     "make a volume, empty or on an image",
      "SIZE takes K, M, G, T (1024); it is a multiple of 512. Space is taken as it is written:\n"
      "volumes may add up to more than the pool has.\n\n"
-     "Example:\n"
-     "  tarn volume create tank/web 40G\n",
-     0, 2, 2, run_create},
+     "On an image it is there at once: what is not written yet is read from FILE, which has to\n"
+     "stay as it is until all of it was copied into the pool. Without SIZE it is as large as the\n"
+     "image. Snapshots and clones share what is copied.\n\n"
+     "  --base FILE|URI    a disk image of any format that 'tarn image info' knows, or an NBD\n"
+     "                     export: nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, "
+     "nbds://...\n"
+     "  --format F         take the file as this format, whatever it looks like\n"
+     "  --backing-format F, --snapshot NAME, --allow PATH   as for 'tarn image import'\n"
+     "  --hydrate          copy the image in the background; see 'tarn volume hydrate'\n"
+     "  --bandwidth SIZE   at most so many bytes a second of it\n\n"
+     "Examples:\n"
+     "  tarn volume create tank/web 40G\n"
+     "  tarn volume create tank/web --base golden.qcow2 --hydrate\n"
+     "  tarn volume create tank/copy --base nbd://other.example/web@monday\n",
+     CLI_BASE | CLI_FORMAT | CLI_BACKING_FORMAT | CLI_SNAPSHOT | CLI_ALLOW | CLI_HYDRATE |
+         CLI_BANDWIDTH,
+     1, 2, cli_run_create},
+    {"volume", "hydrate", "POOL/VOLUME [--bandwidth SIZE] [--stop]",
+     "copy the image that a volume stands on into the pool",
+     "A server does it in the background, and goes on when it is started again; without one it is\n"
+     "done here. When all of it is there the image is not needed any more.\n\n"
+     "  --bandwidth SIZE   at most so many bytes a second; without, as fast as it goes\n"
+     "  --stop             not any further for now\n",
+     CLI_BANDWIDTH | CLI_STOP, 1, 1, cli_run_hydrate},
+    {"volume", "rebase",
+     "POOL/VOLUME FILE|URI [--format F] [--backing-format F] [--snapshot NAME] [--allow PATH]...",
+     "say where the image is now that a volume stands on",
+     "It has been moved, or converted, or is served elsewhere. What a guest would read of it has "
+     "to\n"
+     "be the same: the size, the beginning, the end and places between are compared. What was\n"
+     "copied stays, and all volumes on the image find it there from now on.\n\n"
+     "  --format F, --backing-format F, --snapshot NAME, --allow PATH   as for 'create'\n",
+     CLI_FORMAT | CLI_BACKING_FORMAT | CLI_SNAPSHOT | CLI_ALLOW, 2, 2, cli_run_rebase},
     {"volume", "list", "[POOL] [--json]", "the volumes, their sizes and what they take",
      "USED is the data that a volume refers to, OWN what comes back when it is deleted; the\n"
      "difference is shared with snapshots and clones.\n\n"

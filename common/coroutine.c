@@ -9,31 +9,18 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "common/coroutine_switch.h"
+#include "common/sanitizers.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define WITH_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WITH_ASAN 1
-#endif
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define WITH_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define WITH_TSAN 1
-#endif
-#endif
-#ifdef WITH_ASAN
+#if WITH_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
-#ifdef WITH_TSAN
+#if WITH_TSAN
 #include <sanitizer/tsan_interface.h>
 #endif
 
 /* The sanitizers' frames are several times as large. */
-#if defined(WITH_ASAN) || defined(WITH_TSAN)
+#if WITH_ASAN || WITH_TSAN
 #define STACK_BYTES ((size_t)512 << 10)
 #else
 #define STACK_BYTES ((size_t)128 << 10)
@@ -67,12 +54,12 @@ struct co {
         struct list link;       /* in loop->idle_coroutines */
         void *mapping;
         size_t mapping_bytes;
-#ifdef WITH_ASAN
+#if WITH_ASAN
         void *fake_stack, *resumer_fake_stack;
         const void *resumer_stack;
         size_t resumer_stack_bytes;
 #endif
-#ifdef WITH_TSAN
+#if WITH_TSAN
         void *fiber, *resumer_fiber;
 #endif
 };
@@ -97,15 +84,15 @@ static SWITCHES_STACKS void enter(struct co *co)
 {
         co->outer = current;
         current = co;
-#ifdef WITH_TSAN
+#if WITH_TSAN
         co->resumer_fiber = __tsan_get_current_fiber();
         __tsan_switch_to_fiber(co->fiber, 0);
 #endif
-#ifdef WITH_ASAN
+#if WITH_ASAN
         __sanitizer_start_switch_fiber(&co->resumer_fake_stack, co->mapping, co->mapping_bytes);
 #endif
         co_context_switch(&co->resumer, &co->context);
-#ifdef WITH_ASAN
+#if WITH_ASAN
         __sanitizer_finish_switch_fiber(co->resumer_fake_stack, NULL, NULL);
 #endif
         current = co->outer;
@@ -115,7 +102,7 @@ static SWITCHES_STACKS void enter(struct co *co)
 static inline __attribute__((always_inline, no_sanitize_address, no_sanitize_thread)) void
 arrived(struct co *co)
 {
-#ifdef WITH_ASAN
+#if WITH_ASAN
         __sanitizer_finish_switch_fiber(co->fake_stack, &co->resumer_stack,
                                         &co->resumer_stack_bytes);
 #else
@@ -127,10 +114,10 @@ arrived(struct co *co)
  * its fake frames. */
 static SWITCHES_STACKS void leave(struct co *co, bool end_of_life)
 {
-#ifdef WITH_TSAN
+#if WITH_TSAN
         __tsan_switch_to_fiber(co->resumer_fiber, 0);
 #endif
-#ifdef WITH_ASAN
+#if WITH_ASAN
         __sanitizer_start_switch_fiber(end_of_life ? NULL : &co->fake_stack, co->resumer_stack,
                                        co->resumer_stack_bytes);
         if (end_of_life)
@@ -174,7 +161,7 @@ static struct co *co_new(struct loop *loop)
         co = (struct co *)(mapping + total - (sizeof(*co) + 63) / 64 * 64);
         *co = (struct co){.loop = loop, .mapping = mapping, .mapping_bytes = total};
         list_init(&co->link);
-#ifdef WITH_TSAN
+#if WITH_TSAN
         co->fiber = __tsan_create_fiber(0);
 #endif
         co_context_init(&co->context, mapping + page, (size_t)((uint8_t *)co - mapping) - page,
@@ -187,10 +174,10 @@ static void co_unmap(struct co *co)
         void *mapping = co->mapping;
         size_t bytes = co->mapping_bytes;
 
-#ifdef WITH_TSAN
+#if WITH_TSAN
         __tsan_destroy_fiber(co->fiber);
 #endif
-#ifdef WITH_ASAN
+#if WITH_ASAN
         __asan_unpoison_memory_region(mapping, bytes);
 #endif
         munmap(mapping, bytes);

@@ -33,6 +33,18 @@ void log_set_level(enum log_level highest)
         atomic_store(&highest_level, highest);
 }
 
+/* Nobody who names a file or an export writes a line of his own, or moves a terminal's cursor; U+0080 to
+ * U+009F do that as well. */
+static void make_one_line(char *message)
+{
+        for (unsigned char *p = (unsigned char *)message; *p; p++) {
+                if (*p < 0x20 || *p == 0x7f)
+                        *p = '?';
+                else if (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
+                        p[0] = p[1] = '?';
+        }
+}
+
 void log_write(enum log_level level, const char *format, ...)
 {
         log_sink *sink = atomic_load_explicit(&current_sink, memory_order_relaxed);
@@ -49,6 +61,7 @@ void log_write(enum log_level level, const char *format, ...)
                 return;
         if ((size_t)length >= sizeof(message))
                 memcpy(message + sizeof(message) - 4, "...", 4);
+        make_one_line(message);
         sink(level, message);
 }
 

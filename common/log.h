@@ -1,7 +1,8 @@
 /* log.h - messages for the operator's log. Libraries never print: they log, and the program that
  * embeds them chooses where that goes (log_set_sink).
  *
- * Units      a message is one line of at most 1023 bytes; longer ones are cut, and end in "...".
+ * Units      a message is one line of at most 1023 bytes; longer ones are cut, and end in "...". A name
+ *            that it quotes can be anybody's: a control character in it becomes a question mark.
  * Threads    [any thread]; the sink is called by whoever logs, several of them at once.
  * Errors     none: what cannot be written is lost.
  * Ownership  a message lives during the sink's call.

@@ -46,17 +46,17 @@ enum loop_timer_state { LOOP_TIMER_IDLE, LOOP_TIMER_ARMED, LOOP_TIMER_DUE };
 
 enum loop_io_op {
         LOOP_READV,  /* iov at offset */
-        LOOP_WRITEV, /* iov at offset; at LOOP_NO_OFFSET: to what has none, as an eventfd */
+        LOOP_WRITEV, /* iov at offset */
+        LOOP_SIGNAL, /* add one to an eventfd, without waiting where that is full */
         LOOP_FDATASYNC,
         LOOP_FALLOCATE, /* mode = flags, offset, length */
         LOOP_RECV,      /* into iov[0]; flags as recv(2) */
+        LOOP_RECVMSG,   /* the same; what comes beside the bytes, into msg's control */
         LOOP_SENDMSG,   /* iov, flags as sendmsg(2); MSG_NOSIGNAL is implied */
         /* result is the new descriptor: close-on-exec, non-blocking where polling needs it */
         LOOP_ACCEPT,
         LOOP_POLL, /* flags are POLLIN etc.; result the events */
 };
-
-#define LOOP_NO_OFFSET UINT64_MAX
 
 /* One asynchronous operation. result: as the system call's, or -errno (-ECANCELED after
  * loop_cancel). Short counts are passed on, not repeated. */
@@ -66,17 +66,21 @@ struct loop_io {
         uint32_t flags;
         const struct iovec *iov; /* must live until done; at most IOV_MAX entries */
         unsigned n_iov;
+        /* READV, WRITEV: so much to copy that another thread is to do it, and not hold the loop up */
+        bool bulk;
         uint64_t offset, length;
         void (*done)(struct loop_io *io, int result);
+        /* the back end's, but for RECVMSG's msg_control and msg_controllen, which are set each time */
+        struct msghdr msg;
         /* the back end's */
         struct list link;
-        struct msghdr msg;
         int result;
         uint32_t state;
         struct co *waiter; /* co_io()'s */
 };
 
 struct loop_ops {
+        bool batches; /* all that one iteration submits costs one system call */
         uint64_t (*now_ns)(struct loop *loop);
         void (*submit)(struct loop *loop, struct loop_io *io);
         void (*cancel)(struct loop *loop, struct loop_io *io);
@@ -136,8 +140,8 @@ static inline void loop_submit(struct loop *loop, struct loop_io *io)
 {
         loop->ops->submit(loop, io);
 }
-/* Ask for an early end; done() still runs, with the result or -ECANCELED. Only RECV, SENDMSG,
- * ACCEPT and POLL. */
+/* Ask for an early end; done() still runs, with the result or -ECANCELED. Only RECV, RECVMSG,
+ * SENDMSG, ACCEPT and POLL. */
 static inline void loop_cancel(struct loop *loop, struct loop_io *io)
 {
         loop->ops->cancel(loop, io);

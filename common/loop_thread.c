@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/all_threads.h"
 
 struct loop_thread {
         pthread_t thread;
@@ -25,18 +26,14 @@ static void *run(void *arg)
         return NULL;
 }
 
-/* Signals are for the thread that waits for them: a new thread inherits that all are blocked, but for
- * those by which it is told of its own faults. Where these are blocked the kernel ends the process
- * and asks no handler (SIGBUS has one: vmm-glue/vhost-user/guard.c). */
+/* Signals are for the thread that waits for them: a new thread inherits that they are blocked (not its
+ * own faults: SIGBUS has a handler in vmm-glue/vhost-user/guard.c). */
 static int start_without_signals(struct loop_thread *t)
 {
-        static const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
         sigset_t all, before;
         int r;
 
-        sigfillset(&all);
-        for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
-                sigdelset(&all, faults[i]);
+        all_threads_blocked(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
         r = pthread_create(&t->thread, NULL, run, t);
         pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -15,5 +15,6 @@ struct loop_thread;
 /* @name: what ps and a debugger show; at most 15 characters count. */
 int loop_thread_start(const char *name, struct loop_thread **ret_thread, struct error *err);
 struct loop *loop_thread_loop(const struct loop_thread *thread);
-/* Nothing may be pending on its loop. NULL is fine. */
+/* Nothing may be pending on its loop, nor may another thread be in loop_post_remote() to it: such a
+ * thread is joined first. NULL is fine. */
 void loop_thread_stop(struct loop_thread *thread);

@@ -15,6 +15,8 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#include "common/all_threads.h"
+#include "common/eventfd_add.h"
 #include "common/log.h"
 #include "common/loop_core.h"
 
@@ -40,7 +42,8 @@ struct waits {
 struct threads {
         struct loop_core core;
         struct list batch; /* file operations of this iteration, handed to the workers together */
-        struct list fresh; /* socket operations of this iteration */
+        struct list fresh; /* socket operations of this iteration, and signals */
+        struct eventfd_adder adder;
 
         struct pollfd *fds; /* 0 is the wake descriptor */
         size_t n_fds, fds_capacity;
@@ -70,15 +73,25 @@ static void end_io(struct threads *t, struct loop_io *io, int result)
 
 /* Workers */
 
+/* Where there is no AIO. One that is full is signalled already; whoever fills it just then, and reads
+ * no more of it, holds the worker up. */
+static ssize_t signal_by_write(int fd)
+{
+        static const uint64_t one = 1;
+        struct pollfd p = {.fd = fd, .events = POLLOUT};
+
+        return poll(&p, 1, 0) == 0 ? 0 : write(fd, &one, sizeof(one));
+}
+
 static ssize_t file_call(struct loop_io *io)
 {
         switch (io->op) {
         case LOOP_READV:
                 return preadv(io->fd, io->iov, (int)io->n_iov, (off_t)io->offset);
         case LOOP_WRITEV:
-                if (io->offset == LOOP_NO_OFFSET)
-                        return writev(io->fd, io->iov, (int)io->n_iov);
                 return pwritev(io->fd, io->iov, (int)io->n_iov, (off_t)io->offset);
+        case LOOP_SIGNAL:
+                return signal_by_write(io->fd);
         case LOOP_FDATASYNC:
                 return fdatasync(io->fd);
         default:
@@ -127,7 +140,7 @@ static void *worker_main(void *arg)
         return NULL;
 }
 
-/* Signals are for the threads that the program made: workers block them all. */
+/* Signals are for the threads that the program made. */
 static int start_worker(struct threads *t)
 {
         pthread_attr_t attr;
@@ -138,7 +151,7 @@ static int start_worker(struct threads *t)
         if (r != 0)
                 return -r;
         pthread_attr_setstacksize(&attr, WORKER_STACK_BYTES);
-        sigfillset(&all);
+        all_threads_blocked(&all);
         pthread_sigmask(SIG_SETMASK, &all, &old);
         r = pthread_create(&t->workers[t->n_workers], &attr, worker_main, t);
         pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -204,6 +217,10 @@ static ssize_t socket_call(struct loop_io *io)
         case LOOP_RECV:
                 return recv(io->fd, io->iov->iov_base, io->iov->iov_len,
                             (int)io->flags | MSG_DONTWAIT);
+        case LOOP_RECVMSG:
+                io->msg.msg_iov = (struct iovec *)io->iov;
+                io->msg.msg_iovlen = 1;
+                return recvmsg(io->fd, &io->msg, (int)io->flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         case LOOP_SENDMSG:
                 io->msg = (struct msghdr){
                     .msg_iov = (struct iovec *)io->iov,
@@ -328,7 +345,9 @@ static void start_fresh(struct threads *t)
                 int result;
 
                 list_remove(&io->link);
-                if (io->op != LOOP_POLL && try_socket(io, &result))
+                if (io->op == LOOP_SIGNAL)
+                        end_io(t, io, eventfd_add(&t->adder, io->fd));
+                else if (io->op != LOOP_POLL && try_socket(io, &result))
                         end_io(t, io, result);
                 else
                         wait_on_fd(t, io);
@@ -381,6 +400,10 @@ static void threads_submit(struct loop *loop, struct loop_io *io)
 
         t->core.in_flight++;
         switch (io->op) {
+        case LOOP_SIGNAL:
+                if (t->adder.context)
+                        break;
+                /* fall through */
         case LOOP_READV:
         case LOOP_WRITEV:
         case LOOP_FDATASYNC:
@@ -396,6 +419,7 @@ static void threads_submit(struct loop *loop, struct loop_io *io)
                         fcntl(io->fd, F_SETFL, flags | O_NONBLOCK);
         } break;
         case LOOP_RECV:
+        case LOOP_RECVMSG:
         case LOOP_SENDMSG:
         case LOOP_POLL:
                 break;
@@ -460,6 +484,7 @@ static void threads_free(struct loop *loop)
                 pthread_join(t->workers[i], NULL);
         pthread_cond_destroy(&t->work_there);
         pthread_mutex_destroy(&t->lock);
+        eventfd_adder_fini(&t->adder);
         loop_core_fini(&t->core);
         for (size_t i = 0; i < t->waits_capacity; i++)
                 free(t->waits[i]);
@@ -508,7 +533,8 @@ int loop_threads_new(struct loop **ret_loop, struct error *err)
         }
         t->fds[0] = (struct pollfd){.fd = t->core.wake_fd, .events = POLLIN};
         t->n_fds = 1;
-        log_debug("event loop on poll and worker threads");
+        r = eventfd_adder_init(&t->adder, t->core.wake_fd);
+        log_debug("event loop on poll and worker threads, signals by %s", r < 0 ? "these" : "AIO");
         *ret_loop = &t->core.loop;
         return 0;
 fail:

@@ -2,7 +2,9 @@
 #include "formats/image.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -10,80 +12,131 @@
 #include <unistd.h>
 
 #include "common/coroutine.h"
+#include "common/offload.h"
+#include "formats/nbd.h"
 
-static bool starts_with(const struct image_sample *s, size_t offset, const char *magic, size_t n)
+bool image_starts_with(const struct image_sample *s, size_t offset, const char *magic, size_t n)
 {
         return s->head_length >= offset + n && memcmp(s->head + offset, magic, n) == 0;
 }
 
-static bool probe_qcow2(const struct image_sample *s)
-{
-        return starts_with(s, 0, "QFI\xfb", 4);
-}
-
-/* Sparse extent ("KDMV"), the older ESX one ("COWD"), or a descriptor of its own in text. */
-static bool probe_vmdk(const struct image_sample *s)
-{
-        return starts_with(s, 0, "KDMV", 4) || starts_with(s, 0, "COWD", 4) ||
-               starts_with(s, 0, "# Disk DescriptorFile", 21);
-}
-
-static bool probe_vdi(const struct image_sample *s)
-{
-        return starts_with(s, 0x40, "\x7f\x10\xda\xbe", 4);
-}
-
-static bool probe_vhdx(const struct image_sample *s)
-{
-        return starts_with(s, 0, "vhdxfile", 8);
-}
-
-/* A dynamic VHD has a copy of its footer in front; a fixed one has it only in the last sector. */
-static bool probe_vhd(const struct image_sample *s)
-{
-        return starts_with(s, 0, "conectix", 8) ||
-               (s->tail_length == IMAGE_TAIL_SIZE && memcmp(s->tail, "conectix", 8) == 0);
-}
-
 static bool probe_compressed(const struct image_sample *s)
 {
-        return starts_with(s, 0, "\x1f\x8b\x08", 3) ||
-               starts_with(s, 0,
-                           "\xfd"
-                           "7zXZ",
-                           6) ||
-               starts_with(s, 0, "\x28\xb5\x2f\xfd", 4) || starts_with(s, 0, "BZh", 3) ||
-               starts_with(s, 0, "PK\x03\x04", 4);
+        return image_starts_with(s, 0, "\x1f\x8b\x08", 3) ||
+               image_starts_with(s, 0,
+                                 "\xfd"
+                                 "7zXZ",
+                                 6) ||
+               image_starts_with(s, 0, "\x28\xb5\x2f\xfd", 4) ||
+               image_starts_with(s, 0, "BZh", 3) || image_starts_with(s, 0, "PK\x03\x04", 4);
 }
 
-#define CONVERT_HINT "'qemu-img convert -O raw' makes a raw image of it, which can be imported"
-
-static const struct image_driver recognised[] = {
-    {.name = "qcow2", .description = "QEMU qcow2", .probe = probe_qcow2, .hint = CONVERT_HINT},
-    {.name = "vmdk", .description = "VMware VMDK", .probe = probe_vmdk, .hint = CONVERT_HINT},
-    {.name = "vdi", .description = "VirtualBox VDI", .probe = probe_vdi, .hint = CONVERT_HINT},
-    {.name = "vhdx", .description = "Hyper-V VHDX", .probe = probe_vhdx, .hint = CONVERT_HINT},
-    {.name = "vhd", .description = "Virtual PC VHD", .probe = probe_vhd, .hint = CONVERT_HINT},
-    {.name = "compressed",
-     .description = "compressed file",
-     .is_not_image = true,
-     .probe = probe_compressed,
-     .hint = "unpack it first (gunzip, unxz, unzstd, bunzip2, unzip)"},
+static const struct image_driver compressed_file = {
+    .name = "compressed",
+    .description = "compressed file",
+    .is_not_image = true,
+    .probe = probe_compressed,
+    .hint = "unpack it first (gunzip, unxz, unzstd, bunzip2, unzip)",
 };
+
+/* POSIX.1-2017, "ustar Header Block": the magic, with GNU's too. */
+static bool probe_tar(const struct image_sample *s)
+{
+        return image_starts_with(s, 257, "ustar", 5);
+}
+
+static const struct image_driver tar_archive = {
+    .name = "tar",
+    .description = "tar archive",
+    .is_not_image = true,
+    .probe = probe_tar,
+    .hint = "'tarn image import' makes volumes and a VM file of one that is an OVA",
+};
+
+static bool probe_ovf(const struct image_sample *s)
+{
+        size_t mark = image_starts_with(s, 0, "\xef\xbb\xbf", 3) ? 3 : 0; /* of UTF-8 */
+
+        return image_starts_with(s, mark, "<", 1) &&
+               memmem(s->head, s->head_length, "Envelope", 8) != NULL;
+}
+
+static const struct image_driver ovf_descriptor = {
+    .name = "ovf",
+    .description = "machine's descriptor (OVF)",
+    .is_not_image = true,
+    .probe = probe_ovf,
+    .hint = "'tarn image import' makes volumes and a VM file of it",
+};
+
+/* In the order of probing; raw is what is left. */
+static const struct image_driver *const drivers[] = {
+    &image_qcow2,     &image_vmdk,  &image_vdi,      &image_vhdx, &image_vhd,
+    &compressed_file, &tar_archive, &ovf_descriptor, &image_raw,
+};
+/* Of one call. A copy of a disk consists of such: so source and target are copied at the same time, by
+ * other threads than the one that compares and adds up. */
+#define BULK_BYTES (64u << 10)
+#define N_DRIVERS  (sizeof(drivers) / sizeof(drivers[0]))
 
 const struct image_driver *image_driver_find(const char *name)
 {
-        if (strcmp(name, image_raw.name) == 0)
-                return &image_raw;
-        for (size_t i = 0; i < sizeof(recognised) / sizeof(recognised[0]); i++)
-                if (strcmp(name, recognised[i].name) == 0)
-                        return &recognised[i];
+        for (size_t i = 0; i < N_DRIVERS; i++)
+                if (strcmp(name, drivers[i]->name) == 0)
+                        return drivers[i];
         return NULL;
+}
+
+static const char *names_of(bool (*counts)(const struct image_driver *driver), char *names,
+                            size_t size)
+{
+        size_t n = 0;
+
+        names[0] = 0;
+        for (size_t i = 0; i < N_DRIVERS && n < size; i++)
+                if (counts(drivers[i]))
+                        n += (size_t)snprintf(names + n, size - n, "%s%s", n > 0 ? ", " : "",
+                                              drivers[i]->name);
+        return names;
+}
+
+static bool can_read(const struct image_driver *driver)
+{
+        return driver->co_open != NULL;
+}
+
+static bool can_write(const struct image_driver *driver)
+{
+        return driver->co_create != NULL;
+}
+
+const char *image_formats_readable(void)
+{
+        static _Thread_local char names[128];
+
+        return names_of(can_read, names, sizeof(names));
 }
 
 const char *image_formats_writable(void)
 {
-        return image_raw.name;
+        static _Thread_local char names[128];
+
+        return names_of(can_write, names, sizeof(names));
+}
+
+void image_path_from_windows(char *path)
+{
+        char *last;
+
+        for (char *c = path; *c; c++)
+                if (*c == '\\')
+                        *c = '/';
+        if (!(path[0] && path[1] == ':') && !(path[0] == '/' && path[1] == '/'))
+                return;
+        last = strrchr(path, '/');
+        if (!last)
+                last = path + 1;
+        memmove(path, last + 1, strlen(last + 1) + 1);
 }
 
 bool image_is_zero(const void *data, size_t length)
@@ -103,9 +156,17 @@ static int co_transfer(struct image *image, enum loop_io_op op, struct iovec iov
 {
         bool reading = op == LOOP_READV;
 
+        if (image->is_within &&
+            (offset > image->file_bytes || iov.iov_len > image->file_bytes - offset))
+                return error_set(err, -EIO, "'%s' ends at %llu bytes, before its end", image->path,
+                                 (unsigned long long)image->file_bytes);
         while (iov.iov_len > 0) {
-                struct loop_io io = {
-                    .op = op, .fd = image->fd, .iov = &iov, .n_iov = 1, .offset = offset};
+                struct loop_io io = {.op = op,
+                                     .fd = image->fd,
+                                     .iov = &iov,
+                                     .n_iov = 1,
+                                     .offset = image->base + offset,
+                                     .bulk = iov.iov_len >= BULK_BYTES};
                 int n = co_io(&io);
 
                 if (n == -EINTR || n == -EAGAIN)
@@ -129,20 +190,58 @@ int co_image_pread(struct image *image, void *buffer, size_t length, uint64_t of
         return co_transfer(image, LOOP_READV, (struct iovec){buffer, length}, offset, err);
 }
 
+int co_image_pread_padded(struct image *image, void *buffer, size_t length, uint64_t offset,
+                          struct error *err)
+{
+        size_t n = length;
+
+        if (offset >= image->file_bytes)
+                n = 0;
+        else if (length > image->file_bytes - offset)
+                n = (size_t)(image->file_bytes - offset);
+        memset((char *)buffer + n, 0, length - n);
+        return co_image_pread(image, buffer, n, offset, err);
+}
+
 int co_image_pwrite(struct image *image, const void *buffer, size_t length, uint64_t offset,
                     struct error *err)
 {
         return co_transfer(image, LOOP_WRITEV, (struct iovec){(void *)buffer, length}, offset, err);
 }
 
+static void info_clear(struct image_info *info)
+{
+        for (size_t i = 0; i < info->n_snapshots; i++) {
+                free(info->snapshots[i].id);
+                free(info->snapshots[i].name);
+        }
+        for (size_t i = 0; i < info->n_bitmaps; i++)
+                free(info->bitmaps[i].name);
+        free(info->snapshots);
+        free(info->bitmaps);
+        free(info->backing);
+        free(info->backing_format);
+        free(info->data_file);
+}
+
 void image_close(struct image *image)
 {
-        if (!image)
+        if (!image || image->is_shared)
                 return;
         if (image->driver && image->driver->close)
                 image->driver->close(image);
+        info_clear(&image->info);
+        if (image->owns_fd)
+                close(image->fd);
         free(image->path);
         free(image);
+}
+
+void image_close_shared(struct image *image)
+{
+        if (image)
+                image->is_shared = false;
+        image_close(image);
 }
 
 /* What the descriptor is, and how long: for reading and for writing. */
@@ -197,12 +296,11 @@ static int co_probe(struct image *image, const struct image_driver **ret_driver,
         if (r == 0 && s->tail_length > 0)
                 r = co_image_pread(image, s->tail, s->tail_length, size - s->tail_length, err);
         if (r == 0) {
-                *ret_driver = &image_raw;
-                for (size_t i = 0; i < sizeof(recognised) / sizeof(recognised[0]); i++)
-                        if (recognised[i].probe(s)) {
-                                *ret_driver = &recognised[i];
-                                break;
-                        }
+                size_t i = 0;
+
+                while (drivers[i]->probe && !drivers[i]->probe(s))
+                        i++;
+                *ret_driver = drivers[i];
         }
         free(s);
         return r;
@@ -228,46 +326,62 @@ static int driver_by_name(const char *format, const struct image_driver **ret_dr
         *ret_driver = image_driver_find(format);
         if (!*ret_driver || (*ret_driver)->is_not_image) {
                 error_set(err, -EINVAL, "there is no image format '%s'", format);
-                return error_hint(err,
-                                  "formats are %s and those that are not built yet: qcow2, "
-                                  "vmdk, vdi, vhd and vhdx",
-                                  image_formats_writable());
+                return error_hint(err, "formats are %s", image_formats_readable());
         }
         return 0;
 }
 
-int co_image_open(int fd, const char *path, const char *format, struct image **ret_image,
-                  struct error *err)
+static int refuse_to_read(const struct image *image, const struct image_driver *driver, bool named,
+                          struct error *err)
 {
-        const struct image_driver *driver = NULL;
-        struct image *image = NULL;
         int r;
 
-        r = image_new(fd, path, &image, err);
-        if (r < 0)
-                return r;
+        if (named)
+                r = error_set(err, -ENOTSUP, "reading %s is not built yet", driver->name);
+        else if (driver->is_not_image)
+                r = error_set(err, -ENOTSUP, "'%s' is a %s", image->path, driver->description);
+        else
+                r = error_set(err, -ENOTSUP, "'%s' is a %s image; reading %s is not built yet",
+                              image->path, driver->description, driver->name);
+        return driver->hint ? error_hint(err, "%s", driver->hint) : r;
+}
+
+static void drop_cache(void *arg)
+{
+        const struct image *image = arg;
+
+        /* A wish: what the kernel keeps is read from memory. */
+        (void)posix_fadvise(image->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+/* Takes @image over. */
+static int co_open_as(struct image *image, const struct image_options *options,
+                      struct image **ret_image, struct error *err)
+{
+        const char *format = options ? options->format : NULL;
+        const struct image_options none = {0};
+        const struct image_driver *driver = NULL;
+        int r;
+
+        if (options && options->from_disk)
+                co_offload(options->offload, drop_cache, image);
         if (format) {
                 r = driver_by_name(format, &driver, err);
         } else {
                 r = co_probe(image, &driver, err);
                 image->guessed = driver == &image_raw;
         }
-        if (r == 0 && !driver->co_open && format) {
-                r = error_set(err, -ENOTSUP, "reading %s is not built yet", driver->name);
-                error_hint(err, "%s", driver->hint);
-        } else if (r == 0 && !driver->co_open) {
-                r = driver->is_not_image
-                        ? error_set(err, -ENOTSUP, "'%s' is a %s", path, driver->description)
-                        : error_set(err, -ENOTSUP,
-                                    "'%s' is a %s image; reading %s is not built yet", path,
-                                    driver->description, driver->name);
-                if (driver->hint)
-                        error_hint(err, "%s", driver->hint);
-        }
+        if (r == 0 && !driver->co_open)
+                r = refuse_to_read(image, driver, format != NULL, err);
         if (r == 0) {
                 image->driver = driver;
-                r = driver->co_open(image, err);
+                image->opener = options ? options->opener : NULL;
+                image->offload = options ? options->offload : NULL;
+                r = driver->co_open(image, options ? options : &none, err);
         }
+        if (r == 0 && image->virtual_bytes > IMAGE_SIZE_MAX)
+                r = error_set(err, -EFBIG, "'%s' says that it holds a disk larger than 4 PiB",
+                              image->path);
         if (r < 0) {
                 image_close(image);
                 return r;
@@ -276,31 +390,128 @@ int co_image_open(int fd, const char *path, const char *format, struct image **r
         return 0;
 }
 
-int co_image_create(int fd, const char *path, const char *format, uint64_t virtual_bytes,
+int co_image_open(int fd, const char *path, const struct image_options *options,
+                  struct image **ret_image, struct error *err)
+{
+        struct image *image = NULL;
+        int r = image_new(fd, path, &image, err);
+
+        return r < 0 ? r : co_open_as(image, options, ret_image, err);
+}
+
+int co_image_open_within(int fd, const char *path, uint64_t base, uint64_t length,
+                         const struct image_options *options, struct image **ret_image,
+                         struct error *err)
+{
+        struct image *image = NULL;
+        int r = image_new(fd, path, &image, err);
+
+        if (r < 0)
+                return r;
+        if (base > image->file_bytes || length > image->file_bytes - base) {
+                r = error_set(err, -EBADMSG, "'%s' is not whole: it would end at %llu bytes", path,
+                              (unsigned long long)(base + length));
+                image_close(image);
+                return r;
+        }
+        image->is_within = true;
+        image->base = base;
+        image->file_bytes = image->allocated_bytes = length;
+        return co_open_as(image, options, ret_image, err);
+}
+
+/* A file that leads back to itself. */
+static int check_cycle(const struct image *image, const struct image *above, struct error *err)
+{
+        struct stat ours, theirs;
+
+        if (fstat(image->fd, &ours) < 0)
+                return error_set(err, -errno, "cannot look at '%s': %s", image->path,
+                                 strerror(errno));
+        for (const struct image *up = above; up; up = up->above)
+                if (fstat(up->fd, &theirs) == 0 && theirs.st_dev == ours.st_dev &&
+                    theirs.st_ino == ours.st_ino)
+                        return error_set(err, -ELOOP,
+                                         "'%s' needs itself: it is named again by '%s'",
+                                         image->path, above->path);
+        return 0;
+}
+
+/* What a guest wrote there is never taken for an image of another format. */
+static int co_open_export(const struct image *image, const char *name,
+                          const struct image_options *options, struct image **ret_image,
+                          struct error *err)
+{
+        if (!options->format || strcmp(options->format, "raw") != 0)
+                return error_set(
+                    err, -ENOTSUP,
+                    "'%s' needs '%s' to be %s, and an NBD export is read as a raw disk "
+                    "only",
+                    image->path, name, options->format ? options->format : "an image");
+        return options->opener->co_export(options->opener, image->path, name, ret_image, err);
+}
+
+int co_image_open_other(struct image *image, const char *name, enum image_use use,
+                        const struct image_options *options, struct image **ret_image,
+                        struct error *err)
+{
+        struct image_options below = *options;
+        struct image *other = NULL;
+        char *path = NULL;
+        int fd = -1, r;
+
+        if (!options->opener)
+                return error_set(err, -EPERM, "'%s' needs another file, '%s'", image->path, name);
+        if (++below.depth > IMAGE_DEPTH_MAX)
+                return error_set(err, -ELOOP,
+                                 "the chain of backing files of '%s' is longer than %u",
+                                 image->path, IMAGE_DEPTH_MAX);
+        if (use == IMAGE_BACKING && options->opener->co_export && nbd_is_uri(name))
+                return co_open_export(image, name, options, ret_image, err);
+        r = options->opener->open(options->opener, image->path, name, use, &fd, &path, err);
+        if (r < 0)
+                return r;
+        r = image_new(fd, path, &other, err);
+        free(path);
+        if (r < 0) {
+                close(fd);
+                return r;
+        }
+        other->owns_fd = true;
+        other->above = image;
+        r = check_cycle(other, image, err);
+        if (r < 0) {
+                image_close(other);
+                return r;
+        }
+        return co_open_as(other, &below, ret_image, err);
+}
+
+int co_image_create(int fd, const char *path, const struct image_create_options *options,
                     struct image **ret_image, struct error *err)
 {
         const struct image_driver *driver = NULL;
         struct image *image = NULL;
+        uint64_t bytes = options->virtual_bytes;
         int r;
 
-        r = driver_by_name(format, &driver, err);
+        r = driver_by_name(options->format, &driver, err);
         if (r < 0)
                 return r;
         if (!driver->co_create)
-                return error_set(err, -ENOTSUP, "writing %s images is not built yet", format);
+                return error_set(err, -ENOTSUP, "writing %s images is not built yet", driver->name);
         r = image_new(fd, path, &image, err);
         if (r < 0)
                 return r;
-        if (image->is_block_device && image->file_bytes < virtual_bytes) {
-                r = error_set(err, -ENOSPC, "'%s' has %llu bytes, and the image needs %llu", path,
-                              (unsigned long long)image->file_bytes,
-                              (unsigned long long)virtual_bytes);
-                image_close(image);
-                return r;
-        }
         image->driver = driver;
-        image->virtual_bytes = virtual_bytes;
-        r = driver->co_create(image, err);
+        image->virtual_bytes = bytes;
+        image->opener = options->opener;
+        image->offload = options->offload;
+        if (image->is_block_device && image->file_bytes < bytes)
+                r = error_set(err, -ENOSPC, "'%s' has %llu bytes, and the image needs %llu", path,
+                              (unsigned long long)image->file_bytes, (unsigned long long)bytes);
+        else
+                r = driver->co_create(image, options, err);
         if (r < 0) {
                 image_close(image);
                 return r;

@@ -9,8 +9,9 @@
 #include "formats/image.h"
 
 #define ZERO_CHUNK (UINT64_C(1) << 20)
+#define WRITE_UNIT 4096u
 
-static int co_raw_open(struct image *image, struct error *err)
+static int co_raw_open(struct image *image, const struct image_options *options, struct error *err)
 {
         image->virtual_bytes = image->file_bytes;
         return 0;
@@ -18,38 +19,50 @@ static int co_raw_open(struct image *image, struct error *err)
 
 /* lseek(2) knows where a file's data is; it does no I/O to speak of. A block device has no holes
  * that it could tell of. */
-static int co_raw_extent(struct image *image, uint64_t offset, struct image_extent *ret_extent,
-                         struct error *err)
+void image_file_extent(struct image *image, uint64_t offset, uint64_t end,
+                       struct image_extent *ret_extent)
 {
-        uint64_t end = image->virtual_bytes;
         off_t data, hole;
 
-        *ret_extent = (struct image_extent){.length = end - offset, .zero = false};
+        *ret_extent = (struct image_extent){
+            .length = end - offset, .present = true, .has_offset = true, .file_offset = offset};
         if (image->is_block_device || image->no_seek_data)
-                return 0;
+                return;
+        offset += image->base; /* from here on in the file */
+        end += image->base;
         data = lseek(image->fd, (off_t)offset, SEEK_DATA);
         if (data < 0 && errno == ENXIO) { /* no data up to the end */
                 ret_extent->zero = true;
-                return 0;
+                return;
         }
         if (data < 0) {
                 image->no_seek_data = true;
-                return 0;
+                return;
         }
         if ((uint64_t)data > offset) {
                 if ((uint64_t)data < end)
                         ret_extent->length = (uint64_t)data - offset;
                 ret_extent->zero = true;
-                return 0;
+                return;
         }
         hole = lseek(image->fd, (off_t)offset, SEEK_HOLE);
         if (hole > (off_t)offset && (uint64_t)hole < end)
                 ret_extent->length = (uint64_t)hole - offset;
+}
+
+static int co_raw_extent(struct image *image, uint64_t offset, struct image_extent *ret_extent,
+                         struct error *err)
+{
+        image_file_extent(image, offset, image->virtual_bytes, ret_extent);
         return 0;
 }
 
-static int co_raw_create(struct image *image, struct error *err)
+static int co_raw_create(struct image *image, const struct image_create_options *options,
+                         struct error *err)
 {
+        image->write_unit = WRITE_UNIT;
+        if (options->variant || options->compression)
+                return error_set(err, -EINVAL, "raw images have no variants and no compression");
         if (image->is_block_device)
                 return 0;
         /* Down to nothing first: what a file held before must not show through. */

@@ -3,6 +3,7 @@
  * README.md). */
 #include <assert.h>
 #include <errno.h>
+#include <linux/vm_sockets.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -131,6 +132,13 @@ bool client_input_waits(const struct nbd_client *client)
         return ioctl(client->fd, FIONREAD, &n) == 0 && n > 0;
 }
 
+bool client_peer_is_gone(const struct nbd_client *client)
+{
+        struct pollfd p = {.fd = client->fd};
+
+        return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR));
+}
+
 /* As if it had sent nothing after what has begun. */
 static void leave(struct nbd_client *client)
 {
@@ -204,7 +212,8 @@ static void co_client_free(struct nbd_client *client)
                 tls_bye(client);
         client->state = CLIENT_DEAD; /* for who would stop it or cut it off meanwhile */
         tls_free(client);
-        close(client->fd);
+        rights_close(client->fd);
+        free(client->rights);
         if (client->has_export)
                 server->exports.co_close(server->exports.arg, &client->export);
         co_meta_forget(client);
@@ -285,7 +294,12 @@ static void name_peer(struct nbd_client *client)
         snprintf(client->peer, sizeof(client->peer), "unknown peer");
         if (getpeername(client->fd, (struct sockaddr *)&address, &length) < 0)
                 return;
-        if (address.ss_family == AF_UNIX) {
+        if (address.ss_family == AF_VSOCK) { /* getnameinfo(3) does not know it */
+                const struct sockaddr_vm *vm = (const struct sockaddr_vm *)&address;
+
+                snprintf(client->peer, sizeof(client->peer), "vsock %u:%u", vm->svm_cid,
+                         vm->svm_port);
+        } else if (address.ss_family == AF_UNIX) {
                 struct ucred credentials;
                 length = sizeof(credentials);
                 if (getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0)
@@ -333,15 +347,17 @@ void client_new(struct nbd_server *server, int fd)
 {
         struct nbd_client *client = calloc(1, sizeof(*client));
 
-        if (!client) {
+        if (client)
+                client->fd = fd;
+        if (!client || rights_expect(client) < 0) {
                 log_error("nbd: no memory for a new client");
-                close(fd);
+                rights_close(fd);
+                free(client);
                 return;
         }
         client->server = server;
         client->worker = &server->workers[0];
         client->id = ++server->last_id;
-        client->fd = fd;
         client->state = CLIENT_NEGOTIATING;
         client->tls_required = requires_tls(server, fd);
         list_init(&client->free);
@@ -364,7 +380,8 @@ void client_new(struct nbd_server *server, int fd)
                 loop_timer_cancel(server->loop, &client->deadline);
                 server_client_negotiated(server);
                 server_client_gone(client);
-                close(fd);
+                rights_close(fd);
+                free(client->rights);
                 free(client);
         }
 }

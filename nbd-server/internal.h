@@ -103,6 +103,7 @@ struct nbd_client {
         struct list worker_link;   /* worker->clients */
         uint64_t id;
         int fd;
+        struct rights *rights; /* NULL: the socket passes no descriptors */
         enum client_state state;
         char peer[128];
         const char *ended_by; /* why the connection ended, for the log; NULL: the client's wish */
@@ -114,6 +115,7 @@ struct nbd_client {
         bool tls_required;    /* and no option but STARTTLS is served before it */
         struct tls *tls;      /* NULL: a plain connection */
         unsigned n_options;
+        bool fixed_newstyle; /* it says that it speaks it; without, TLS is not for it */
         bool no_zeroes;
         bool structured; /* replies in chunks are agreed */
         bool extended;   /* with headers of 64-bit lengths; then structured is set, too */
@@ -165,7 +167,7 @@ struct nbd_client {
         struct co_queue wake;
         /* between two ticks of memory.c */
         bool active; /* something came in */
-        /* over the socket, in all; and as of the last tick */
+        /* over the socket, in all; and as of the last tick at which it moved enough */
         uint64_t moved_bytes, tick_moved_bytes;
         unsigned stuck_ticks;
         struct loop_timer idle; /* idle.c's, these three; moved_bytes as of its last look */
@@ -237,6 +239,8 @@ void client_cut(struct nbd_client *client, const char *why);
 void client_stop(struct nbd_client *client);
 /* Has anything come that was not looked at yet? */
 bool client_input_waits(const struct nbd_client *client);
+/* Closed, or shut both ways: unlike one who only sends no more, he waits for no answer. */
+bool client_peer_is_gone(const struct nbd_client *client);
 /* Called whenever something of the client ended; wakes its coroutine where that was the last. */
 void client_check_end(struct nbd_client *client);
 /* It is idle: give back what memory can be done without. */
@@ -334,6 +338,18 @@ void co_meta_forget(struct nbd_client *client);
 void receive_start(struct nbd_client *client);
 /* A slot or bytes came free. */
 void receive_resume(struct nbd_client *client);
+
+/* rights.c */
+/* A listening socket: those who connect from now on pass no descriptors, where the kernel is new
+ * enough. */
+void rights_refuse(int listener);
+/* A new client, who may pass some. -ENOMEM */
+int rights_expect(struct nbd_client *client);
+/* Before a receive of the client's is submitted for the first time. */
+void rights_arm(const struct nbd_client *client, struct loop_io *io);
+/* When it has ended: what came is closed, the client is cut off for it, and it is armed anew. */
+void rights_take(struct nbd_client *client, struct loop_io *io, int result);
+void rights_close(int fd); /* a client's socket, in whose queue some may lie */
 
 /* execute.c */
 /* Check everything about a request but its payload. 0 or an NBD error, with a sentence. */

@@ -2,8 +2,8 @@
  *
  * Each connection has its bound, and all of a worker have one together. Where that is reached, connections wait
  * in turn; only a small request of one that holds nothing yet is always let in, so that clients
- * which do not read their replies keep nobody from going on. Those of them that neither take nor
- * send a byte for STUCK_TICKS while others wait are cut off (rule 4 of README.md).
+ * which do not read their replies keep nobody from going on. Those of them that take and send next to
+ * nothing for STUCK_TICKS while others wait are cut off (rule 4 of README.md).
  *
  * One timer ticks for the worker while anything happens; a connection or worker that was idle
  * between two ticks gives memory back, and then it ticks no more. */
@@ -13,6 +13,7 @@
 
 #define TICK_MS     1000u
 #define STUCK_TICKS 10u
+#define STUCK_PART  64u
 
 static bool worker_has_room(const struct nbd_client *client, size_t bytes)
 {
@@ -116,12 +117,20 @@ void memory_touch(struct nbd_client *client)
                 tick_soon(client->worker);
 }
 
+/* A byte now and then is not enough: it moves a part of what it holds in that time, or others wait for
+ * ever. */
 static void look_for_stuck(struct nbd_client *client)
 {
         bool waits = client->sending || client->payload;
-        bool stuck = waits && client->moved_bytes == client->tick_moved_bytes;
+        uint64_t moved = client->moved_bytes - client->tick_moved_bytes;
+        bool stuck = waits && moved <= client->bytes_in_flight / STUCK_PART;
 
-        client->tick_moved_bytes = client->moved_bytes;
+        /* Nothing is being received that would end with the connection. */
+        if (moved == 0 && !client->receiving && client->n_requests > 0 &&
+            client_peer_is_gone(client))
+                client_cut(client, NULL);
+        if (!stuck)
+                client->tick_moved_bytes = client->moved_bytes;
         client->stuck_ticks = stuck ? client->stuck_ticks + 1 : 0;
         if (client->stuck_ticks >= STUCK_TICKS && !list_empty(&client->worker->starved))
                 client_cut(

@@ -100,6 +100,7 @@ struct selection {
         struct nbd_export *export; /* open meanwhile */
         bool list;
         bool every_snapshot; /* LIST: all of them, by name */
+        bool by_wildcard;    /* and it was asked for with their own wildcard */
         struct meta_context *contexts;
         unsigned n;
         struct error err;
@@ -172,7 +173,7 @@ static int co_select_query(struct selection *s, const uint8_t *query, size_t len
                 return select_plain(s, CONTEXT_DEPTH);
         }
         if (s->list && equals(query, length, changed))
-                s->every_snapshot = true;
+                s->every_snapshot = s->by_wildcard = true;
         else if (length > prefix && memcmp(query, changed, prefix) == 0)
                 return co_select_snapshot(s, query + prefix, length - prefix);
         return 0; /* of a namespace that is not known, or not in it */
@@ -245,9 +246,15 @@ static int co_reply(struct option_replies *replies, struct selection *s)
         reply_selected(replies, s);
         if (!s->every_snapshot)
                 return 0;
+        size_t before = replies->length;
         int r = exports->co_snapshot_list(exports->arg, s->export, list_snapshot, replies, &s->err);
-        if (r == -E2BIG)
-                error_set(&s->err, r, "there are too many snapshots to list");
+        if (r == -E2BIG && s->by_wildcard)
+                return error_set(&s->err, r, "there are too many snapshots to list");
+        if (r == -E2BIG) { /* proto.md: to ask for all contexts should not fail as too big */
+                replies->length = before;
+                reply_context(replies, NBD_OPT_LIST_META_CONTEXT, 0, changed, "");
+                r = 0;
+        }
         return r;
 }
 

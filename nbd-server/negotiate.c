@@ -18,9 +18,12 @@ static int co_transfer(struct nbd_client *client, enum loop_io_op op, void *data
 
                 if (client->state == CLIENT_DEAD)
                         return -ECANCELED;
+                if (op == LOOP_RECV)
+                        rights_arm(client, &io);
                 client->negotiation_io = &io;
                 int n = co_io(&io);
                 client->negotiation_io = NULL;
+                rights_take(client, &io, n);
                 if (n == -EINTR || n == -EAGAIN)
                         continue;
                 if (n <= 0)
@@ -66,6 +69,7 @@ static int co_greet(struct nbd_client *client)
                 return r;
         if (be32_get(flags) & ~(uint32_t)(NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES))
                 return refuse(client, "it set unknown client flags"); /* proto.md: MUST drop */
+        client->fixed_newstyle = (be32_get(flags) & NBD_FLAG_FIXED_NEWSTYLE) != 0;
         client->no_zeroes = (be32_get(flags) & NBD_FLAG_NO_ZEROES) != 0;
         return 0;
 }

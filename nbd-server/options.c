@@ -42,6 +42,15 @@ void replies_option(struct option_replies *replies, uint32_t option, uint32_t ty
         replies_add(replies, &reply, sizeof(reply));
 }
 
+/* A text must be UTF-8 and for people to read; what is echoed may be neither, and may be cut in the
+ * middle of a character. All names that there are have letters of ASCII only. */
+static void make_printable(char *text, size_t length)
+{
+        for (size_t i = 0; i < length; i++)
+                if (text[i] < ' ' || text[i] > '~')
+                        text[i] = '?';
+}
+
 void replies_error(struct option_replies *replies, uint32_t option, uint32_t type,
                    const char *format, ...)
 {
@@ -52,6 +61,7 @@ void replies_error(struct option_replies *replies, uint32_t option, uint32_t typ
         int n = vsnprintf(text, sizeof(text), format, arguments);
         va_end(arguments);
         size_t length = n < 0 ? 0 : (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1;
+        make_printable(text, length);
         replies_option(replies, option, type, (uint32_t)length);
         replies_add(replies, text, length);
 }
@@ -163,7 +173,15 @@ void co_option_close(struct nbd_client *client, struct nbd_export *export)
         co_close(client, export);
 }
 
-static uint16_t transmission_flags(const struct nbd_client *client, const struct nbd_export *export)
+/* Contexts hold for the export that they were selected for, by the name the client gave. */
+static bool contexts_hold(const struct nbd_client *client, const char *name)
+{
+        return client->meta_name && strcmp(client->meta_name, name) == 0;
+}
+
+/* Of the export that the client calls @name: what INFO says and what GO says are the same. */
+static uint16_t transmission_flags(const struct nbd_client *client, const char *name,
+                                   const struct nbd_export *export)
 {
         /* MULTI_CONN: one engine serves all connections, and its flush covers the writes of all of
          * them. */
@@ -178,19 +196,18 @@ static uint16_t transmission_flags(const struct nbd_client *client, const struct
                 flags |= NBD_FLAG_SEND_TRIM;
         if (client->structured)
                 flags |= NBD_FLAG_SEND_DF;
-        if (client->extended && client->n_contexts > 0)
+        if (client->extended && contexts_hold(client, name))
                 flags |= NBD_FLAG_BLOCK_STATUS_PAYLOAD;
         return (uint16_t)flags;
 }
 
-/* Contexts hold for the export that they were selected for, by the name the client gave. */
 static void co_choose(struct nbd_client *client, const char *name, const struct nbd_export *export,
                       uint64_t size)
 {
         client->export = *export;
         client->size = size;
         client->has_export = true;
-        if (client->meta_name && strcmp(client->meta_name, name) != 0)
+        if (!contexts_hold(client, name))
                 co_meta_forget(client);
 }
 
@@ -213,7 +230,7 @@ static enum option_outcome co_option_export_name(struct nbd_client *client,
                 co_choose(client, name, &export, size);
                 struct nbd_export_name_reply reply = {
                     .size = be64_make(size),
-                    .flags = be16_make(transmission_flags(client, &export)),
+                    .flags = be16_make(transmission_flags(client, name, &export)),
                 };
                 replies_add(replies, &reply,
                             client->no_zeroes ? sizeof(reply) - sizeof(reply.zeroes)
@@ -282,13 +299,14 @@ static void reply_info_text(struct option_replies *replies, uint32_t option, uin
 }
 
 /* @wanted has a bit for each type of information asked for. */
-static void reply_info(struct nbd_client *client, struct option_replies *replies, uint32_t option,
-                       const struct nbd_export *export, uint64_t size, unsigned wanted)
+static void reply_info(struct option_replies *replies, uint32_t option,
+                       const struct nbd_export *export, uint64_t size, uint16_t flags,
+                       unsigned wanted)
 {
         struct nbd_info_export info = {
             .type = be16_make(NBD_INFO_EXPORT),
             .size = be64_make(size),
-            .flags = be16_make(transmission_flags(client, export)),
+            .flags = be16_make(flags),
         };
         struct nbd_info_block_size sizes = {
             .type = be16_make(NBD_INFO_BLOCK_SIZE),
@@ -351,7 +369,8 @@ static enum option_outcome co_option_info(struct nbd_client *client, const struc
                 uint64_t size = volume_size(export.volume);
                 if (option->number == NBD_OPT_GO)
                         co_choose(client, name, &export, size);
-                reply_info(client, replies, option->number, &export, size,
+                reply_info(replies, option->number, &export, size,
+                           transmission_flags(client, name, &export),
                            wanted_info(option->data + fixed, be16_get(n_requests)));
                 replies_option(replies, option->number, NBD_REP_ACK, 0);
                 if (option->number == NBD_OPT_GO)
@@ -428,19 +447,25 @@ static enum option_outcome while_stopping(const struct option *option,
         return OPTION_CLOSE;
 }
 
-/* proto.md, "FORCEDTLS mode". */
-static enum option_outcome refuse_plain(const struct option *option, struct option_replies *replies)
+/* proto.md, "FORCEDTLS mode". Who does not speak fixed newstyle must not hear of TLS. */
+static enum option_outcome refuse_plain(const struct nbd_client *client,
+                                        const struct option *option, struct option_replies *replies)
 {
         if (option->number == NBD_OPT_EXPORT_NAME)
                 return OPTION_CLOSE;
-        replies_error(replies, option->number, NBD_REP_ERR_TLS_REQD, "this server requires TLS");
+        if (client->fixed_newstyle)
+                replies_error(replies, option->number, NBD_REP_ERR_TLS_REQD,
+                              "this server requires TLS");
+        else
+                replies_error(replies, option->number, NBD_REP_ERR_POLICY,
+                              "this server is for clients that speak fixed newstyle, and TLS");
         return OPTION_CONTINUE;
 }
 
 static bool is_known(const struct nbd_client *client, uint32_t option)
 {
-        if (option == NBD_OPT_STARTTLS)
-                return client->server->options.tls_mode != NBD_TLS_OFF;
+        if (option == NBD_OPT_STARTTLS) /* proto.md, "Server-side requirements" of TLS */
+                return client->server->options.tls_mode != NBD_TLS_OFF && client->fixed_newstyle;
         return option < sizeof(kinds) / sizeof(kinds[0]) && kinds[option].co_handle;
 }
 
@@ -451,7 +476,7 @@ enum option_outcome co_option(struct nbd_client *client, const struct option *op
                 return while_stopping(option, replies);
         if (client->tls_required && !client->tls && option->number != NBD_OPT_STARTTLS &&
             option->number != NBD_OPT_ABORT)
-                return refuse_plain(option, replies);
+                return refuse_plain(client, option, replies);
         if (!is_known(client, option->number)) {
                 replies_error(replies, option->number, NBD_REP_ERR_UNSUP,
                               "option %u is not supported", option->number);

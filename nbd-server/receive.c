@@ -7,7 +7,6 @@
  * (rule 3 of README.md): receive_resume() goes on. */
 #include <assert.h>
 #include <errno.h>
-#include <poll.h>
 #include "nbd-server/tls.h"
 
 static void receive_arm(struct nbd_client *client)
@@ -275,14 +274,6 @@ static void payload_received(struct nbd_client *client, size_t length)
         }
 }
 
-/* Closed, or shut both ways: unlike one who only sends no more, he waits for no answer. */
-static bool peer_is_gone(const struct nbd_client *client)
-{
-        struct pollfd p = {.fd = client->fd};
-
-        return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR));
-}
-
 /* The stream ended. A request whose payload will never be complete was none. */
 static void end_of_stream(struct nbd_client *client, int result)
 {
@@ -294,7 +285,7 @@ static void end_of_stream(struct nbd_client *client, int result)
                 client_cut(client, NULL);
         else if (client->state == CLIENT_RUNNING) {
                 client->state = CLIENT_FINISHING;
-                if (peer_is_gone(client))
+                if (client_peer_is_gone(client))
                         volume_cancel(client->export.volume);
         }
         client->hung_up = true;
@@ -324,6 +315,12 @@ static void receive_done(struct loop_io *io, int result)
         parse(client);
 }
 
+static void receive_beside_done(struct loop_io *io, int result)
+{
+        rights_take(container_of(io, struct nbd_client, receive_io), io, result);
+        receive_done(io, result);
+}
+
 void receive_start(struct nbd_client *client)
 {
         client->receive_io = (struct loop_io){
@@ -331,8 +328,9 @@ void receive_start(struct nbd_client *client)
             .fd = client->fd,
             .iov = &client->receive_iov,
             .n_iov = 1,
-            .done = receive_done,
+            .done = client->rights ? receive_beside_done : receive_done,
         };
+        rights_arm(client, &client->receive_io);
         receive_arm(client);
 }
 

@@ -54,12 +54,12 @@ static void accept_retry(struct loop_timer *timer)
 static void accepted(struct nbd_server *server, int fd)
 {
         if (server->stopping) {
-                close(fd);
+                rights_close(fd);
         } else if (server->n_clients >= server->options.max_connections) {
                 if (server_may_log(server))
                         log_warning("nbd: a connection was refused: there are %u already",
                                     server->n_clients);
-                close(fd);
+                rights_close(fd);
         } else {
                 client_new(server, fd);
         }
@@ -100,6 +100,7 @@ int nbd_server_listen(struct nbd_server *server, int fd, struct error *err)
                 close(fd);
                 return error_set(err, -ENOMEM, "no memory to listen for NBD clients");
         }
+        rights_refuse(fd);
         listener->server = server;
         listener->fd = fd;
         listener->io = (struct loop_io){.op = LOOP_ACCEPT, .fd = fd, .done = accept_done};

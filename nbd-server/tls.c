@@ -228,6 +228,7 @@ static int tls_new(struct nbd_client *client, struct tls **ret_tls)
                                            .iov = &tls->receive_iov,
                                            .n_iov = 1,
                                            .done = received};
+        rights_arm(client, &tls->receive_io);
         tls->send_io = (struct loop_io){
             .op = LOOP_SENDMSG, .fd = client->fd, .iov = &tls->send_iov, .n_iov = 1, .done = sent};
         *ret_tls = tls;
@@ -453,9 +454,12 @@ static int co_socket(struct nbd_client *client, enum loop_io_op op, struct iovec
         do {
                 if (client->state == CLIENT_DEAD)
                         return -ECANCELED;
+                if (op == LOOP_RECV)
+                        rights_arm(client, &io);
                 client->negotiation_io = &io;
                 n = co_io(&io);
                 client->negotiation_io = NULL;
+                rights_take(client, &io, n);
         } while (n == -EINTR || n == -EAGAIN);
         return n;
 }
@@ -628,6 +632,7 @@ static void received(struct loop_io *io, int result)
         struct tls *tls = container_of(io, struct tls, receive_io);
 
         tls->receiving = false;
+        rights_take(tls->client, io, result);
         if (result < 0) {
                 receive_end(tls, result);
                 return;

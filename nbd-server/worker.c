@@ -74,6 +74,7 @@ static struct nbd_worker *choose(struct nbd_client *client)
                 if (w->loop != engine && (!best || w->n_placed < best->n_placed))
                         best = w;
         }
+        assert(best); /* alone, a worker is taken above, whatever it has */
         return best;
 }
 

@@ -46,6 +46,11 @@ static void batch_done(struct member_io *io, int result)
         b->result = result;
         if (io->op == MEMBER_WRITE && result == 0)
                 b->disk->writes_done++;
+        /* After a failed flush the kernel may have dropped the pages: it is never tried again. Nor
+         * may another one, which ends before the others of this batch do, be taken for a good one. */
+        if (io->op == MEMBER_FLUSH && result < 0 && b->pool)
+                pool_fail(b->pool, "a flush of member '%s' failed: %s", b->disk->member->path,
+                          strerror(-result));
         batch->in_flight--;
         if (batch->waiting) {
                 batch->waiting = false;
@@ -266,39 +271,59 @@ int co_slab_write_out(struct pool *pool, const struct slab *slab)
 
 /* ---- flushes ---- */
 
-int co_flush_members(struct pool *pool)
+/* Members from *at on, as many as @ios has room for, all at once. */
+static int co_flush_some(struct pool *pool, size_t *at, struct batch_io *ios, uint64_t *covered,
+                         size_t room)
 {
-        struct batch_io *ios = calloc(pool->n_disks, sizeof(*ios));
-        uint64_t *covered = calloc(pool->n_disks, sizeof(*covered));
         size_t n = 0;
         int r = 0;
-        if (!ios || !covered) {
-                r = -ENOMEM;
-                goto out;
-        }
-        for (size_t i = 0; i < pool->n_disks; i++) {
-                struct disk *disk = pool->disk[i];
+        for (; *at < pool->n_disks && n < room; ++*at) {
+                struct disk *disk = pool->disk[*at];
                 if (disk->apart || disk->writes_durable == disk->writes_done)
                         continue;
                 disk->flushing++;
                 covered[n] = disk->writes_done;
-                ios[n] = (struct batch_io){.disk = disk};
+                ios[n] = (struct batch_io){.disk = disk, .pool = pool};
                 ios[n++].io.op = MEMBER_FLUSH;
         }
         co_batch(ios, n);
         for (size_t i = 0; i < n; i++) {
                 struct disk *disk = ios[i].disk;
                 disk->flushing--;
-                /* After a failed flush the kernel may have dropped the pages: it is never tried
-                 * again. */
                 if (ios[i].result < 0)
-                        r = pool_fail(pool, "a flush of member '%s' failed: %s", disk->member->path,
-                                      strerror(-ios[i].result));
+                        r = -EIO;
                 else
                         disk->writes_durable = max_u64(disk->writes_durable, covered[i]);
         }
-out:
-        free(ios);
-        free(covered);
+        return r;
+}
+
+int co_flush_members(struct pool *pool)
+{
+        enum { FEW = 8 };
+        struct batch_io few[FEW], *ios = few;
+        uint64_t few_covered[FEW], *covered = few_covered;
+        size_t room = FEW;
+        int r = 0;
+        /* Without memory members are flushed a few at a time: a flush that fails would leave an
+         * operation on the catalog in memory and in the log, and told to have failed. */
+        if (pool->n_disks > FEW) {
+                ios = calloc(pool->n_disks, sizeof(*ios));
+                covered = calloc(pool->n_disks, sizeof(*covered));
+                room = pool->n_disks;
+        }
+        if (!ios || !covered) {
+                free(ios);
+                free(covered);
+                ios = few;
+                covered = few_covered;
+                room = FEW;
+        }
+        for (size_t at = 0; at < pool->n_disks && r == 0;)
+                r = co_flush_some(pool, &at, ios, covered, room);
+        if (ios != few) {
+                free(ios);
+                free(covered);
+        }
         return r < 0 ? r : pool_failed(pool) ? -EIO : 0;
 }

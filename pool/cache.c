@@ -7,11 +7,17 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include "common/sanitizers.h"
 #include "pool/engine.h"
 
+#if WITH_ASAN /* sees what goes past a piece of memory, not past a page in it */
+#define CHUNK_PAGES_MIN 1u
+#define CHUNK_PAGES_MAX 1u
+#else
 #define CHUNK_PAGES_MIN 16u
 #define CHUNK_PAGES_MAX 512u /* 2 MiB, a huge page: a large cache misses the TLB less */
-#define TRIM_A_NODE     4u   /* nodes looked at for each that is added */
+#endif
+#define TRIM_A_NODE 4u /* nodes looked at for each that is added */
 
 static size_t hash_of(const struct cache *cache, uint64_t address, uint64_t birth)
 {
@@ -51,7 +57,7 @@ static int chunk_new(struct cache *cache)
                 free(chunk);
                 return -ENOMEM;
         }
-        if (n == CHUNK_PAGES_MAX)
+        if (n > 1 && n == CHUNK_PAGES_MAX)
                 madvise(pages, n * BLOCK, MADV_HUGEPAGE);
         *chunk = (struct chunk_of_nodes){.next = cache->chunks, .n = n, .pages = pages};
         cache->chunks = chunk;

@@ -34,11 +34,6 @@ static int co_catalog_leaf(struct pool *pool, uint64_t block, struct node **ret_
         return 0;
 }
 
-static struct entry leaf_entry(const struct node *leaf, uint64_t block)
-{
-        return entry_get(&((struct node_disk *)leaf->page)->entry[block % LEAF_BLOCKS]);
-}
-
 /* ---- loading ---- */
 
 static int index_enter(struct pool *pool, const struct index *x, uint32_t slot, struct error *err)
@@ -51,21 +46,27 @@ static int index_enter(struct pool *pool, const struct index *x, uint32_t slot, 
                 return error_set(err, -ENOMEM, "out of memory");
         root->epoch = x->epoch;
         root->shrinking = x->shrinking;
+        root->complete = x->complete;
         root_identify(pool, root, x->state, x->volume_id, x->name);
         return 0;
 }
 
+/* What a slot's root stands on, by id, until all of them are there. */
+struct named {
+        uint64_t parent, base;
+};
+
 static int co_index_block_load(struct pool *pool, uint64_t block, const struct entry *e,
-                               struct index_disk *page, uint64_t **parents, struct error *err)
+                               struct index_disk *page, struct named **named, struct error *err)
 {
         int r = co_metadata_read(pool, e->address, e->crc, page);
         if (r < 0)
                 return error_set(err, r,
                                  "a block of the catalog is damaged on every member that holds it");
-        uint64_t *grown = realloc(*parents, (block + 1) * INDEX_PER_BLOCK * sizeof(uint64_t));
+        struct named *grown = realloc(*named, (block + 1) * INDEX_PER_BLOCK * sizeof(*grown));
         if (!grown)
                 return error_set(err, -ENOMEM, "out of memory");
-        *parents = grown;
+        *named = grown;
         for (uint32_t i = 0; i < INDEX_PER_BLOCK; i++) {
                 struct index x;
                 uint32_t slot = (uint32_t)block * INDEX_PER_BLOCK + i;
@@ -74,18 +75,31 @@ static int co_index_block_load(struct pool *pool, uint64_t block, const struct e
                         r = index_enter(pool, &x, slot, err);
                 if (r < 0)
                         return r;
-                (*parents)[slot] = x.state == ROOT_FREE ? 0 : x.parent_id;
+                (*named)[slot] = (struct named){x.parent_id, x.base_id};
         }
         return 0;
 }
 
-static int parents_link(struct pool *pool, const uint64_t *parents, struct error *err)
+static int base_link(struct pool *pool, struct root *root, uint64_t base_id, struct error *err)
+{
+        struct root *base = root_by_id(pool, base_id);
+        if (!base || base->state != ROOT_BASE ||
+            (root->state != ROOT_LIVE && root->state != ROOT_FROZEN))
+                return error_set(err, -EUCLEAN, "root %llu of the catalog has an impossible base",
+                                 (unsigned long long)root->id);
+        root_set_base(root, base);
+        return 0;
+}
+
+static int roots_link(struct pool *pool, const struct named *named, struct error *err)
 {
         for (uint32_t slot = 0; slot < pool->n_slots; slot++) {
                 struct root *root = pool->slot[slot];
-                if (!root || !parents[slot])
+                if (root && named[slot].base && base_link(pool, root, named[slot].base, err) < 0)
+                        return -EUCLEAN;
+                if (!root || !named[slot].parent)
                         continue;
-                struct root *parent = root_by_id(pool, parents[slot]);
+                struct root *parent = root_by_id(pool, named[slot].parent);
                 if (!parent || parent->state != ROOT_FROZEN || root->state == ROOT_ORPHAN ||
                     (root->state == ROOT_FROZEN && parent->epoch >= root->epoch))
                         return error_set(err, -EUCLEAN,
@@ -98,7 +112,7 @@ static int parents_link(struct pool *pool, const uint64_t *parents, struct error
 
 int co_catalog_load(struct pool *pool, struct error *err)
 {
-        uint64_t *parents = NULL;
+        struct named *named = NULL;
         void *page = page_alloc();
         int r = page ? 0 : error_set(err, -ENOMEM, "out of memory");
         for (uint64_t block = 0; block < SLOTS_MAX / INDEX_PER_BLOCK && r == 0;
@@ -110,12 +124,12 @@ int co_catalog_load(struct pool *pool, struct error *err)
                 for (uint64_t i = 0; r == 0 && leaf && i < LEAF_BLOCKS; i++) {
                         struct entry e = leaf_entry(leaf, block + i);
                         if (e.type == ENTRY_DATA)
-                                r = co_index_block_load(pool, block + i, &e, page, &parents, err);
+                                r = co_index_block_load(pool, block + i, &e, page, &named, err);
                 }
         }
-        if (r == 0 && parents)
-                r = parents_link(pool, parents, err);
-        free(parents);
+        if (r == 0 && named)
+                r = roots_link(pool, named, err);
+        free(named);
         free(page);
         return r;
 }
@@ -182,10 +196,8 @@ static int co_body_read(struct pool *pool, struct root *root, struct root_body *
         return r < 0 ? r : co_buckets_load(pool, body, n_buckets, more, err);
 }
 
-int co_root_load(struct pool *pool, struct root *root, struct error *err)
+static int co_body_load(struct pool *pool, struct root *root, struct error *err)
 {
-        if (root->loaded)
-                return 0;
         uint64_t interval = reader_enter(pool);
         struct root_body *body = calloc(1, sizeof(*body));
         void *page = page_alloc();
@@ -202,6 +214,13 @@ int co_root_load(struct pool *pool, struct root *root, struct error *err)
         /* Its index block is rewritten with it. */
         struct node *leaf;
         return co_catalog_leaf(pool, root->slot / INDEX_PER_BLOCK, &leaf);
+}
+
+int co_root_load(struct pool *pool, struct root *root, struct error *err)
+{
+        int r = root->loaded ? 0 : co_body_load(pool, root, err);
+        return r == 0 && root->base && !root->base->loaded ? co_body_load(pool, root->base, err)
+                                                           : r;
 }
 
 int co_catalog_prepare(struct pool *pool, unsigned n, struct error *err)

@@ -51,14 +51,24 @@ static void add(struct changed *c, uint64_t next_block, bool changed)
 
 /* ---- two entries ---- */
 
-static bool both_holes(const struct entry *a, const struct entry *b)
+/* [sync] Are these holes of equal content, from @block on for all that they stand for? */
+static bool equal_holes(const struct changed *c, const struct entry *a, const struct entry *b,
+                        uint64_t block)
 {
-        return entry_is_hole(a) && entry_is_hole(b);
+        const struct root *ra = c->volume->root, *rb = c->since->root;
+
+        if (!entry_is_hole(a) || !entry_is_hole(b))
+                return false;
+        if (!hole_shows(ra, a, block) && !hole_shows(rb, b, block))
+                return true;
+        return ra->base == rb->base && a->type == b->type &&
+               ra->body->base_bytes == rb->body->base_bytes;
 }
 
-static bool same(const struct entry *a, const struct entry *b)
+static bool same_block(const struct entry *a, const struct entry *b)
 {
-        return a->type == b->type && a->address == b->address && a->birth == b->birth;
+        return !entry_is_hole(a) && a->type == b->type && a->address == b->address &&
+               a->birth == b->birth;
 }
 
 /* [sync] Is the content of a block equal? Where @since ends inside the block and the volume does
@@ -70,7 +80,7 @@ static bool block_is_equal(const struct changed *c, const struct entry *a, const
         bool ends_inside =
             end > block * BLOCK && end < (block + 1) * BLOCK && c->side[0].size_bytes > end;
 
-        return both_holes(a, b) || (same(a, b) && !ends_inside);
+        return equal_holes(c, a, b, block) || (same_block(a, b) && !ends_inside);
 }
 
 /* ---- descending ---- */
@@ -132,9 +142,11 @@ static void compare_leaves(struct changed *c)
                 for (unsigned i = 0; i < 2; i++) {
                         const struct side *s = &c->side[i];
                         e[i] = (struct entry){.type = ENTRY_ABSENT};
-                        if (s->node && block * BLOCK < s->size_bytes)
-                                e[i] = entry_get(&((struct node_disk *)s->node->page)
-                                                      ->entry[block % LEAF_BLOCKS]);
+                        if (block * BLOCK >= s->size_bytes)
+                                continue;
+                        e[i] = s->node ? entry_get(&((struct node_disk *)s->node->page)
+                                                        ->entry[block % LEAF_BLOCKS])
+                                       : s->e;
                 }
                 add(c, block + 1, !block_is_equal(c, &e[0], &e[1], block));
         }
@@ -153,7 +165,7 @@ static bool side_by_side_equal(struct changed *c, uint64_t first, unsigned level
                 return false;
         bool whole =
             (first + tree_span(level)) * BLOCK <= b->size_bytes || a->size_bytes <= b->size_bytes;
-        return both_holes(&a->e, &b->e) || (whole && same(&a->e, &b->e));
+        return equal_holes(c, &a->e, &b->e, first) || (whole && same_block(&a->e, &b->e));
 }
 
 /* [sync] From the roots down to where both sides are one, or to the leaves. -EAGAIN: *ret_missing is

@@ -29,6 +29,8 @@ static void root_text(const struct check *c, const struct check_root *r, char *t
                 snprintf(text, size, "root %llu, which is being deleted,", id);
         else if (root->state == ROOT_LIVE)
                 snprintf(text, size, "volume '%s'", root->name);
+        else if (root->state == ROOT_BASE)
+                snprintf(text, size, "the base of volumes (root %llu)", id);
         else if (root->name[0])
                 snprintf(text, size, "snapshot '%s@%s'", head ? head->name : "", root->name);
         else

@@ -17,7 +17,8 @@ struct check_root {
         uint32_t name_crc;
         uint32_t slot;
         uint8_t state;
-        bool shrinking;
+        bool shrinking, complete;
+        uint64_t base_id;
         struct check_root *parent; /* comes before it in the order of the walk */
         uint32_t parent_slot;
         bool newer; /* memory is newer than the disk: a log replayed in a pool open read-only */

@@ -42,6 +42,8 @@ int check_roots_copy(struct check *c)
                     .name_crc = crc32c(0, root->name, strlen(root->name)),
                     .slot = i,
                     .state = root->state,
+                    .complete = root->complete,
+                    .base_id = root->base ? root->base->id : 0,
                     .shrinking = root->loaded ? root->body->high_bytes > 0 : root->shrinking,
                     .parent_slot = root->parent ? root->parent->slot : UINT32_MAX,
                     .newer = c->memory && root->dirty,
@@ -72,7 +74,8 @@ static void index_compare(struct check *c, uint32_t slot, const struct index_dis
         uint64_t parent = r && r->parent ? r->parent->id : 0;
         bool same = r ? x.state == r->state && x.id == r->id && x.epoch == r->epoch &&
                             x.parent_id == parent && x.volume_id == r->volume_id &&
-                            x.shrinking == r->shrinking &&
+                            x.shrinking == r->shrinking && x.complete == r->complete &&
+                            x.base_id == r->base_id &&
                             crc32c(0, x.name, strlen(x.name)) == r->name_crc
                       : x.state == ROOT_FREE;
         if (!same)
@@ -130,7 +133,10 @@ static int co_body_from_disk(struct check *c, struct check_root *root, struct ro
         struct entry more;
         int r = read.page ? co_check_read(c, &read) : -ENOMEM;
         *ret_good = r == 0 && read.good;
-        if (*ret_good && root_decode(read.page, root->id, body, &n_buckets, &more, &e) < 0) {
+        int decoded = *ret_good ? root_decode(read.page, root->id, body, &n_buckets, &more, &e) : 0;
+        if (decoded == -ENOMEM) { /* says nothing about the block */
+                r = -ENOMEM;
+        } else if (decoded < 0) {
                 check_finding(c, "%s: %s", check_place_text(c, &place).s, e.message);
                 *ret_good = false;
                 c->incomplete = true;

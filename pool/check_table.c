@@ -51,6 +51,7 @@ struct supers {
         struct check *c;
         char *image, *good; /* SUPER_SLOT_BYTES each; good: the first right one */
         size_t length;      /* of good; 0: none yet */
+        bool no_memory;     /* for one of them, which says nothing about it */
 };
 
 static uint64_t slot_offset(const struct member *m, unsigned end, uint64_t generation)
@@ -70,7 +71,10 @@ static size_t co_slot(struct supers *s, const struct member *m, uint64_t offset,
                                              offset + BLOCK) < 0)
                 return 0;
         struct super super;
-        if (!length || super_decode(s->image, length, &super, NULL) < 0)
+        struct error e = ERROR_INIT; /* codes are told apart: see common/error.h */
+        int r = length ? super_decode(s->image, length, &super, &e) : -ENODATA;
+        s->no_memory = s->no_memory || r == -ENOMEM;
+        if (r < 0)
                 return 0;
         bool right = super.generation == generation;
         if (right && s->length == 0) {
@@ -85,12 +89,13 @@ static size_t co_slot(struct supers *s, const struct member *m, uint64_t offset,
 }
 
 /* A pool open read-only may have been killed while this superblock was being written: then a slot
- * is old, empty or torn, and its first sector either the new one or that of a lap before. */
+ * is old, empty or torn, and its first sector either the new one or that of a lap before. A page of
+ * the log that knows it proves that it was written. */
 static bool slot_may_be_torn(const struct supers *s)
 {
         static const char zeroes[512];
         const struct super_disk *d = (const void *)s->image, *good = (const void *)s->good;
-        if (!s->c->memory)
+        if (!s->c->memory || s->c->pool->committed_by_log)
                 return false;
         bool old = le64_get(d->magic) == SUPER_MAGIC &&
                    le64_get(d->generation) + SUPER_SLOTS == s->c->generation &&
@@ -108,6 +113,8 @@ static int co_supers(struct check *c)
                 const struct member *m = c->pool->disk[i / 2]->member;
                 co_slot(&s, m, slot_offset(m, i % 2, c->generation), c->generation);
         }
+        if (s.no_memory)
+                r = -ENOMEM;
         if (r == 0 && s.length == 0)
                 check_finding(c, "the superblock of generation %llu is on no member",
                               (unsigned long long)c->generation);
@@ -115,7 +122,9 @@ static int co_supers(struct check *c)
                 const struct member *m = c->pool->disk[i / 2]->member;
                 uint64_t offset = slot_offset(m, i % 2, c->generation);
                 size_t length = co_slot(&s, m, offset, c->generation);
-                if (length == s.length && memcmp(s.image, s.good, length) == 0)
+                if (s.no_memory)
+                        r = -ENOMEM;
+                if (r < 0 || (length == s.length && memcmp(s.image, s.good, length) == 0))
                         continue;
                 if (length == 0 && slot_may_be_torn(&s))
                         continue;
@@ -174,13 +183,14 @@ void check_table_claim(struct check *c)
 
 /* ---- pages of the table ---- */
 
-static void co_extent(struct check *c, const struct slab_extent *x, void *page, const char *what)
+/* @x is a copy: the table is elsewhere once a slab was made that it had no page for. */
+static void co_extent(struct check *c, struct slab_extent x, void *page, const char *what)
 {
-        for (unsigned i = 0; i < x->n_legs; i++) {
-                struct member *m = c->pool->disk[x->leg[i].member]->member;
-                uint64_t offset = x->leg[i].offset + (uint64_t)x->copy * BLOCK;
+        for (unsigned i = 0; i < x.n_legs; i++) {
+                struct member *m = c->pool->disk[x.leg[i].member]->member;
+                uint64_t offset = x.leg[i].offset + (uint64_t)x.copy * BLOCK;
                 int r = co_member_read(m, page, BLOCK, offset);
-                if (r == 0 && crc32c(0, page, BLOCK) == x->crc)
+                if (r == 0 && crc32c(0, page, BLOCK) == x.crc)
                         continue;
                 check_finding(c, "%s %s%s: member '%s' at byte %llu", what,
                               r < 0 ? "cannot be read: " : "fails its checksum",
@@ -194,9 +204,9 @@ static int co_table_pages(struct check *c)
         if (!page)
                 return -ENOMEM;
         for (uint32_t i = 0; i < min_u64(c->n_index, c->n_index_on_disk); i++)
-                co_extent(c, &c->pool->index[i], page, "an index page of the slab table");
+                co_extent(c, c->pool->index[i], page, "an index page of the slab table");
         for (uint32_t i = 0; i < min_u64(c->n_table, c->n_table_on_disk); i++)
-                co_extent(c, &c->pool->table[i], page, "a page of the slab table");
+                co_extent(c, c->pool->table[i], page, "a page of the slab table");
         free(page);
         return 0;
 }
@@ -242,6 +252,9 @@ static int co_maps(struct check *c)
 
 int co_check_table(struct check *c)
 {
+        if (c->pool->log_damaged_legs && c->memory)
+                check_finding(c, "%llu copies of pages of the log were damaged when it was opened",
+                              (unsigned long long)c->pool->log_damaged_legs);
         int r = co_labels(c);
         if (r == 0)
                 r = co_supers(c);

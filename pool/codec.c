@@ -355,6 +355,9 @@ void index_encode(const struct root *root, struct index_disk *d)
         d->state = root->state;
         if (root->loaded ? root->body->high_bytes > 0 : root->shrinking)
                 d->flags = INDEX_SHRINKING;
+        if (root->complete)
+                d->flags |= INDEX_COMPLETE;
+        d->base_id = le64_make(root->base ? root->base->id : 0);
 }
 
 int index_decode(const struct index_disk *d, struct index *x, struct error *err)
@@ -367,7 +370,9 @@ int index_decode(const struct index_disk *d, struct index *x, struct error *err)
         x->parent_id = le64_get(d->parent_id);
         x->epoch = le64_get(d->epoch);
         x->shrinking = d->flags & INDEX_SHRINKING;
-        if (x->state > ROOT_ORPHAN || !x->id || x->epoch > BIRTH_MAX ||
+        x->complete = d->flags & INDEX_COMPLETE;
+        x->base_id = le64_get(d->base_id);
+        if (x->state > ROOT_BASE || !x->id || x->epoch > BIRTH_MAX ||
             !name_copy(x->name, d->name, sizeof(d->name), x->state != ROOT_LIVE))
                 return error_set(err, -EUCLEAN, "an entry of the catalog holds impossible values");
         return 0;
@@ -413,6 +418,9 @@ void root_encode(const struct root *root, const struct entry *more, void *page)
         d->data_blocks = le64_make(b->data_blocks);
         d->own_blocks = le64_make(b->own_blocks);
         d->cursor = le64_make(b->cursor);
+        d->base_bytes = le64_make(b->base_bytes);
+        if (b->description)
+                memcpy(d->description, b->description, strlen(b->description));
         entry_put(&d->more, more);
         for (size_t i = 0; i < b->n_buckets && i < ROOT_BUCKETS; i++)
                 bucket_encode(&b->bucket[i], &d->bucket[i]);
@@ -454,13 +462,16 @@ int root_decode(const void *page, uint64_t id, struct root_body *b, size_t *ret_
         b->data_blocks = le64_get(d->data_blocks);
         b->own_blocks = le64_get(d->own_blocks);
         b->cursor = le64_get(d->cursor);
+        b->base_bytes = le64_get(d->base_bytes);
         memcpy(b->property, d->property, sizeof(b->property));
         size_t n = le32_get(d->n_buckets);
         if (!body_plausible(d, b) || n > SLOTS_MAX)
                 return error_set(err, -EUCLEAN, "the block of root %llu holds impossible values",
                                  (unsigned long long)id);
         b->bucket = calloc(n ? n : 1, sizeof(*b->bucket));
-        if (!b->bucket)
+        if (d->description[0])
+                b->description = strndup(d->description, sizeof(d->description) - 1);
+        if (!b->bucket || (d->description[0] && !b->description))
                 return error_set(err, -ENOMEM, "out of memory");
         b->bucket_room = n ? n : 1;
         b->n_buckets = n < ROOT_BUCKETS ? n : ROOT_BUCKETS;

@@ -66,8 +66,9 @@ void index_encode(const struct root *root, struct index_disk *disk);
 struct index {
         char name[POOL_NAME_MAX + 1];
         uint64_t id, volume_id, parent_id, epoch;
+        uint64_t base_id;
         uint8_t state;
-        bool shrinking;
+        bool shrinking, complete;
 };
 int index_decode(const struct index_disk *disk, struct index *ret_index, struct error *err);
 /* @more: the first bucket page, absent where the inline ones are all. */
@@ -82,8 +83,10 @@ int bucket_decode(const struct bucket_disk *disk, struct bucket *bucket);
 
 int co_label_write(struct member *m, const struct label *label, struct error *err);
 int co_label_read(struct member *m, struct label *ret_label, struct error *err);
-/* Newest valid superblock on either end; -ENODATA where none. @ret_n_ends (may be NULL): how many
- * ends hold it. */
+/* Newest valid superblock on either end. @ret_n_ends (may be NULL): how many ends hold it.
+ *
+ * -EIO      some place of one cannot be read, and no other holds one
+ * -ENODATA  all places could be read, and none holds one */
 int co_super_read(struct member *m, struct super *ret_super, unsigned *ret_n_ends,
                   struct error *err);
 /* To both ends of every member, flushed before and after by the caller. */

@@ -2,7 +2,7 @@
  *
  * Names, open handles and children keep a root. With neither name nor handle: a root without
  * children becomes an orphan; one with a single child merges into it; one with more waits, hidden
- * [I6]. An orphan is nobody's child; the worker frees it piece by piece, and its cursor and the
+ * [I6]. A base is kept by the roots on it. An orphan is nobody's child; the worker frees it piece by piece, and its cursor and the
  * frees are committed by the same checkpoint. */
 #include <errno.h>
 #include <stdlib.h>
@@ -22,6 +22,7 @@ static void root_orphan(struct pool *pool, struct root *root)
         root->body->cursor = 0;
         root->epoch = threshold;
         root_set_parent(pool, root, NULL);
+        root_set_base(root, NULL);
         root_identify(pool, root, ROOT_ORPHAN, root->volume_id, "");
         root_dirty(pool, root);
 }
@@ -56,8 +57,10 @@ static int root_merge(struct pool *pool, struct root *root)
         c->own_blocks += p->own_blocks - n_blocks;
         p->map = (struct tree){.root = {.type = ENTRY_ABSENT}, .height = 1};
         p->size_bytes = p->high_bytes = p->data_blocks = p->own_blocks = p->cursor = 0;
+        p->base_bytes = 0;
         root_set_parent(pool, child, root->parent);
         root_set_parent(pool, root, NULL);
+        root_set_base(root, NULL);
         root_identify(pool, root, ROOT_ORPHAN, root->volume_id, "");
         root_dirty(pool, root);
         root_dirty(pool, child);
@@ -66,11 +69,17 @@ static int root_merge(struct pool *pool, struct root *root)
 
 static bool root_is_garbage(const struct root *root)
 {
-        return root->state == ROOT_FROZEN && !root->name[0] && root->n_handles == 0 &&
-               root->n_children <= 1;
+        if (root->n_handles > 0)
+                return false;
+        return root->state == ROOT_BASE
+                   ? root->n_dependents == 0
+                   : root->state == ROOT_FROZEN && !root->name[0] && root->n_children <= 1;
 }
 
-int co_collect(struct pool *pool, struct root *root, struct error *err)
+/* ret_base_id: of a base that a root which goes stood on; else untouched. All above it stand on the
+ * same. */
+static int co_collect_up(struct pool *pool, struct root *root, uint64_t *ret_base_id,
+                         struct error *err)
 {
         while (root && root_is_garbage(root)) {
                 uint64_t id = root->id;
@@ -90,6 +99,8 @@ int co_collect(struct pool *pool, struct root *root, struct error *err)
                      container_of(root->children.next, struct root, sibling)->id != child_id))
                         continue;
                 struct root *parent = root->parent;
+                if (root->base)
+                        *ret_base_id = root->base->id;
                 if (root->n_children)
                         r = root_merge(pool, root);
                 else
@@ -102,12 +113,35 @@ int co_collect(struct pool *pool, struct root *root, struct error *err)
         return 0;
 }
 
+int co_collect(struct pool *pool, struct root *root, struct error *err)
+{
+        uint64_t base_id = 0, none;
+        int r = co_collect_up(pool, root, &base_id, err);
+        /* In a replay records may follow that fill it: those come first, and all bases are looked at
+         * in the end. */
+        if (r == 0 && base_id && !pool->recovering)
+                r = co_collect_up(pool, root_by_id(pool, base_id), &none, err);
+        return r;
+}
+
+void co_collect_after(struct pool *pool, struct root *root)
+{
+        struct error e = ERROR_INIT;
+        uint64_t id = root ? root->id : 0;
+        if (root && co_collect(pool, root, &e) < 0 && !pool_failed(pool))
+                log_error(
+                    "pool '%s': what root %llu held is freed when the pool is opened again: %s",
+                    pool->name, (unsigned long long)id, e.message);
+}
+
 int co_collect_all(struct pool *pool, struct error *err)
 {
         int r = 0;
-        for (uint32_t i = 0; i < pool->n_slots && r == 0; i++)
-                if (pool->slot[i])
-                        r = co_collect(pool, pool->slot[i], err);
+        /* Bases last: what stood on one may go only now, whichever has the lower slot. */
+        for (unsigned bases = 0; bases < 2; bases++)
+                for (uint32_t i = 0; i < pool->n_slots && r == 0; i++)
+                        if (pool->slot[i] && (pool->slot[i]->state == ROOT_BASE) == (bases == 1))
+                                r = co_collect(pool, pool->slot[i], err);
         return r;
 }
 
@@ -115,8 +149,12 @@ void co_shrinks_find(struct pool *pool)
 {
         for (uint32_t i = 0; i < pool->n_slots; i++) {
                 struct root *root = pool->slot[i];
-                if (root && root->state == ROOT_LIVE && root->shrinking)
-                        co_root_load(pool, root, NULL);
+                struct error e = ERROR_INIT;
+                if (root && root->state == ROOT_LIVE && root->shrinking &&
+                    co_root_load(pool, root, &e) < 0)
+                        log_error(
+                            "%s; what shrinking volume '%s' gave up is freed when it is opened",
+                            e.message, root->name);
         }
 }
 

@@ -27,8 +27,7 @@ int ancestry_refresh(struct pool *pool, struct root *root)
         return 0;
 }
 
-/* The greatest ancestor's epoch below @birth; 0 where there is none. */
-static uint64_t bucket_key(const struct root *root, uint64_t birth)
+size_t ancestors_before(const struct root *root, uint64_t birth)
 {
         size_t low = 0, high = root->n_ancestors;
         while (low < high) {
@@ -38,7 +37,14 @@ static uint64_t bucket_key(const struct root *root, uint64_t birth)
                 else
                         high = middle;
         }
-        return low ? root->ancestors[low - 1] : 0;
+        return low;
+}
+
+/* The greatest ancestor's epoch below @birth; 0 where there is none. */
+static uint64_t bucket_key(const struct root *root, uint64_t birth)
+{
+        size_t n = ancestors_before(root, birth);
+        return n ? root->ancestors[n - 1] : 0;
 }
 
 /* Behind those with no greater key. */

@@ -12,6 +12,8 @@ struct side {
         uint64_t id;
         struct tree map;
         uint64_t size_bytes;
+        struct root *base;   /* held meanwhile; NULL: none */
+        uint64_t base_bytes; /* of it that show through */
 };
 
 struct diff {
@@ -62,11 +64,30 @@ static bool ends_inside(const struct side *s, uint64_t block)
         return s->size_bytes > block * BLOCK && s->size_bytes < (block + 1) * BLOCK;
 }
 
+/* A hole that shows the base. */
+static bool shows(const struct side *s, const struct entry *e, uint64_t block)
+{
+        return e->type == ENTRY_ABSENT && s->base && block * BLOCK < s->base_bytes;
+}
+
+static int co_base_content(struct diff *d, const struct side *s, uint64_t block, char *page)
+{
+        int r = co_base_read(d->pool, s->base, block, page);
+        if (r < 0)
+                return error_set(d->err, -EIO, "'%s' cannot be read at offset %llu: %s", s->name,
+                                 (unsigned long long)block * BLOCK, strerror(-r));
+        if (s->base_bytes < (block + 1) * BLOCK)
+                memset(page + s->base_bytes % BLOCK, 0, BLOCK - s->base_bytes % BLOCK);
+        return 0;
+}
+
 static int co_content(struct diff *d, unsigned which, const struct entry *e, uint64_t block)
 {
         struct pool *pool = d->pool;
         const struct side *s = &d->side[which];
         char *page = d->page[which];
+        if (shows(s, e, block))
+                return co_base_content(d, s, block, page);
         if (entry_is_hole(e)) {
                 memset(page, 0, BLOCK);
                 return 0;
@@ -95,11 +116,12 @@ static int co_diff_block(struct diff *d, const struct entry *a, const struct ent
 {
         bool tail = ends_inside(&d->side[0], block) || ends_inside(&d->side[1], block);
         bool one_end = d->side[0].size_bytes == d->side[1].size_bytes;
-        if ((!tail || one_end) && same_block(a, b))
+        bool on_base = shows(&d->side[0], a, block) || shows(&d->side[1], b, block);
+        if ((!tail || one_end) && !on_base && same_block(a, b))
                 return 0;
         uint32_t crc_a = entry_is_hole(a) ? d->zero_crc : a->crc,
                  crc_b = entry_is_hole(b) ? d->zero_crc : b->crc;
-        if (!tail && (d->related || crc_a != crc_b))
+        if (!tail && !on_base && (d->related || crc_a != crc_b))
                 return range_add(d, block);
         int r = co_content(d, 0, a, block);
         if (r == 0)
@@ -124,9 +146,22 @@ static struct at at_child(const struct diff *d, unsigned which, const struct at 
         return *at; /* a hole, all the way down */
 }
 
-static bool at_is_hole(const struct diff *d, unsigned which, const struct at *at)
+static const struct entry *at_entry(const struct diff *d, unsigned which, const struct at *at)
 {
-        return entry_is_hole(at->above ? &d->side[which].map.root : &at->e);
+        return at->above ? &d->side[which].map.root : &at->e;
+}
+
+/* Two holes of one content, from @block on for all that they stand for. */
+static bool equal_holes(const struct diff *d, const struct at *a, const struct at *b,
+                        uint64_t block)
+{
+        const struct side *sa = &d->side[0], *sb = &d->side[1];
+        const struct entry *ea = at_entry(d, 0, a), *eb = at_entry(d, 1, b);
+        if (!entry_is_hole(ea) || !entry_is_hole(eb))
+                return false;
+        if (!shows(sa, ea, block) && !shows(sb, eb, block))
+                return true;
+        return sa->base == sb->base && sa->base_bytes == sb->base_bytes && ea->type == eb->type;
 }
 
 static int co_diff_at(struct diff *d, struct at a, struct at b, unsigned level, uint64_t base);
@@ -174,11 +209,11 @@ static int co_diff_at(struct diff *d, struct at a, struct at b, unsigned level, 
                 a = hole;
         if (first >= d->side[1].size_bytes)
                 b = hole;
-        if (at_is_hole(d, 0, &a) && at_is_hole(d, 1, &b))
+        if (equal_holes(d, &a, &b, base))
                 return 0;
         bool whole = min_u64(d->side[0].size_bytes, d->side[1].size_bytes) >= end ||
                      d->side[0].size_bytes == d->side[1].size_bytes;
-        if (whole && !a.above && !b.above && same_block(&a.e, &b.e))
+        if (whole && !a.above && !b.above && !entry_is_hole(&a.e) && same_block(&a.e, &b.e))
                 return 0;
         return level ? co_diff_children(d, &a, &b, level, base)
                      : co_diff_block(d, &a.e, &b.e, base);
@@ -207,6 +242,7 @@ static int see_cut(void *arg)
                         return error_set(d->err, -ENOENT, "'%s' was deleted meanwhile", s->name);
                 s->map = root[i]->body->map;
                 s->size_bytes = root[i]->body->size_bytes;
+                s->base_bytes = root[i]->body->base_bytes;
         }
         d->related = is_ancestor(root[0], root[1]) || is_ancestor(root[1], root[0]);
         d->end = max_u64(d->side[0].size_bytes, d->side[1].size_bytes);
@@ -250,14 +286,17 @@ int co_pool_diff(struct pool *pool, const char *a, const char *b,
                 struct root *root = root_require(pool, i ? b : a, err);
                 r = root ? co_root_load(pool, root, err) : -ENOENT;
                 if (r == 0)
-                        d.side[i] = (struct side){.name = i ? b : a, .id = root->id};
+                        d.side[i] =
+                            (struct side){.name = i ? b : a, .id = root->id, .base = root->base};
+                if (r == 0 && root->base)
+                        root->base->n_handles++;
         }
         co_unlock(&pool->catalog_lock);
-        if (r < 0)
-                return r;
         d.page[0] = page_alloc();
         d.page[1] = page_alloc();
-        if (d.page[0] && d.page[1]) {
+        if (r < 0) {
+                /* with its sentence */
+        } else if (d.page[0] && d.page[1]) {
                 d.zero_crc = crc32c(0, d.page[0], BLOCK);
                 r = co_diff_held(&d);
         } else {
@@ -265,5 +304,8 @@ int co_pool_diff(struct pool *pool, const char *a, const char *b,
         }
         free(d.page[0]);
         free(d.page[1]);
+        for (unsigned i = 0; i < 2; i++)
+                if (d.side[i].base)
+                        co_base_let_go(pool, d.side[i].base);
         return r;
 }

@@ -21,8 +21,6 @@
 #include "pool/disk_internal.h"
 
 #define BLOCK 4096u
-/* Of one round; measured on tmpfs: with fewer, waking the threads costs more than it spares. */
-#define READS_MANY 16u
 
 /* ---- answering ---- */
 
@@ -210,6 +208,7 @@ static void call_start(struct disk *d, struct member_io *io)
                 lio->op = io->op == MEMBER_READ ? LOOP_READV : LOOP_WRITEV;
                 lio->iov = rest_of(io, &lio->n_iov);
                 lio->offset = d->start_bytes + io->offset + io->progress;
+                lio->bulk = !d->direct && io->length >= COPY_LARGE;
                 break;
         case MEMBER_FLUSH:
                 lio->op = LOOP_FDATASYNC;
@@ -245,16 +244,16 @@ static void call_done(struct loop_io *lio, int result)
         member_answer(io, result < 0 ? result : 0);
 }
 
-/* Few are copied at once. Many go to the kernel's own threads, which copy one after the other
- * without a system call for each, and beside this loop. */
+/* Few, or large ones, are copied at once. Many small ones go to the kernel's own threads, which
+ * copy one after the other without a system call for each, and beside this loop. */
 static void read_all(struct loop_task *task)
 {
         struct disk *d = container_of(task, struct disk, read_task);
-        bool many = d->n_reads >= READS_MANY;
+        bool many = disk_many(d, d->n_small_reads);
         struct list reads = LIST_INIT(reads);
 
         list_splice(&reads, &d->reads);
-        d->n_reads = 0;
+        d->n_small_reads = 0;
         while (!list_empty(&reads)) {
                 struct member_io *io = container_of(reads.next, struct member_io, link);
 
@@ -268,13 +267,15 @@ static void read_all(struct loop_task *task)
 
 static void start_in_memory(struct disk *d, struct member_io *io)
 {
-        if (io->op != MEMBER_READ) {
+        if (io->op == MEMBER_READ) {
+                list_append(&d->reads, &io->link);
+                d->n_small_reads += io->length <= COPY_SMALL;
+                loop_post(d->base.loop, &d->read_task);
+        } else if (io->op == MEMBER_WRITE && (d->many_writes || io->length >= COPY_LARGE)) {
+                call_start(d, io);
+        } else {
                 answer(d, io, do_now(d, io));
-                return;
         }
-        list_append(&d->reads, &io->link);
-        d->n_reads++;
-        loop_post(d->base.loop, &d->read_task);
 }
 
 void disk_start(struct disk *d, struct member_io *io)
@@ -438,6 +439,7 @@ static void take_direct(struct disk *d)
                 if (pread(d->fd, memory + unit, unit, (off_t)(d->start_bytes + unit)) ==
                     (ssize_t)unit) {
                         free(memory);
+                        d->direct = true;
                         return;
                 }
                 free(memory);

@@ -1,9 +1,9 @@
 /* disk.h - members that are regular files or whole block devices of this host.
  *
  * O_DIRECT where the file takes it; on tmpfs, where data is memory, reads and writes are done in
- * place instead of being handed to the kernel's worker threads. Block devices are opened O_EXCL, so
- * that a mounted one is refused. Locks are OFD locks (fcntl(2), F_OFD_SETLK): a POSIX lock is free
- * before the io_uring writes of a killed process have ended.
+ * place unless there are many small ones at once. Block devices are opened O_EXCL, so that a mounted
+ * one is refused. Locks are OFD locks (fcntl(2), F_OFD_SETLK): a POSIX lock is free before the
+ * io_uring writes of a killed process have ended.
  *
  * On a whole block device tarn's member lies in the one partition of a GPT (libfdisk), of type
  * DISK_GPT_TYPE; a partition or a file is used as it is.

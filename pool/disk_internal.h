@@ -6,15 +6,26 @@
 #include <unistd.h>
 #include "pool/disk.h"
 
+/* Copies of one round of the loop, where the member is in memory, that are worth handing to the
+ * kernel's own threads: so many, and small. Measured on tmpfs: with fewer, waking the threads costs
+ * more than it spares; of larger ones the copying itself is the work, best done where the data is
+ * in the processor's cache. */
+#define COPIES_MANY 16u
+#define COPY_SMALL  16384u
+/* Of one write: it takes so long to copy that it is handed over even alone, and the loop goes on
+ * meanwhile, with the checksums of what follows or with other guests. */
+#define COPY_LARGE (UINT64_C(256) << 10)
+
 struct disk {
         struct member base;
         int fd;
         bool readonly;
         bool is_block;
         bool is_whole_disk; /* a block device that is not a partition */
+        bool direct;        /* past the page cache */
         bool in_memory;     /* on tmpfs or ramfs: reads and writes are copies, flushes nothing */
         struct list reads;  /* of this round of the loop, where it is in memory */
-        unsigned n_reads;
+        unsigned n_small_reads;
         struct loop_task read_task;
         bool truncation_logged;
         uint64_t device_bytes; /* of the file or device */
@@ -23,6 +34,8 @@ struct disk {
         struct loop_task answer_task;
         /* disk_merge.c's: writes of this round of the loop. */
         struct list writes;
+        unsigned n_small_writes;
+        bool many_writes; /* while those of a round with COPIES_MANY small ones are started */
         struct loop_task merge_task;
         struct list spare_merged;
         unsigned n_spare_merged;
@@ -38,6 +51,12 @@ struct disk {
 static inline struct disk *disk_of(struct member *m)
 {
         return container_of(m, struct disk, base);
+}
+
+/* Of that many small copies. */
+static inline bool disk_many(const struct disk *d, unsigned n_small)
+{
+        return n_small >= COPIES_MANY && d->base.loop->ops->batches;
 }
 
 static inline void disk_close_fd(int *fd)

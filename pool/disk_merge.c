@@ -117,8 +117,11 @@ static void merge_run(struct loop_task *task)
 {
         struct disk *d = container_of(task, struct disk, merge_task);
 
+        d->many_writes = disk_many(d, d->n_small_writes);
+        d->n_small_writes = 0;
         while (!list_empty(&d->writes))
                 start_first(d);
+        d->many_writes = false;
 }
 
 void disk_merge_init(struct disk *d)
@@ -137,5 +140,6 @@ void disk_merge_destroy(struct disk *d)
 void disk_write(struct disk *d, struct member_io *io)
 {
         list_append(&d->writes, &io->link);
+        d->n_small_writes += io->length <= COPY_SMALL;
         loop_post(d->base.loop, &d->merge_task);
 }

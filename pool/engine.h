@@ -30,6 +30,10 @@ static inline uint64_t min_u64(uint64_t a, uint64_t b)
 {
         return a < b ? a : b;
 }
+static inline bool bytes_are_zero(const char *data, uint64_t length)
+{
+        return length == 0 || (data[0] == 0 && memcmp(data, data + 1, length - 1) == 0);
+}
 static inline uint64_t max_u64(uint64_t a, uint64_t b)
 {
         return a > b ? a : b;
@@ -164,6 +168,8 @@ struct root_body {
         struct tree map;
         uint64_t data_blocks, own_blocks;
         uint64_t cursor;
+        uint64_t base_bytes;   /* of the base that show through */
+        char *description;     /* of a base, BASE_DESCRIPTION_MAX; else NULL */
         struct bucket *bucket; /* by key, ascending */
         size_t n_buckets, bucket_room;
         struct entry *bucket_page; /* where the buckets beyond ROOT_BUCKETS lie now */
@@ -190,7 +196,13 @@ struct root {
         uint8_t state; /* enum root_state */
         char name[POOL_NAME_MAX + 1];
         bool shrinking; /* as read from the index; once the body is there its high tells */
-        bool loaded;    /* body is there */
+        /* Of a root on an image: what is absent is looked for there, and then in the image. */
+        struct root *base;
+        unsigned n_dependents;    /* a base's: roots on it */
+        bool complete;            /* a base's: all is in the pool */
+        bool told_unreadable;     /* a base's: of its image, once */
+        struct base_image *image; /* a base's: who reads the image; NULL: nobody yet (base.c) */
+        bool loaded;              /* body is there */
         bool dirty;
         bool broken; /* an orphan that cannot be read: left alone until the next open */
         struct root_body *body;
@@ -351,6 +363,7 @@ struct pool {
         struct co_mutex checkpoint_lock;
         struct co_queue checkpoint_ended;
         bool discarder_running;
+        bool discard_in_flight; /* of free blocks, which nobody can take until it has ended */
         /* when this interval has committed, what was freed last may be discarded */
         uint64_t discard_after;
         bool touched_dirty;     /* discards were done and no checkpoint knows yet */
@@ -360,6 +373,8 @@ struct pool {
         bool full;
         /* blocks, when the last one failed; of metadata UINT64_MAX where that was not it */
         uint64_t full_data_room, full_metadata_room;
+        unsigned filling;             /* percent: the level that was told last */
+        uint64_t filling_next;        /* data blocks: with more it is time to look */
         struct list full_waiting;     /* requests */
         struct loop_timer full_timer; /* armed while there are any */
         void (*observer)(const struct pool_event *event, void *arg);
@@ -384,6 +399,10 @@ struct pool {
         char damage[128]; /* why it was opened read-only though nobody asked for that; or empty */
         char failed[256]; /* why writing stopped; empty: it goes on */
         uint64_t checksum_errors, repaired_errors;
+        /* found by the replay: copies of pages of the log that were durable and are not right; and
+         * that the newest superblock was durable everywhere, as a page was closed after that */
+        uint64_t log_damaged_legs;
+        bool committed_by_log;
 };
 
 struct slab_extent {
@@ -401,6 +420,7 @@ struct batch_io {
         struct member_io io;
         struct iovec iov;
         struct disk *disk;
+        struct pool *pool; /* of a flush: stopped as soon as it fails */
         int result;
         struct batch *batch;
 };
@@ -423,6 +443,8 @@ int co_slab_write_out(struct pool *pool, const struct slab *slab);
 int co_flush_members(struct pool *pool);
 /* Writing stops for good: reads go on. Returns -EIO. */
 int pool_fail(struct pool *pool, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* That data could take, taken or not. */
+uint64_t pool_data_blocks(const struct pool *pool);
 static inline bool pool_failed(const struct pool *pool)
 {
         return pool->failed[0] != 0;
@@ -522,6 +544,20 @@ static inline uint64_t tree_span(unsigned level)
 {
         return UINT64_C(1) << (8 * level);
 }
+/* Of @block, in the leaf that covers it. */
+static inline struct entry leaf_entry(const struct node *leaf, uint64_t block)
+{
+        return entry_get(&((const struct node_disk *)leaf->page)->entry[block % LEAF_BLOCKS]);
+}
+/* What a tree has at the blocks of one leaf: the leaf, or the hole that stands for all of them. */
+struct cover {
+        struct node *leaf;
+        struct entry hole;
+};
+static inline struct entry cover_entry(const struct cover *cover, uint64_t block)
+{
+        return cover->leaf ? leaf_entry(cover->leaf, block) : cover->hole;
+}
 unsigned tree_height_for(uint64_t size_bytes);
 /* [sync] The leaf covering @block: *ret_leaf, or NULL with the hole entry in *ret_entry.
  *
@@ -569,6 +605,8 @@ int deadlist_seal(struct pool *pool, struct root *root, struct frozen *frozen); 
 int deadlist_seal_finished(struct pool *pool, struct frozen *frozen); /* the rest, once a cut */
 /* The epochs of the ancestors, ascending, in @root->ancestors. -ENOMEM */
 int ancestry_refresh(struct pool *pool, struct root *root);
+/* How many of these are below @birth. */
+size_t ancestors_before(const struct root *root, uint64_t birth);
 /* [sync] @into takes all of @from's buckets; chains of one key are joined where there is room. */
 int deadlist_merge(struct pool *pool, struct root_body *into, struct root_body *from);
 /* finds or makes; NULL: out of memory */
@@ -665,6 +703,7 @@ struct root *root_enter(struct pool *pool, uint64_t id, uint32_t slot); /* witho
 void root_identify(struct pool *pool, struct root *root, uint8_t state, uint64_t volume_id,
                    const char *name);
 void root_set_parent(struct pool *pool, struct root *root, struct root *parent);
+void root_set_base(struct root *root, struct root *base);
 /* gone: its slot is free after the next cut */
 void root_release(struct pool *pool, struct root *root);
 void root_destroy(struct pool *pool, struct root *root); /* catalog_freeze()'s */
@@ -684,6 +723,8 @@ struct catalog_op {
         uint8_t uuid[16];
         char name[POOL_NAME_MAX + 1];
         char key[32], value[64];
+        bool complete;
+        char description[BASE_DESCRIPTION_MAX];
 };
 /* What op_apply() needs in memory. */
 int co_op_prepare(struct pool *pool, const struct catalog_op *op, struct error *err);
@@ -691,14 +732,43 @@ int op_apply(struct pool *pool, const struct catalog_op *op); /* [sync] */
 void op_log(struct pool *pool, const struct catalog_op *op, bool more);
 int op_decode(const struct log_head_disk *head, struct catalog_op *ret_op);
 
+/* ---- base.c ---- */
+
+/* Where the base ends to show through, in blocks; 0 for a root without one. */
+static inline uint64_t root_base_end(const struct root *root)
+{
+        return root->base ? (root->body->base_bytes + BLOCK - 1) / BLOCK : 0;
+}
+/* What a discard of a block leaves there: absent would show the base. */
+static inline uint8_t root_hole_type(const struct root *root, uint64_t block, uint8_t wanted)
+{
+        return block < root_base_end(root) ? ENTRY_ZERO : wanted;
+}
+/* Read blocks of a base from its image; what lies behind its end is zeroes. -EIO: also where there
+ * is nobody to read it */
+int co_image_read(struct pool *pool, struct root *base, uint64_t block, uint32_t n, void *buffer);
+
+/* A handle of a base's is given back: it goes with the last of them and of the roots on it. */
+void co_base_let_go(struct pool *pool, struct root *base);
+/* One block of a base, wherever it is. */
+int co_base_read(struct pool *pool, struct root *base, uint64_t block, void *page);
+/* [sync] Does a hole of @root's at @block show its base? */
+static inline bool hole_shows(const struct root *root, const struct entry *hole, uint64_t block)
+{
+        return hole->type == ENTRY_ABSENT && block < root_base_end(root);
+}
+
 /* ---- collect.c ---- */
 
 /* @root lost a name, a handle or a child: orphan it, or merge it into its only child;
  * up the tree. */
 int co_collect(struct pool *pool, struct root *root, struct error *err);
+/* After an operation that has been applied and logged: that what it leaves cannot be collected now is
+ * not its failure. Opening collects all. */
+void co_collect_after(struct pool *pool, struct root *root);
 int co_collect_all(struct pool *pool, struct error *err);
 /* At open: volumes whose shrink was not finished are loaded, so that the worker goes on with it. One
- * that cannot be read is left to who opens it. */
+ * that cannot be read is told in the log, and left to who opens it. */
 void co_shrinks_find(struct pool *pool);
 void worker_kick(struct pool *pool); /* orphans and shrinks are worked off in the background */
 
@@ -735,6 +805,10 @@ int co_span_write(struct pool *pool, struct root *root, uint64_t block, uint32_t
  * counted as a write where others may write to the root. */
 int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t n, uint8_t type,
                   bool worker);
+/* Zeroes over a part of one block, as a write of its own; a block that holds nothing else any more
+ * becomes @type. @behind: the part lies behind the volume's end. */
+int co_root_zero_part(struct pool *pool, struct root *root, uint64_t offset, uint64_t length,
+                      uint8_t type, bool behind);
 /* Blocks for one slice: fewer where metadata is short. */
 uint64_t clear_slice_blocks(const struct pool *pool, const struct root *root);
 /* Wait until an operation that frees or names things may take @blocks of metadata; @worker: it is

@@ -15,9 +15,12 @@
 
 #define FORMAT_VERSION 1u
 
+#define BASE_DESCRIPTION_MAX 768u /* with a NUL; the text is the caller's */
+
 /* Feature bits. An unknown incompatible bit refuses to open; an unknown read-only-compatible bit
- * refuses to open for writing. None is in use yet. */
-#define FEATURES_INCOMPAT_KNOWN  UINT64_C(0)
+ * refuses to open for writing. */
+#define FEATURE_INCOMPAT_BASE    UINT64_C(1) /* there are, or were, volumes on an image */
+#define FEATURES_INCOMPAT_KNOWN  FEATURE_INCOMPAT_BASE
 #define FEATURES_RO_COMPAT_KNOWN UINT64_C(0)
 
 /* ---- a member ----
@@ -210,6 +213,7 @@ enum log_type {
         LOG_RENAME = 9,
         LOG_RESIZE = 10,
         LOG_PROPERTY = 11,
+        LOG_BASE = 12, /* an image that volumes stand on: made, or described anew */
 };
 #define LOG_MORE 1u /* flag: the operation goes on in the next record; all or none are applied */
 
@@ -260,6 +264,17 @@ struct log_property_disk {
         char value[64]; /* empty: removed */
 };
 
+struct log_base_disk {
+        struct log_head_disk head;
+        le32 flags;   /* INDEX_COMPLETE or none */
+        le64 root_id; /* described anew; 0: made */
+        le64 new_id;  /* made; 0: described anew */
+        le64 size_bytes;
+        le64 time_ns;
+        uint8_t uuid[16];
+        char description[BASE_DESCRIPTION_MAX];
+};
+
 /* ---- catalog ----
  * An internal map tree of height CATALOG_HEIGHT, its blocks in metadata slabs: index blocks from
  * block 0 on, root blocks at CATALOG_ROOT_BASE + slot. */
@@ -275,6 +290,7 @@ enum root_state {
         ROOT_LIVE = 1,   /* the head of a volume */
         ROOT_FROZEN = 2, /* a snapshot; nameless where only children or handles keep it */
         ROOT_ORPHAN = 3, /* being freed */
+        ROOT_BASE = 4,   /* what is known in the pool of an image that volumes stand on */
 };
 struct index_disk {
         char name[64];  /*  0  the volume's for LIVE, the snapshot's for FROZEN; empty: hidden */
@@ -282,12 +298,15 @@ struct index_disk {
         le64 volume_id; /* 72  common to a volume and its snapshots */
         le64 parent_id; /* 80  0: none */
         /* FROZEN: the last epoch it belongs to; ORPHAN: the threshold, births above are freed. */
-        le64 epoch;           /* 88 */
-        uint8_t state;        /* 96 */
-        uint8_t flags;        /* 97  INDEX_SHRINKING */
-        uint8_t reserved[30]; /* 98 */
+        le64 epoch;            /* 88 */
+        uint8_t state;         /* 96 */
+        uint8_t flags;         /*  97 */
+        uint8_t reserved[6];   /*  98 */
+        le64 base_id;          /* 104  of a root on an image: the base; 0: none */
+        uint8_t reserved1[16]; /* 112 */
 };
 #define INDEX_SHRINKING 1u /* its root block's high is above 0: what lies there is to be freed */
+#define INDEX_COMPLETE  2u /* of a base: nothing of the image is needed any more */
 static_assert(sizeof(struct index_disk) == 128, "format v1");
 
 /* A bucket of a deadlist: births above key, up to the next ancestor's epoch. */
@@ -327,10 +346,11 @@ struct root_disk {
         le64 reservation;       /*  104  reserved */
         le64 quota;             /*  112  reserved */
         struct entry_disk more; /*  120  first bucket page, for those beyond ROOT_BUCKETS */
-        uint8_t reserved[376];  /*  136 */
+        le64 base_bytes;        /*  136  of the base that show through, from the beginning on */
+        uint8_t reserved[368];  /*  144 */
         struct bucket_disk bucket[ROOT_BUCKETS];        /*  512 */
         struct property_disk property[ROOT_PROPERTIES]; /* 1792 */
-        uint8_t reserved1[768];                         /* 3328 */
+        char description[BASE_DESCRIPTION_MAX];         /* 3328  of a base: of its image */
 };
 static_assert(sizeof(struct root_disk) == 4096, "format v1");
 

@@ -2,13 +2,18 @@
  *
  * A request that found no space has been taken back altogether: it holds nothing, and nothing waits
  * for it. It starts anew when there is more room than when the last one failed, and each second
- * besides, as what a file system under a sparse member has free is not known here. */
+ * besides, as what a file system under a sparse member has free is not known here.
+ * Before it comes to that, who watches is told at 80 and at 95 %. */
 #include <errno.h>
+#include <stdio.h>
 #include "pool/full.h"
 #include "pool/usage.h"
 
 #define RETRY_NS       UINT64_C(1000000000)
+#define FILLING_SLACK  5  /* percent */
 #define METADATA_SHORT 64 /* blocks, beside the reserve: more than one request takes */
+
+static const unsigned filling_levels[] = {80, 95}; /* percent */
 
 static uint64_t data_room(const struct pool *pool)
 {
@@ -34,8 +39,36 @@ static void full_ends(struct pool *pool)
                 loop_timer_set(pool->loop, &pool->full_timer, 0);
 }
 
+/* A level that is passed is told of once; again only after the share was well below it. */
+void filling_look(struct pool *pool)
+{
+        uint64_t size = pool_data_blocks(pool);
+        unsigned percent = size ? (unsigned)(pool->data_live * 100 / size) : 0;
+        unsigned level = 0;
+        pool->filling_next = UINT64_MAX;
+        for (size_t i = 0; i < sizeof(filling_levels) / sizeof(filling_levels[0]); i++) {
+                if (percent >= filling_levels[i])
+                        level = filling_levels[i];
+                else
+                        pool->filling_next =
+                            min_u64(pool->filling_next, size * filling_levels[i] / 100);
+        }
+        if (level > pool->filling) {
+                char sentence[80];
+                snprintf(sentence, sizeof(sentence), "%u %% of the space for data is taken",
+                         percent);
+                pool_tell(pool, &(struct pool_event){.kind = POOL_EVENT_FILLING,
+                                                     .sentence = sentence,
+                                                     .percent = percent});
+                pool->filling = level;
+        } else if (percent + FILLING_SLACK < pool->filling) {
+                pool->filling = level;
+        }
+}
+
 void full_look(struct pool *pool)
 {
+        filling_look(pool);
         if (pool->full && (data_room(pool) > pool->full_data_room ||
                            pool->metadata_free > pool->full_metadata_room))
                 full_ends(pool);

@@ -9,7 +9,8 @@
 /* A request has failed with -ENOSPC and holds nothing any more. 0: it waits, and will be started
  * again; otherwise what it is to be answered with. */
 int full_wait(struct volume_request *req);
-void full_look(struct pool *pool);    /* some room may have come */
+void full_look(struct pool *pool);    /* some room may have come, or gone */
+void filling_look(struct pool *pool); /* tell, where a level has been passed */
 void full_written(struct pool *pool); /* one that waited has found space */
 /* Those that are no longer to wait end: of handles that were cancelled or hurried, of volumes that were set
  * otherwise, all where the pool has stopped. */

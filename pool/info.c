@@ -15,12 +15,23 @@ static int co_merge_frees(struct pool *pool, const struct root *root, const stru
         return r;
 }
 
+/* With the last @n_gone roots on it, what was copied of an image. */
+static int co_base_frees(struct pool *pool, struct root *base, unsigned n_gone, uint64_t *sum,
+                         struct error *err)
+{
+        int r = n_gone < base->n_dependents ? 0 : co_root_load(pool, base, err);
+        if (r == 0 && n_gone == base->n_dependents)
+                *sum += base->body->own_blocks;
+        return r;
+}
+
 /* Up the tree: each root that loses its last reason to stay goes too. Exact: the counters are those
  * by which the blocks will be freed. */
 static int co_freed_if_deleted(struct pool *pool, struct root *root, uint64_t *ret_blocks,
                                struct error *err)
 {
         uint64_t sum = 0;
+        unsigned n_gone = 0;
         const struct root *gone = NULL;
         int r = 0;
         for (struct root *at = root; at && r == 0; gone = at, at = at->parent) {
@@ -38,11 +49,12 @@ static int co_freed_if_deleted(struct pool *pool, struct root *root, uint64_t *r
                         break;
                 }
                 r = co_root_load(pool, at, err);
+                n_gone++;
                 if (r == 0)
                         sum += at->body->own_blocks;
         }
         *ret_blocks = sum;
-        return r;
+        return r == 0 && root->base ? co_base_frees(pool, root->base, n_gone, ret_blocks, err) : r;
 }
 
 /* ---- one root ---- */

@@ -221,31 +221,28 @@ int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t
         return r;
 }
 
-static bool is_zero(const char *data, uint64_t length)
-{
-        return length == 0 || (data[0] == 0 && memcmp(data, data + 1, length - 1) == 0);
-}
-
-/* Zeroes over a part of one block; a block that holds nothing else any more goes. */
-static int co_zero_part(struct volume *v, uint64_t offset, uint64_t length, uint8_t type)
+int co_root_zero_part(struct pool *pool, struct root *root, uint64_t offset, uint64_t length,
+                      uint8_t type, bool behind)
 {
         char *page = page_alloc();
         if (!page)
                 return -ENOMEM;
         uint64_t block = offset / BLOCK;
         struct co_range range = {.range = {.first = block, .last = block, .exclusive = true}};
-        co_write_begin(v->root);
-        co_range_lock(v->root, &range);
-        int r = still_inside(v->root, offset + length);
+        co_write_begin(root);
+        co_range_lock(root, &range);
+        int r = behind ? 0 : still_inside(root, offset + length);
         if (r == 0)
-                r = co_span_read(v->pool, v->root, block, 1, page);
-        if (r == 0 && !is_zero(page + offset % BLOCK, length)) {
+                r = co_span_read(pool, root, block, 1, page);
+        if (r == 0 && !bytes_are_zero(page + offset % BLOCK, length)) {
                 memset(page + offset % BLOCK, 0, length);
-                r = is_zero(page, BLOCK) ? co_root_clear(v->pool, v->root, block, 1, type, false)
-                                         : co_span_write(v->pool, v->root, block, 1, page, true);
+                r = bytes_are_zero(page, BLOCK)
+                        ? co_root_clear(pool, root, block, 1, root_hole_type(root, block, type),
+                                        false)
+                        : co_span_write(pool, root, block, 1, page, true);
         }
-        range_unlock(v->root, &range.range);
-        write_end(v->root);
+        range_unlock(root, &range.range);
+        write_end(root);
         free(page);
         return r;
 }
@@ -256,14 +253,16 @@ static uint64_t clear_skip(struct volume *v, uint64_t first, uint8_t type)
 {
         struct entry e;
         unsigned level = tree_cover(v->pool, &v->root->body->map, first, &e);
-        bool noop = e.type == ENTRY_ABSENT || e.type == type;
+        bool shows = first < root_base_end(v->root);
+        bool noop = e.type == type || (e.type == ENTRY_ABSENT && !shows);
         return noop && level > 0 ? (first / tree_span(level) + 1) * tree_span(level) : first;
 }
 
-static int co_clear_blocks(struct volume *v, uint64_t first, uint64_t end, uint8_t type)
+static int co_clear_blocks(struct volume *v, uint64_t first, uint64_t end, uint8_t wanted)
 {
         int r = 0;
         while (first < end && r == 0) {
+                uint8_t type = root_hole_type(v->root, first, wanted);
                 uint64_t next = clear_skip(v, first, type);
                 if (next > first) {
                         first = next;
@@ -292,14 +291,14 @@ static int co_clear(struct volume_request *req)
         int r = 0;
         if (at % BLOCK) {
                 uint64_t n = min_u64(BLOCK - at % BLOCK, end - at);
-                r = co_zero_part(v, at, n, type);
+                r = co_root_zero_part(v->pool, v->root, at, n, type, false);
                 at += n;
         }
         if (r == 0 && at / BLOCK < end / BLOCK)
                 r = co_clear_blocks(v, at / BLOCK, end / BLOCK, type);
         if (r == 0 && end % BLOCK && at < end) {
                 uint64_t tail = max_u64(end / BLOCK * BLOCK, at);
-                r = co_zero_part(v, tail, end - tail, type);
+                r = co_root_zero_part(v->pool, v->root, tail, end - tail, type, false);
         }
         return r;
 }

@@ -128,12 +128,15 @@ static int co_run_discard(struct pool *pool, struct slab *slab, uint32_t first, 
         if (space_mark_busy(pool, address, n) < 0)
                 return -EUCLEAN;
         struct disk *disk = pool->disk[slab->leg[0].member];
+        pool->discard_in_flight = true;
         int r = co_member_discard(disk->member, leg_offset(slab, 0, address, pool->slab_blocks),
                                   (uint64_t)n * BLOCK);
+        pool->discard_in_flight = false;
         uint32_t mib = first / LEAF_BLOCKS;
         slab->touched[mib / 64] &= ~(UINT64_C(1) << (mib % 64));
         slab->dirty = pool->touched_dirty = true;
         space_untake(pool, address, n);
+        stalled_wake(pool);
         return r;
 }
 

@@ -1,8 +1,10 @@
 /* open.c - opening a pool from its members, replaying its log; closing it. */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include "pool/codec.h"
+#include "pool/full.h"
 #include "pool/lifecycle.h"
 
 /* ---- labels, without opening ---- */
@@ -20,7 +22,7 @@ int co_pool_read_label(struct member *member, struct pool_label *ret_label, stru
         if (r < 0)
                 return r;
         r = co_super_read(member, &super, NULL, err);
-        if (r < 0 && r != -ENODATA)
+        if (r < 0 && r != -ENODATA && r != -EIO)
                 return r;
         *ret_label = (struct pool_label){.index = label.index, .size_bytes = label.size_bytes};
         memcpy(ret_label->pool_uuid, label.pool_uuid, 16);
@@ -62,6 +64,7 @@ struct candidate {
         struct label label;
         struct super super; /* newest on it; member NULL where there is none */
         unsigned n_ends;    /* that hold it */
+        int why_none;       /* -EIO: it could not be read */
         bool used;
 };
 
@@ -93,8 +96,9 @@ static int co_candidate_read(struct candidate *c, const struct candidate *first,
         r = co_super_read(c->member, &c->super, &c->n_ends, err);
         if (r == 0 && !super_fits(&c->label, &c->super))
                 super_free(&c->super);
+        c->why_none = r == -EIO ? -EIO : -EUCLEAN;
         /* Left by an 'add' that never came to be, or damaged: who names it as a member tells. */
-        return r == -ENODATA ? 0 : r;
+        return r == -ENODATA || r == -EIO ? 0 : r;
 }
 
 static struct candidate *candidate_find(struct candidate *c, size_t n, const uint8_t uuid[16])
@@ -117,6 +121,7 @@ static int members_match(struct candidate *c, size_t n, const struct super *newe
 {
         for (size_t i = 0; i < n; i++) {
                 struct candidate *other = candidate_find(c, n, c[i].label.member_uuid);
+                assert(other); /* c[i] itself, if no other */
                 if (other != &c[i])
                         return error_set(
                             err, -EINVAL,
@@ -134,7 +139,7 @@ static int members_match(struct candidate *c, size_t n, const struct super *newe
                                                "pool import MEMBER...");
                 }
                 if (!m->super.member)
-                        return error_set(err, -EUCLEAN, "'%s' has no readable superblock",
+                        return error_set(err, m->why_none, "'%s' has no readable superblock",
                                          m->member->path);
                 if (m->super.generation + 1 < newest->generation) {
                         error_set(err, -ESTALE,
@@ -188,6 +193,7 @@ static int pool_take_members(struct pool *pool, struct candidate *c, size_t n,
 {
         for (uint32_t i = 0; i < s->n_members; i++) {
                 struct candidate *m = candidate_find(c, n, s->member[i].uuid);
+                assert(m); /* members_match() found each */
                 if (s->member[i].size_bytes != m->label.size_bytes)
                         return error_set(
                             err, -EUCLEAN,
@@ -212,6 +218,7 @@ static int check_closed(const struct pool *pool, struct candidate *c, size_t n,
 {
         for (size_t i = 0; i < pool->n_disks; i++) {
                 const struct candidate *m = candidate_find(c, n, pool->disk[i]->uuid);
+                assert(m); /* pool_take_members() took each from there */
                 if (m->super.generation != newest->generation || m->n_ends < 2)
                         return error_set(err, -EUCLEAN, "member '%s' was not closed cleanly",
                                          m->member->path);
@@ -231,6 +238,7 @@ static int co_catch_up(struct pool *pool, struct candidate *c, size_t n, const s
         int r = co_super_forget(pool, newest->generation + 1, err);
         for (size_t i = 0; i < pool->n_disks && r == 0; i++) {
                 struct candidate *m = candidate_find(c, n, pool->disk[i]->uuid);
+                assert(m); /* pool_take_members() took each from there */
                 if (m->super.generation != newest->generation || m->n_ends < 2)
                         r = co_super_write(pool, newest, i, i + 1, err);
         }
@@ -242,6 +250,7 @@ static int co_catch_up(struct pool *pool, struct candidate *c, size_t n, const s
 static void timer_fire(struct loop_timer *timer)
 {
         struct pool *pool = container_of(timer, struct pool, checkpoint_timer);
+        filling_look(pool);
         checkpoint_kick_if_useful(pool);
         loop_timer_set(pool->loop, timer,
                        loop_now_ns(pool->loop) +
@@ -299,7 +308,7 @@ static int co_open(struct loop *loop, struct candidate *c, size_t n,
 {
         const struct super *newest = newest_super(c, n);
         if (!newest->member)
-                return error_set(err, -EUCLEAN, "'%s' has no readable superblock",
+                return error_set(err, c[0].why_none, "'%s' has no readable superblock",
                                  c[0].member->path);
         int r = members_match(c, n, newest, err);
         if (r < 0)
@@ -423,7 +432,10 @@ int co_pool_settle(struct pool *pool, struct error *err)
                 if (r < 0)
                         return r;
         } while (pool->worker_running);
-        while (pool->waiting_frees && !pool->readonly && !pool->hold_frees && !pool_failed(pool))
+        /* What others free from here on is theirs to wait for. */
+        uint64_t committed = pool->committed_interval;
+        while (pool->released_interval < committed && !pool->readonly && !pool->hold_frees &&
+               !pool_failed(pool))
                 co_sleep_ns(1000000);
         uint64_t discard_after = pool->discard_after;
         while (pool->committed_interval < discard_after && !pool->readonly && !pool->hold_frees) {

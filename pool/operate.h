@@ -15,6 +15,8 @@ int co_operate_prepare(struct pool *pool, const struct catalog_op *op, struct er
 int operate(struct pool *pool, const struct catalog_op *op, bool more, struct error *err);
 /* A new operation of @type with a time and, where @uuid, a random uuid. */
 int op_begin(struct catalog_op *op, uint8_t type, bool uuid, struct error *err);
+int volume_size_check(uint64_t size_bytes, struct error *err);
+int volume_name_is_new(struct pool *pool, const char *name, struct error *err);
 /* NULL: no such thing */
 struct root *root_require(struct pool *pool, const char *name, struct error *err);
 int snapshot_name_split(const char *name, char volume[POOL_NAME_MAX + 1], const char **ret_snapshot,

@@ -19,9 +19,25 @@ static void catalog_record(struct pool *pool, const struct catalog_op *op, uint8
         memcpy(d->name, op->name, strlen(op->name));
 }
 
+static void base_record(struct pool *pool, const struct catalog_op *op, uint8_t flags)
+{
+        struct log_base_disk *d = log_append(pool, sizeof(*d), op->type, flags);
+        d->flags = le32_make(op->complete ? INDEX_COMPLETE : 0);
+        d->root_id = le64_make(op->root_id);
+        d->new_id = le64_make(op->new_id);
+        d->size_bytes = le64_make(op->size_bytes);
+        d->time_ns = le64_make((uint64_t)op->time_ns);
+        memcpy(d->uuid, op->uuid, 16);
+        memcpy(d->description, op->description, strlen(op->description));
+}
+
 void op_log(struct pool *pool, const struct catalog_op *op, bool more)
 {
         uint8_t flags = more ? LOG_MORE : 0;
+        if (op->type == LOG_BASE) {
+                base_record(pool, op, flags);
+                return;
+        }
         if (op->type != LOG_PROPERTY) {
                 catalog_record(pool, op, flags);
                 return;
@@ -32,9 +48,29 @@ void op_log(struct pool *pool, const struct catalog_op *op, bool more)
         memcpy(d->value, op->value, strlen(op->value));
 }
 
+static int base_decode(const struct log_base_disk *d, struct catalog_op *op)
+{
+        if (le16_get(d->head.length) < sizeof(*d) ||
+            !memchr(d->description, 0, sizeof(d->description)))
+                return -EUCLEAN;
+        op->root_id = le64_get(d->root_id);
+        op->new_id = le64_get(d->new_id);
+        op->size_bytes = le64_get(d->size_bytes);
+        op->time_ns = (int64_t)le64_get(d->time_ns);
+        op->complete = le32_get(d->flags) & INDEX_COMPLETE;
+        memcpy(op->uuid, d->uuid, 16);
+        memcpy(op->description, d->description, sizeof(op->description));
+        return op->size_bytes <= VOLUME_SIZE_MAX && op->size_bytes % VOLUME_SECTOR == 0 &&
+                       op->new_id <= COUNTER_MAX && !op->root_id != !op->new_id
+                   ? 0
+                   : -EUCLEAN;
+}
+
 int op_decode(const struct log_head_disk *head, struct catalog_op *op)
 {
         *op = (struct catalog_op){.type = head->type};
+        if (head->type == LOG_BASE)
+                return base_decode((const void *)head, op);
         if (head->type == LOG_PROPERTY) {
                 const struct log_property_disk *d = (const void *)head;
                 if (le16_get(head->length) < sizeof(*d) || !memchr(d->key, 0, sizeof(d->key)) ||
@@ -96,6 +132,7 @@ static void body_copy_content(struct root_body *to, const struct root_body *from
         to->size_bytes = from->size_bytes;
         to->high_bytes = from->high_bytes;
         to->data_blocks = from->data_blocks;
+        to->base_bytes = from->base_bytes;
 }
 
 static void body_copy_properties(struct root_body *to, const struct root_body *from)
@@ -104,7 +141,40 @@ static void body_copy_properties(struct root_body *to, const struct root_body *f
         to->n_properties = from->n_properties;
 }
 
-static int apply_create(struct pool *pool, const struct catalog_op *op)
+static int body_describe(struct root_body *body, const char *description)
+{
+        char *copy = strdup(description);
+        if (!copy)
+                return -ENOMEM;
+        free(body->description);
+        body->description = copy;
+        return 0;
+}
+
+/* A base is made, or described anew. */
+static int apply_base(struct pool *pool, const struct catalog_op *op, struct root *base)
+{
+        bool made = !base;
+        if (made)
+                base = root_new(pool, op->new_id);
+        if (!base || body_describe(base->body, op->description) < 0)
+                return -ENOMEM;
+        base->complete = op->complete;
+        if (made) {
+                struct root_body *b = base->body;
+                b->map.root = (struct entry){.type = ENTRY_ABSENT, .birth = pool->epoch};
+                b->map.height = (uint8_t)tree_height_for(op->size_bytes);
+                b->size_bytes = op->size_bytes;
+                b->created_ns = op->time_ns;
+                memcpy(b->uuid, op->uuid, 16);
+                root_identify(pool, base, ROOT_BASE, base->id, "");
+        }
+        pool->incompat |= FEATURE_INCOMPAT_BASE;
+        root_dirty(pool, base);
+        return 0;
+}
+
+static int apply_create(struct pool *pool, const struct catalog_op *op, struct root *base)
 {
         struct root *root = root_new(pool, op->new_id);
         if (!root)
@@ -115,6 +185,9 @@ static int apply_create(struct pool *pool, const struct catalog_op *op)
         b->size_bytes = op->size_bytes;
         b->created_ns = op->time_ns;
         memcpy(b->uuid, op->uuid, 16);
+        root_set_base(root, base);
+        if (base)
+                b->base_bytes = min_u64(op->size_bytes, base->body->size_bytes);
         root_identify(pool, root, ROOT_LIVE, root->id, op->name);
         root_dirty(pool, root);
         return 0;
@@ -144,6 +217,7 @@ static int apply_snapshot(struct pool *pool, const struct catalog_op *op, struct
         s->created_ns = op->time_ns;
         memcpy(s->uuid, op->uuid, 16);
         snap->epoch = pool->epoch;
+        root_set_base(snap, head->base);
         root_set_parent(pool, snap, head->parent);
         root_set_parent(pool, head, snap);
         root_identify(pool, snap, ROOT_FROZEN, head->volume_id, op->name);
@@ -161,6 +235,7 @@ static int apply_clone(struct pool *pool, const struct catalog_op *op, struct ro
         body_copy_properties(root->body, from->body);
         root->body->created_ns = op->time_ns;
         memcpy(root->body->uuid, op->uuid, 16);
+        root_set_base(root, from->base);
         root_set_parent(pool, root, from);
         root_identify(pool, root, ROOT_LIVE, root->id, op->name);
         root_dirty(pool, root);
@@ -185,6 +260,7 @@ static int apply_restore(struct pool *pool, const struct catalog_op *op, struct 
         memcpy(old->body->uuid, op->uuid, 16);
         old->epoch = pool->epoch;
         root_identify(pool, old, ROOT_FROZEN, old->volume_id, op->name);
+        root_set_base(head, from->base);
         root_set_parent(pool, head, from);
         root_identify(pool, head, ROOT_LIVE, old->volume_id, name);
         root_dirty(pool, head);
@@ -206,6 +282,7 @@ static int apply_resize(struct pool *pool, const struct catalog_op *op, struct r
         root_dirty(pool, root); /* before: a failure half way leaves nodes that the cut must seal */
         if (op->size_bytes < b->size_bytes) {
                 b->high_bytes = max_u64(b->high_bytes, b->size_bytes);
+                b->base_bytes = min_u64(b->base_bytes, op->size_bytes);
         } else if (op->size_bytes > b->size_bytes) {
                 int r = tree_grow(pool, root, &b->map, op->size_bytes);
                 if (r < 0)
@@ -245,14 +322,20 @@ int op_apply(struct pool *pool, const struct catalog_op *op)
         if ((op->new_id && root_by_id(pool, op->new_id)) ||
             (op->root_id && (!root || !root->loaded)) ||
             (needs_from && (!from || !from->loaded || from->state != ROOT_FROZEN)) ||
-            (op->type != LOG_CREATE && op->type != LOG_CLONE && !root))
+            (op->type != LOG_CREATE && op->type != LOG_CLONE && op->type != LOG_BASE && !root))
+                return -EUCLEAN;
+        if ((op->type == LOG_CREATE && op->from_id &&
+             (!from || !from->loaded || from->state != ROOT_BASE)) ||
+            (root && (root->state == ROOT_BASE) != (op->type == LOG_BASE)))
                 return -EUCLEAN;
         if ((op->type == LOG_SNAPSHOT || op->type == LOG_RESTORE || op->type == LOG_RESIZE) &&
             root->state != ROOT_LIVE)
                 return -EUCLEAN;
         switch (op->type) {
         case LOG_CREATE:
-                return apply_create(pool, op);
+                return apply_create(pool, op, from);
+        case LOG_BASE:
+                return apply_base(pool, op, root);
         case LOG_SNAPSHOT:
                 return apply_snapshot(pool, op, root);
         case LOG_CLONE:

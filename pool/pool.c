@@ -148,6 +148,7 @@ void pool_observe(struct pool *pool, void (*each)(const struct pool_event *event
 {
         pool->observer = each;
         pool->observer_arg = arg;
+        pool->filling = 0; /* who is new has not been told */
 }
 
 struct loop *pool_loop(struct pool *pool)
@@ -161,12 +162,12 @@ static uint64_t blocks_to_bytes(uint64_t blocks)
 }
 
 /* What free units could become: all but what the metadata still wants. */
-static uint64_t unassigned_blocks(const struct pool *pool)
+uint64_t pool_data_blocks(const struct pool *pool)
 {
         uint64_t units = 0;
         for (size_t i = 0; i < pool->n_disks; i++)
                 units += pool->disk[i]->free_units;
-        return units << pool->slab_shift;
+        return pool->data_total + (units << pool->slab_shift);
 }
 
 void pool_get_info(struct pool *pool, struct pool_info *info)
@@ -175,7 +176,7 @@ void pool_get_info(struct pool *pool, struct pool_info *info)
         for (uint32_t i = 0; i < pool->n_slots; i++)
                 if (pool->slot[i] && pool->slot[i]->state == ROOT_LIVE && pool->slot[i]->loaded)
                         provisioned += pool->slot[i]->body->size_bytes;
-        uint64_t size = pool->data_total + unassigned_blocks(pool);
+        uint64_t size = pool_data_blocks(pool);
         *info = (struct pool_info){
             .name = pool->name,
             .layout = pool->layout,
@@ -240,28 +241,4 @@ int pool_dup_member(struct pool *pool, size_t index)
 {
         const struct member *m = pool->disk[index]->member;
         return m->ops->dup ? m->ops->dup(m) : -EOPNOTSUPP;
-}
-
-/* ---- names ---- */
-
-int pool_name_check(const char *name, const char *what, struct error *err)
-{
-        size_t n = strlen(name);
-        if (n == 0)
-                return error_set(err, -EINVAL, "the name of the %s is empty", what);
-        if (n > POOL_NAME_MAX)
-                return error_set(err, -EINVAL,
-                                 "the name of the %s has %zu characters, at most %u are allowed",
-                                 what, n, POOL_NAME_MAX);
-        for (size_t i = 0; i < n; i++) {
-                char c = name[i];
-                bool alphanumeric =
-                    (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-                if (alphanumeric || (i > 0 && (c == '.' || c == '_' || c == '-')))
-                        continue;
-                error_set(err, -EINVAL, "'%.80s' is no name for a %s", name, what);
-                return error_hint(err, "names begin with a letter or digit and hold letters, "
-                                       "digits, '.', '_' and '-'");
-        }
-        return 0;
 }

@@ -89,7 +89,8 @@ int co_pool_read_label(struct member *member, struct pool_label *ret_label, stru
 /* The uuids of all members of the pool that @member belongs to, by its newest superblock, in order.
  * *ret_uuids is malloc'ed: *ret_n times 16 bytes.
  *
- * -ENODATA  no superblock can be read
+ * -EIO      a superblock cannot be read, and no other is there
+ * -ENODATA  there is no superblock
  * -ENOTSUP  newer format or unknown incompatible feature */
 int co_pool_read_membership(struct member *member, uint8_t (**ret_uuids)[16], size_t *ret_n,
                             struct error *err);
@@ -101,8 +102,11 @@ int co_pool_read_membership(struct member *member, uint8_t (**ret_uuids)[16], si
  * -ESTALE       a member is at an older generation: named
  * -EMEDIUMTYPE  a member is of another pool: named
  * -ENOTSUP      newer format or unknown incompatible feature, named
- * -EUCLEAN      metadata fails its checksum on every copy, or (held) it was not closed cleanly;
- *               nothing was written
+ * -EIO          a member cannot be read
+ * -EUCLEAN      metadata fails its checksum on every copy or makes no sense, or (held) it was not
+ *               closed cleanly; where anything was written (not held, not readonly), it only put
+ *               members right: each has the newest superblock, no part of a next one, and blocks of
+ *               metadata that its other legs had
  *
  * Release with co_pool_close(). */
 int co_pool_open(struct loop *loop, struct member *const *members, size_t n_members,
@@ -212,6 +216,7 @@ void pool_get_member_stats(struct pool *pool, size_t index, struct meter_stats *
 /* ---- events ---- */
 
 enum pool_event_kind {
+        POOL_EVENT_FILLING,  /* more than a level of the space for data is taken: 80 %, then 95 % */
         POOL_EVENT_FULL,     /* a write found no space */
         POOL_EVENT_SPACE,    /* there is more than then */
         POOL_EVENT_CHECKSUM, /* a block fails its checksum */
@@ -225,6 +230,7 @@ struct pool_event {
         uint64_t offset;    /* in it */
         const char *member; /* path, or NULL */
         uint64_t member_offset;
+        unsigned percent; /* of FILLING */
 };
 /* Be told of what happens, on the pool's loop and as it happens: @each must not suspend, nor call
  * anything of the pool's. One observer; NULL: none any more. */

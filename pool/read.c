@@ -1,6 +1,9 @@
 /* read.c - reading whole blocks: entry, one device read, CRC check. On a mismatch the entry is
  * looked up again, the block is read again into memory of our own, and only then it is EIO:
- * counted, and logged with its place. */
+ * counted, and logged with its place.
+ *
+ * What a root on a base does not have itself is looked up in the base's map, and what that does not
+ * have is read from the image. */
 #include <errno.h>
 #include <stdlib.h>
 #include "pool/crossing.h"
@@ -39,18 +42,31 @@ static void read_error_report(struct pool *pool, const struct root *root, uint64
                             .member_offset = at});
 }
 
+static int co_block_entry(struct pool *pool, const struct root *root, uint64_t block,
+                          struct entry *e)
+{
+        struct node *leaf;
+        int r = co_tree_leaf(pool, &root->body->map, block, &leaf, e);
+        if (r == 0 && leaf) {
+                *e = leaf_entry(leaf, block);
+                node_unpin(pool, leaf);
+        }
+        return r;
+}
+
 /* One block by its entry as it is now, into @page. */
 static int co_block_read(struct pool *pool, struct root *root, uint64_t block, void *page,
                          bool *ret_hole, struct entry *e)
 {
-        struct node *leaf;
-        int r = co_tree_leaf(pool, &root->body->map, block, &leaf, e);
+        bool shows = block < root_base_end(root);
+        int r = co_block_entry(pool, root, block, e);
+        if (r == 0 && shows && e->type == ENTRY_ABSENT) {
+                r = co_block_entry(pool, root->base, block, e);
+                if (r == 0 && e->type == ENTRY_ABSENT)
+                        return co_image_read(pool, root->base, block, 1, page);
+        }
         if (r < 0)
                 return r;
-        if (leaf) {
-                *e = entry_get(&((struct node_disk *)leaf->page)->entry[block % LEAF_BLOCKS]);
-                node_unpin(pool, leaf);
-        }
         *ret_hole = entry_is_hole(e);
         if (*ret_hole)
                 return 0;
@@ -87,21 +103,78 @@ static int co_block_again(struct chunk *chunk, uint32_t i, void *page)
         return -EIO;
 }
 
+/* ---- from the image ---- */
+
+static bool is_from_image(const struct chunk *chunk, uint32_t i)
+{
+        return chunk->from_image[i / 64] >> (i % 64) & 1;
+}
+
+/* As many blocks from @i on as the image is to be asked for, and lie in one piece of memory. */
+static uint32_t image_run(const struct chunk *chunk, uint32_t i)
+{
+        const char *memory = chunk_memory(chunk, i);
+        uint32_t n = 1;
+        while (i + n < chunk->n && is_from_image(chunk, i + n) &&
+               (char *)chunk_memory(chunk, i + n) == memory + (size_t)n * BLOCK)
+                n++;
+        return n;
+}
+
+static void co_chunk_image(void *arg)
+{
+        struct chunk *chunk = arg;
+        struct pool *pool = chunk->span->pool;
+        int result = chunk->result;
+        for (uint32_t i = 0, n; i < chunk->n; i += n) {
+                n = 1;
+                if (!is_from_image(chunk, i))
+                        continue;
+                n = image_run(chunk, i);
+                int r = co_image_read(pool, chunk->span->root->base, chunk->block + i, n,
+                                      chunk_memory(chunk, i));
+                if (r < 0) {
+                        chunk_zero(chunk, i, n);
+                        result = r;
+                }
+        }
+        chunk_done(chunk, result);
+        engine_coroutine_ends(pool);
+}
+
+static void chunk_image_start(struct chunk *chunk)
+{
+        int r = engine_spawn(chunk->span->pool, co_chunk_image, chunk);
+        if (r == 0)
+                return;
+        for (uint32_t i = 0; i < chunk->n; i++)
+                if (is_from_image(chunk, i))
+                        chunk_zero(chunk, i, 1);
+        chunk_done(chunk, r);
+}
+
 static bool block_is_good(const struct chunk *chunk, uint32_t i)
 {
         return crc32c(0, chunk_memory(chunk, i), BLOCK) == chunk->crc[i];
 }
 
+/* What the pool has is there. The image comes last: it may be far away, and nobody is to wait for the
+ * blocks that were held for this read while it is. */
 static void chunk_read_end(struct chunk *chunk, int result)
 {
         reader_exit(chunk->span->pool, chunk->interval);
-        chunk_done(chunk, result);
+        chunk->result = result;
+        if (chunk->wants_image)
+                chunk_image_start(chunk);
+        else
+                chunk_done(chunk, result);
 }
 
 /* Without what it takes to judge the data: the caller gets none of it. */
 static void chunk_read_refuse(struct chunk *chunk, int result)
 {
         chunk_zero(chunk, 0, chunk->n);
+        chunk->wants_image = false;
         chunk_read_end(chunk, result);
 }
 
@@ -159,30 +232,38 @@ static void run_read(struct member_io *io, int result)
                 chunk_data_read(chunk);
 }
 
-/* The runs that the leaf's entries make; holes are zeroed at once. */
-static int chunk_plan(struct chunk *chunk, const struct node *leaf)
+/* ---- where blocks are ---- */
+
+static void want_image(struct chunk *chunk, uint32_t i)
 {
-        const struct entry_disk *at =
-            ((const struct node_disk *)leaf->page)->entry + chunk->block % LEAF_BLOCKS;
-        struct run *last = NULL;
+        if (!chunk->wants_image)
+                memset(chunk->from_image, 0, sizeof(chunk->from_image));
+        chunk->wants_image = true;
+        chunk->from_image[i / 64] |= UINT64_C(1) << (i % 64);
+}
+
+/* The runs that the leaf's entries make; holes are zeroed at once. @base: where what is absent is
+ * looked for, or NULL. */
+static int chunk_plan(struct chunk *chunk, const struct cover *own, const struct cover *base)
+{
+        uint64_t base_end = base ? root_base_end(chunk->span->root) : 0;
         for (uint32_t i = 0; i < chunk->n; i++) {
-                struct entry e = entry_get(&at[i]);
+                struct entry e = cover_entry(own, chunk->block + i);
+                if (e.type == ENTRY_ABSENT && chunk->block + i < base_end) {
+                        e = cover_entry(base, chunk->block + i);
+                        if (e.type == ENTRY_ABSENT) {
+                                want_image(chunk, i);
+                                continue;
+                        }
+                }
                 if (entry_is_hole(&e)) {
                         chunk_zero(chunk, i, 1);
-                        last = NULL;
                         continue;
                 }
                 if (e.type != ENTRY_DATA)
                         return -EIO;
                 chunk->crc[i] = e.crc;
-                bool adjacent = last && last->address + last->n == e.address &&
-                                e.address >> chunk->span->pool->slab_shift ==
-                                    last->address >> chunk->span->pool->slab_shift;
-                if (adjacent)
-                        last->n++;
-                else
-                        last = chunk_run(chunk, e.address, i, 1);
-                if (!last)
+                if (!chunk_run(chunk, e.address, i, 1))
                         return -ENOMEM;
         }
         return 0;
@@ -202,12 +283,14 @@ static int run_read_start(struct run *run)
         return 0;
 }
 
-/* The leaf is in memory, or there is none. */
-static void chunk_read_planned(struct chunk *chunk, const struct node *leaf)
+/* The leaves are in memory, or there are none. */
+static void chunk_read_planned(struct chunk *chunk, const struct cover *own,
+                               const struct cover *base)
 {
-        if (!leaf)
+        bool all_zero = !own->leaf && !base;
+        if (all_zero)
                 chunk_zero(chunk, 0, chunk->n);
-        int r = leaf ? chunk_plan(chunk, leaf) : 0;
+        int r = all_zero ? 0 : chunk_plan(chunk, own, base);
         if (r < 0) {
                 chunk_read_refuse(chunk, r);
                 return;
@@ -231,31 +314,40 @@ static void co_chunk_load(void *arg)
         struct chunk *chunk = arg;
         struct span *span = chunk->span;
         struct pool *pool = span->pool;
-        struct node *leaf = NULL;
-        struct entry e;
-        int r = co_tree_leaf(pool, &span->root->body->map, chunk->block, &leaf, &e);
+        struct root *root = span->root;
+        struct cover own = {0}, base = {0};
+        bool shows = chunk->block < root_base_end(root);
+        int r = co_tree_leaf(pool, &root->body->map, chunk->block, &own.leaf, &own.hole);
+        if (r == 0 && shows)
+                r = co_tree_leaf(pool, &root->base->body->map, chunk->block, &base.leaf,
+                                 &base.hole);
         if (r < 0) {
                 log_error("pool '%s', volume '%s': the map of offset %llu cannot be read: %s",
-                          pool->name, span->root->name, (unsigned long long)chunk->block * BLOCK,
+                          pool->name, root->name, (unsigned long long)chunk->block * BLOCK,
                           strerror(-r));
                 chunk_read_refuse(chunk, -EIO);
         } else {
-                chunk_read_planned(chunk, leaf);
-                if (leaf)
-                        node_unpin(pool, leaf);
+                chunk_read_planned(chunk, &own, shows ? &base : NULL);
         }
+        if (own.leaf)
+                node_unpin(pool, own.leaf);
+        if (base.leaf)
+                node_unpin(pool, base.leaf);
         engine_coroutine_ends(pool);
 }
 
 void chunk_read(struct chunk *chunk)
 {
         struct span *span = chunk->span;
-        struct node *leaf;
-        struct entry e;
+        struct cover own, base = {0};
+        bool shows = chunk->block < root_base_end(span->root);
         chunk->interval = reader_enter(span->pool);
-        int r = tree_leaf(span->pool, &span->root->body->map, chunk->block, &leaf, &e);
+        int r = tree_leaf(span->pool, &span->root->body->map, chunk->block, &own.leaf, &own.hole);
+        if (r == 0 && shows)
+                r = tree_leaf(span->pool, &span->root->base->body->map, chunk->block, &base.leaf,
+                              &base.hole);
         if (r == 0) {
-                chunk_read_planned(chunk, leaf);
+                chunk_read_planned(chunk, &own, shows ? &base : NULL);
                 return;
         }
         r = engine_spawn(span->pool, co_chunk_load, chunk);

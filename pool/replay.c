@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "pool/engine.h"
+#include "pool/full.h"
 
 #define READ_PAGES 64u /* pages of the ring read at once; a bit each in replay.ahead_read */
 #define VERIFY_MAX 16u /* records above the mark verified at once, up to 1 MiB each */
@@ -23,6 +24,7 @@ struct verify {
 struct replay {
         struct pool *pool;
         struct log_page_disk *page; /* the chain, in order */
+        uint8_t *bad;               /* of each: the legs that do not have it, a bit each */
         size_t n_pages, room;
         struct log_page_disk *leg[SLAB_LEGS_MAX]; /* what was read ahead of each leg */
         uint64_t ahead;                           /* first sequence in it */
@@ -146,7 +148,20 @@ static uint64_t records_in(const struct log_page_disk *d)
         return n;
 }
 
-static int chain_append(struct replay *rp, const struct log_page_disk *d)
+/* The legs that hold something else than @d, which was read of another; a bit each. */
+static uint8_t legs_without(struct replay *rp, const struct log_page_disk *d, uint64_t sequence)
+{
+        unsigned n_legs;
+        uint64_t shift;
+        uint8_t bad = 0;
+        log_page_legs(rp->pool, sequence, &n_legs, &shift);
+        for (unsigned i = 0; i < n_legs; i++)
+                if (memcmp(rp->leg[i] + (sequence - rp->ahead), d, BLOCK))
+                        bad |= (uint8_t)(1u << i);
+        return bad;
+}
+
+static int chain_append(struct replay *rp, const struct log_page_disk *d, uint64_t sequence)
 {
         if (rp->n_pages == rp->room) {
                 size_t room = rp->room ? rp->room * 2 : 64;
@@ -154,10 +169,48 @@ static int chain_append(struct replay *rp, const struct log_page_disk *d)
                 if (!grown)
                         return -ENOMEM;
                 rp->page = grown;
+                uint8_t *bad = realloc(rp->bad, room * sizeof(*bad));
+                if (!bad)
+                        return -ENOMEM;
+                rp->bad = bad;
                 rp->room = room;
         }
+        rp->bad[rp->n_pages] = legs_without(rp, d, sequence);
         rp->page[rp->n_pages++] = *d;
         return 0;
+}
+
+static void leg_is_damaged(struct pool *pool, const struct leg *leg, uint64_t shift)
+{
+        const char *path = pool->disk[leg->member]->member->path;
+        uint64_t offset = leg->offset + shift;
+        log_error("pool '%s': a page of its log is damaged on member '%s' at byte %llu, and read "
+                  "from another",
+                  pool->name, path, (unsigned long long)offset);
+        pool_tell(pool, &(struct pool_event){.kind = POOL_EVENT_CHECKSUM,
+                                             .sentence = "a page of the log is damaged",
+                                             .member = path,
+                                             .member_offset = offset});
+        pool->checksum_errors++;
+        pool->log_damaged_legs++;
+}
+
+/* A crash may leave a page on one leg only as long as nobody knows it to be flushed: what lies below
+ * the mark was on all of them. */
+static void bad_legs_report(struct replay *rp)
+{
+        for (size_t p = 0; p < rp->n_pages; p++) {
+                const struct log_page_disk *d = &rp->page[p];
+                unsigned n_legs;
+                uint64_t shift;
+                if (!rp->bad[p] || le64_get(d->first_record) + records_in(d) > rp->mark)
+                        continue;
+                const struct leg *legs =
+                    log_page_legs(rp->pool, le64_get(d->sequence), &n_legs, &shift);
+                for (unsigned i = 0; i < n_legs; i++)
+                        if (rp->bad[p] >> i & 1)
+                                leg_is_damaged(rp->pool, &legs[i], shift);
+        }
 }
 
 static int log_is_damaged(struct pool *pool, const char *why)
@@ -204,7 +257,9 @@ static int co_chain_read(struct replay *rp, bool *ret_dirty)
                 if (le64_get(d->generation) > pool->generation)
                         return log_is_damaged(pool,
                                               "it names a newer superblock than any member holds");
-                int r = chain_append(rp, d);
+                if (le64_get(d->generation) == pool->generation)
+                        pool->committed_by_log = true;
+                int r = chain_append(rp, d, log->next);
                 if (r < 0)
                         return r;
                 rp->mark = max_u64(rp->mark, le64_get(d->mark));
@@ -215,6 +270,7 @@ static int co_chain_read(struct replay *rp, bool *ret_dirty)
         }
         pool->epoch = epoch;
         *ret_dirty = rp->n_pages > 0;
+        bad_legs_report(rp);
         /* What ends the chain must have been seen: it may be there, and durable. */
         if (log->next < log->start + log->ring_pages && !page_was_read(rp, log->next))
                 return log_is_damaged(pool, "a page of it cannot be read on any member");
@@ -359,7 +415,7 @@ static int co_verify_tail(struct replay *rp)
 static struct root *co_live_root(struct replay *rp, uint64_t id, struct error *err)
 {
         struct root *root = root_by_id(rp->pool, id);
-        if (!root || root->state != ROOT_LIVE) {
+        if (!root || (root->state != ROOT_LIVE && root->state != ROOT_BASE)) {
                 error_set(err, -EUCLEAN, "the log writes to root %llu, which is no volume",
                           (unsigned long long)id);
                 return NULL;
@@ -515,6 +571,7 @@ int co_log_replay(struct pool *pool, bool *ret_dirty, struct error *err)
         for (unsigned i = 0; i < SLAB_LEGS_MAX; i++)
                 free(rp.leg[i]);
         free(rp.page);
+        free(rp.bad);
         free(rp.verify);
         free(rp.group);
         return r;

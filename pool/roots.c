@@ -174,6 +174,7 @@ void body_free(struct root_body *body)
                 return;
         free(body->bucket);
         free(body->bucket_page);
+        free(body->description);
         free(body);
 }
 
@@ -182,6 +183,7 @@ static void root_free(struct root *root)
         usage_free(root->usage);
         body_free(root->body);
         free(root->ancestors);
+        free(root->image);
         free(root);
 }
 
@@ -259,6 +261,15 @@ void root_set_parent(struct pool *pool, struct root *root, struct root *parent)
                 parent->n_children++;
         }
         pool->ancestry_version++;
+}
+
+void root_set_base(struct root *root, struct root *base)
+{
+        if (root->base)
+                root->base->n_dependents--;
+        root->base = base;
+        if (base)
+                base->n_dependents++;
 }
 
 void root_release(struct pool *pool, struct root *root)

@@ -249,6 +249,40 @@ static int slab_claim_units(struct pool *pool, struct slab *slab, struct error *
         return 0;
 }
 
+/* The slab of record @disk, with its units; not in the pool's array yet. */
+static int slab_read(struct pool *pool, uint32_t index, const struct slab_disk *disk,
+                     struct slab **ret, struct error *err)
+{
+        struct slab *slab = calloc(1, sizeof(*slab));
+        if (!slab)
+                return error_set(err, -ENOMEM, "out of memory");
+        slab->index = index;
+        list_init(&slab->avail);
+        int r = slab_decode(disk, pool->n_disks, pool->slab_blocks, slab, err);
+        if (r == 0 && slab->kind == SLAB_NONE)
+                r = error_set(err, -EUCLEAN, "the record of slab %u is empty", index);
+        if (r == 0)
+                r = slab_claim_units(pool, slab, err);
+        if (r < 0) {
+                slab_free(slab);
+                return r;
+        }
+        *ret = slab;
+        return 0;
+}
+
+/* Into the array, with room for its map; frees it where there is no memory. */
+static int slab_keep(struct pool *pool, uint32_t index, struct slab *slab, struct error *err)
+{
+        int r = slab_has_map(slab) ? slab_maps_alloc(pool, slab) : 0;
+        if (r == 0)
+                r = slab_array_put(pool, index, slab);
+        if (r == 0)
+                return 0;
+        slab_free(slab);
+        return error_set(err, r, "out of memory");
+}
+
 static int map_blocks_claim(struct pool *pool, struct slab *slab, struct error *err)
 {
         for (unsigned i = 0; i < MAP_COPIES; i++) {
@@ -278,29 +312,15 @@ int slab_replay(struct pool *pool, uint32_t index, const struct slab_disk *disk,
         if (index > pool->n_slabs)
                 return error_set(err, -EUCLEAN, "the log makes slab %u before slab %u", index,
                                  pool->n_slabs);
-        struct slab *slab = calloc(1, sizeof(*slab));
-        if (!slab)
-                return error_set(err, -ENOMEM, "out of memory");
-        slab->index = index;
-        list_init(&slab->avail);
-        int r = slab_decode(disk, pool->n_disks, pool->slab_blocks, slab, err);
-        if (r == 0 && slab->kind == SLAB_NONE)
-                r = error_set(err, -EUCLEAN, "the log makes slab %u of no kind", index);
-        if (r == 0)
-                r = slab_claim_units(pool, slab, err);
-        if (r < 0) {
-                slab_free(slab);
+        struct slab *slab;
+        int r = slab_read(pool, index, disk, &slab, err);
+        if (r < 0)
                 return r;
-        }
         slab->live_free = slab->alloc_free = pool->slab_blocks;
         slab->touched[0] = slab->touched[1] = 0;
-        r = slab_has_map(slab) ? slab_maps_alloc(pool, slab) : 0;
-        if (r == 0)
-                r = slab_array_put(pool, index, slab);
-        if (r < 0) {
-                slab_free(slab);
-                return error_set(err, r, "out of memory");
-        }
+        r = slab_keep(pool, index, slab, err);
+        if (r < 0)
+                return r;
         r = table_reserve(pool, index);
         if (r < 0)
                 return error_set(err, r, "no room for the record of slab %u", index);
@@ -364,23 +384,9 @@ static int co_table_extents_load(struct pool *pool, uint32_t n_table, void *page
 static int slab_from_disk(struct pool *pool, uint32_t index, const struct slab_disk *disk,
                           struct error *err)
 {
-        struct slab *slab = calloc(1, sizeof(*slab));
-        if (!slab)
-                return error_set(err, -ENOMEM, "out of memory");
-        slab->index = index;
-        list_init(&slab->avail);
-        int r = slab_decode(disk, pool->n_disks, pool->slab_blocks, slab, err);
-        if (r == 0 && slab->kind == SLAB_NONE)
-                r = error_set(err, -EUCLEAN, "the record of slab %u is empty", index);
-        if (r == 0)
-                r = slab_claim_units(pool, slab, err);
-        if (r == 0 && slab_has_map(slab) && slab_maps_alloc(pool, slab) < 0)
-                r = error_set(err, -ENOMEM, "out of memory");
-        if (r == 0 && slab_array_put(pool, index, slab) < 0)
-                r = error_set(err, -ENOMEM, "out of memory");
-        if (r < 0)
-                slab_free(slab);
-        return r;
+        struct slab *slab;
+        int r = slab_read(pool, index, disk, &slab, err);
+        return r < 0 ? r : slab_keep(pool, index, slab, err);
 }
 
 static uint32_t bits_set(const uint64_t *map, uint32_t n)

@@ -123,8 +123,8 @@ int co_snapshot_delete(struct pool *pool, const char *name, struct error *err)
                 r = co_operate_prepare(pool, &op, err);
                 if (r == 0)
                         r = operate(pool, &op, false, err);
-                if (r == 0 && (root = root_by_id(pool, id)))
-                        r = co_collect(pool, root, err);
+                if (r == 0)
+                        co_collect_after(pool, root_by_id(pool, id));
         }
         return co_operate_end(pool, r, err);
 }
@@ -168,7 +168,7 @@ static int co_restore(struct pool *pool, const char *name, const char *keep_as, 
         epoch_raise(pool);
         root_unhold(pool, head);
         if (r == 0)
-                r = co_collect(pool, head, err);
+                co_collect_after(pool, head);
         worker_kick(pool);
         return r;
 }

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "pool/engine.h"
+#include "pool/full.h"
 
 static uint32_t block_in_slab(const struct pool *pool, uint64_t address)
 {
@@ -55,6 +56,8 @@ static void count_live(struct pool *pool, struct slab *slab, int32_t delta)
         slab->dirty = slab->map_dirty = true;
         *(slab->kind == SLAB_DATA ? &pool->data_live : &pool->metadata_live) +=
             (uint64_t)(int64_t)delta;
+        if (slab->kind == SLAB_DATA && pool->data_live > pool->filling_next)
+                filling_look(pool);
 }
 
 void space_add_slab(struct pool *pool, struct slab *slab)

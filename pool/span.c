@@ -75,6 +75,7 @@ static void chunk_init(struct chunk *chunk, struct span *span, uint64_t block, u
         chunk->run = chunk->run_inline;
         chunk->n_runs = 0;
         chunk->run_room = RUNS_INLINE;
+        chunk->wants_image = false;
 }
 
 static int span_split(struct span *span)
@@ -97,8 +98,22 @@ static int span_split(struct span *span)
 
 /* ---- runs ---- */
 
+static bool run_extend(struct chunk *chunk, uint64_t address, uint32_t first, uint32_t n)
+{
+        if (chunk->n_runs == 0)
+                return false;
+        struct run *last = &chunk->run[chunk->n_runs - 1];
+        if (last->first + last->n != first || last->address + last->n != address ||
+            (address & (chunk->span->pool->slab_blocks - 1)) == 0)
+                return false;
+        last->n += n;
+        return true;
+}
+
 struct run *chunk_run(struct chunk *chunk, uint64_t address, uint32_t first, uint32_t n)
 {
+        if (run_extend(chunk, address, first, n))
+                return &chunk->run[chunk->n_runs - 1];
         if (chunk->n_runs == chunk->run_room) {
                 unsigned room = LEAF_BLOCKS;
                 struct run *grown = malloc(room * sizeof(*grown));
@@ -235,14 +250,15 @@ void write_end(struct root *root)
 bool space_may_come(const struct pool *pool, bool from_worker)
 {
         return pool->waiting_frees || pool->checkpoint_wanted || pool->checkpoint_running ||
-               pool->maker_running || (from_worker && pool->worker_running);
+               pool->maker_running || pool->discard_in_flight ||
+               (from_worker && pool->worker_running);
 }
 
 static void span_end(struct span *span, int result);
 
-/* Wait for a checkpoint, the maker, the worker, or a reader that holds frees back: each of them
- * wakes the stalled when it is done. With none of these there is nothing to wait for; nor after two
- * checkpoints that brought nothing. */
+/* Wait for a checkpoint, the maker, the worker, a discard, or a reader that holds frees back: each
+ * of them wakes the stalled when it is done. With none of these there is nothing to wait for; nor
+ * after two checkpoints that brought nothing. */
 static void span_stall(struct span *span, bool for_log)
 {
         struct pool *pool = span->pool;
@@ -253,7 +269,7 @@ static void span_stall(struct span *span, bool for_log)
         maker_kick(pool);
         worker_kick(pool);
         bool waited = pool->n_checkpoints > span->stalled_at && !pool->waiting_frees &&
-                      !pool->maker_running && !pool->worker_running;
+                      !pool->maker_running && !pool->worker_running && !pool->discard_in_flight;
         if (for_log || !waited)
                 checkpoint_kick_if_useful(pool);
         if (pool_failed(pool) || (!for_log && waited) || !space_may_come(pool, true))

@@ -30,6 +30,9 @@ struct chunk {
         struct run *run;   /* run_inline, or more of them */
         unsigned n_runs, run_room;
         unsigned mapped; /* a write's runs that have taken their place */
+        bool
+            wants_image; /* a read's: it has blocks that only the image of its base has, a bit each */
+        uint64_t from_image[LEAF_BLOCKS / 64];
         struct run run_inline[RUNS_INLINE];
         uint32_t crc[LEAF_BLOCKS];
 };
@@ -69,7 +72,8 @@ static inline struct chunk *span_chunk(struct span *span, unsigned i)
 {
         return i == 0 ? &span->first : &span->more[i - 1];
 }
-/* One more run of the chunk; NULL: out of memory. */
+/* @n blocks more, from block @first on: a part of the last run where they follow it in one slab, as the
+ * stripes of one disk do, else a run of their own. NULL: out of memory. */
 struct run *chunk_run(struct chunk *chunk, uint64_t address, uint32_t first, uint32_t n);
 /* Fill run->disk and run->io. */
 int run_prepare(struct run *run, enum member_op op, void (*done)(struct member_io *, int));

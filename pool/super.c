@@ -65,20 +65,21 @@ static uint64_t slot_offset(const struct member *m, unsigned end, uint64_t gener
                generation % SUPER_SLOTS * SUPER_SLOT_BYTES;
 }
 
-/* Read one slot; takes its content where it is newer than what is there. */
+/* Read one slot; takes its content where it is newer than what is there. What cannot be read is -EIO
+ * whatever the disk calls it: some say -ENODATA of a bad sector, which is no empty slot. */
 static int co_slot_read(struct member *m, uint64_t offset, void *image, struct super *newest,
                         unsigned *n_ends, struct error *err)
 {
         int r = co_member_read(m, image, BLOCK, offset);
         if (r < 0)
-                return error_set(err, r, "a superblock cannot be read: %s", strerror(-r));
+                return error_set(err, -EIO, "a superblock cannot be read: %s", strerror(-r));
         size_t length = super_peek_length(image);
         if (!length)
                 return error_set(err, -ENODATA, "no superblock");
         if (length > BLOCK)
                 r = co_member_read(m, (char *)image + BLOCK, length - BLOCK, offset + BLOCK);
         if (r < 0)
-                return error_set(err, r, "a superblock cannot be read: %s", strerror(-r));
+                return error_set(err, -EIO, "a superblock cannot be read: %s", strerror(-r));
         struct super s;
         r = super_decode(image, length, &s, err);
         if (r < 0)
@@ -104,6 +105,7 @@ int co_super_read(struct member *m, struct super *ret_super, unsigned *ret_n_end
         struct super newest = {0};
         struct error last = ERROR_INIT;
         unsigned n_ends = 0;
+        bool unreadable = false;
         int r = -ENODATA;
         for (unsigned end = 0; end < 2 && r != -ENOTSUP; end++) {
                 for (unsigned slot = 0; slot < SUPER_SLOTS && r != -ENOTSUP; slot++) {
@@ -111,6 +113,7 @@ int co_super_read(struct member *m, struct super *ret_super, unsigned *ret_n_end
                         r = co_slot_read(m, slot_offset(m, end, slot), image, &newest, &n_ends, &e);
                         if (r < 0 && r != -ENODATA)
                                 last = e;
+                        unreadable = unreadable || r == -EIO;
                 }
         }
         free(image);
@@ -120,8 +123,8 @@ int co_super_read(struct member *m, struct super *ret_super, unsigned *ret_n_end
                 return error_hint(err, "%s", last.hint);
         }
         if (!newest.member)
-                return error_set(err, -ENODATA, "'%s' has a label and no readable superblock",
-                                 m->path);
+                return error_set(err, unreadable ? -EIO : -ENODATA,
+                                 "'%s' has a label and no readable superblock", m->path);
         *ret_super = newest;
         if (ret_n_ends)
                 *ret_n_ends = n_ends;

@@ -210,9 +210,11 @@ struct clear {
         struct entry *missing;
 };
 
+/* What is absent is not zero in a base, and over one. */
 static bool clear_is_noop(const struct clear *c, const struct entry *e)
 {
-        return e->type == ENTRY_ABSENT || e->type == c->type;
+        bool differs = c->root && (c->root->base || c->root->state == ROOT_BASE);
+        return e->type == c->type || (e->type == ENTRY_ABSENT && !differs);
 }
 
 /* Look for what lacks in the cache, so that the change itself cannot stop half way, and whether
@@ -304,7 +306,7 @@ static int clear_entry(struct clear *c, struct entry *e, unsigned level, uint64_
         if (clear_is_noop(c, e))
                 return 0;
         bool whole = c->first <= base && c->end >= base + tree_span(level);
-        if (whole && entry_is_hole(e)) { /* zero to absent */
+        if (whole && entry_is_hole(e)) { /* from one kind to the other */
                 *e = (struct entry){.type = c->type, .birth = c->pool->epoch};
                 c->changed = true;
                 return 0;

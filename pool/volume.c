@@ -112,7 +112,7 @@ static int err_code(const struct error *err, int otherwise)
 
 /* ---- create, delete, rename ---- */
 
-static int size_check(uint64_t size_bytes, struct error *err)
+int volume_size_check(uint64_t size_bytes, struct error *err)
 {
         if (size_bytes == 0)
                 return error_set(err, -EINVAL, "a volume of no size cannot be made");
@@ -127,7 +127,7 @@ static int size_check(uint64_t size_bytes, struct error *err)
         return 0;
 }
 
-static int name_is_new(struct pool *pool, const char *name, struct error *err)
+int volume_name_is_new(struct pool *pool, const char *name, struct error *err)
 {
         int r = pool_name_check(name, "volume", err);
         if (r == 0 && root_by_name(pool, name))
@@ -139,14 +139,14 @@ static int name_is_new(struct pool *pool, const char *name, struct error *err)
 int co_volume_create(struct pool *pool, const char *name, uint64_t size_bytes, struct error *err)
 {
         struct catalog_op op;
-        int r = size_check(size_bytes, err);
+        int r = volume_size_check(size_bytes, err);
         if (r == 0)
                 r = pool_name_check(name, "volume", err);
         if (r == 0)
                 r = co_operate_begin(pool, err);
         if (r < 0)
                 return r;
-        r = name_is_new(pool, name, err);
+        r = volume_name_is_new(pool, name, err);
         if (r == 0)
                 r = op_begin(&op, LOG_CREATE, true, err);
         if (r == 0) {
@@ -218,11 +218,8 @@ static int co_delete(struct pool *pool, const char *name, bool with_snapshots, s
                 r = unname(pool, i < n ? ids[i] : id, i < n, err);
         root_unhold(pool, root);
         /* From the head up: what has no child is freed as a whole, and nothing has to be merged. */
-        for (size_t i = n + 1; i-- > 0 && r == 0;) {
-                root = root_by_id(pool, i < n ? ids[i] : id);
-                if (root)
-                        r = co_collect(pool, root, err);
-        }
+        for (size_t i = n + 1; i-- > 0 && r == 0;)
+                co_collect_after(pool, root_by_id(pool, i < n ? ids[i] : id));
         free(ids);
         return r;
 }
@@ -242,7 +239,7 @@ int co_volume_rename(struct pool *pool, const char *name, const char *new_name, 
         if (r < 0)
                 return r;
         struct root *root = volume_require(pool, name, err);
-        r = root ? name_is_new(pool, new_name, err) : err_code(err, -ENOENT);
+        r = root ? volume_name_is_new(pool, new_name, err) : err_code(err, -ENOENT);
         if (r == 0) {
                 struct catalog_op op = {.type = LOG_RENAME, .root_id = root->id};
                 memcpy(op.name, new_name, strlen(new_name));
@@ -258,28 +255,8 @@ int co_volume_rename(struct pool *pool, const char *name, const char *new_name, 
 /* What lies behind the end in its last block becomes zeroes, so that growing shows zeroes. */
 static int co_zero_tail(struct pool *pool, struct root *root)
 {
-        uint64_t size = root->body->size_bytes;
-        if (size % BLOCK == 0)
-                return 0;
-        char *page = page_alloc();
-        if (!page)
-                return -ENOMEM;
-        struct co_range range = {
-            .range = {.first = size / BLOCK, .last = size / BLOCK, .exclusive = true}};
-        co_write_begin(root);
-        co_range_lock(root, &range);
-        int r = co_span_read(pool, root, size / BLOCK, 1, page);
-        bool zero = true;
-        for (uint64_t i = size % BLOCK; i < BLOCK; i++)
-                zero = zero && page[i] == 0;
-        if (r == 0 && !zero) {
-                memset(page + size % BLOCK, 0, BLOCK - size % BLOCK);
-                r = co_span_write(pool, root, size / BLOCK, 1, page, true);
-        }
-        range_unlock(root, &range.range);
-        write_end(root);
-        free(page);
-        return r;
+        uint64_t size = root->body->size_bytes, n = (BLOCK - size % BLOCK) % BLOCK;
+        return n ? co_root_zero_part(pool, root, size, n, ENTRY_ZERO, true) : 0;
 }
 
 static int co_resize(struct pool *pool, const char *name, uint64_t size_bytes, struct error *err)
@@ -323,7 +300,7 @@ static int co_resize(struct pool *pool, const char *name, uint64_t size_bytes, s
 
 int co_volume_resize(struct pool *pool, const char *name, uint64_t size_bytes, struct error *err)
 {
-        int r = size_check(size_bytes, err);
+        int r = volume_size_check(size_bytes, err);
         if (r == 0)
                 r = co_operate_begin(pool, err);
         if (r < 0)
@@ -419,10 +396,7 @@ static void co_let_go(struct pool *pool, struct root *root)
          * somebody else may collect it. */
         uint64_t id = root->id;
         co_lock(&pool->catalog_lock);
-        struct error e = ERROR_INIT;
-        root = root_by_id(pool, id);
-        if (root && co_collect(pool, root, &e) < 0)
-                log_error("pool '%s': %s", pool->name, e.message);
+        co_collect_after(pool, root_by_id(pool, id));
         co_unlock(&pool->catalog_lock);
 }
 

@@ -10,16 +10,17 @@
 # Everything is named here, also what a usual machine has: a missing name shows only on a bare one.
 packages_build=(
         gcc libc6-dev meson ninja-build pkg-config scdoc
-        liburing-dev libisal-dev libblkid-dev libfdisk-dev libsmartcols-dev libjansson-dev
-        libgnutls28-dev libsystemd-dev)
+        liburing-dev libisal-dev libzstd-dev libblkid-dev libfdisk-dev libsmartcols-dev libjansson-dev
+        libgnutls28-dev libseccomp-dev libcyaml-dev libyaml-dev libnbd-dev libxml2-dev)
 packages_test=(
-        clang clang-format libclang-rt-14-dev libcmocka-dev libnbd-dev
+        clang clang-format clang-tidy cppcheck libclang-rt-14-dev libcmocka-dev
         git python3 libnbd-bin python3-libnbd nbdkit nbd-client fio qemu-utils
-        qemu-system-x86 qemu-system-common busybox-static cpio kmod e2fsprogs fdisk util-linux mount jq procps
-        gnutls-bin mandoc groff-base systemd debhelper dpkg-dev lintian
-        fuse3 libvirt-clients libxml2-utils)
+        qemu-system-x86 qemu-system-common busybox-static cpio kmod e2fsprogs xfsprogs btrfs-progs dmsetup fdisk
+        util-linux mount jq procps
+        seabios acpica-tools passt socat gnutls-bin mandoc groff-base systemd debhelper dpkg-dev lintian
+        fuse3 libvirt-clients libxml2-utils libarchive-tools)
 packages_demo=(
-        qemu-system-x86 python3
+        qemu-system-x86 qemu-system-common seabios busybox-static cpio kmod python3
         mmdebstrap uidmap fakeroot gpg debian-archive-keyring e2fsprogs fdisk util-linux)
 
 die() {

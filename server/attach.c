@@ -57,7 +57,7 @@ static int co_open(void *arg, struct vhost_client *client, struct vhost_volume *
         struct attachment *a = arg;
         struct facts facts = {.discard = true};
         struct volume *volume;
-        char user[64];
+        char user[POOL_NAME_MAX + 40];
         int r = co_host_open_volume(a->hp, a->target, &volume, err);
 
         if (r == 0) {
@@ -70,8 +70,12 @@ static int co_open(void *arg, struct vhost_client *client, struct vhost_volume *
         *ret_volume = (struct vhost_volume){.volume = volume,
                                             .readonly = a->readonly || volume_is_readonly(volume),
                                             .discard = facts.discard};
-        make_serial(a->target, facts.uuid, ret_volume->serial, sizeof(ret_volume->serial));
-        snprintf(user, sizeof(user), "vhost-user pid %d", (int)vhost_client_pid(client));
+        if (a->serial[0])
+                memcpy(ret_volume->serial, a->serial, sizeof(a->serial));
+        else
+                make_serial(a->target, facts.uuid, ret_volume->serial, sizeof(ret_volume->serial));
+        snprintf(user, sizeof(user), "%s%s pid %d", a->machine[0] ? "vm " : "vhost-user",
+                 a->machine, (int)vhost_client_pid(client));
         volume_set_user(volume, user);
         tell(a, ret_volume, "client-connected");
         return 0;
@@ -81,6 +85,7 @@ static void co_close(void *arg, struct vhost_volume *volume)
 {
         tell(arg, volume, "client-disconnected");
         co_volume_close(volume->volume);
+        passing_left(arg);
 }
 
 /* ---- attachments ---- */
@@ -90,7 +95,7 @@ static struct attachment *find(const struct host_pool *hp, const char *target, b
         list_for_each (it, &hp->attachments) {
                 struct attachment *a = container_of(it, struct attachment, link);
 
-                if (a->remembered == remembered && strcmp(a->target, target) == 0)
+                if (!a->passing && a->remembered == remembered && strcmp(a->target, target) == 0)
                         return a;
         }
         return NULL;
@@ -150,10 +155,13 @@ static bool is_still_there(const struct attachment *a)
         return lstat(a->path, &st) == 0 && st.st_dev == a->device_number && st.st_ino == a->inode;
 }
 
-static void co_attachment_free(struct attachment *a)
+void co_attachment_free(struct attachment *a)
 {
-        /* First, so that nobody else finds it while this waits. */
+        loop_timer_cancel(a->hp->loop, &a->end);
+        /* First, so that nobody else finds it while this waits; and that its front ends, who leave now,
+         * do not end it once more. */
         list_remove(&a->link);
+        a->passing = false;
         if (a->made_here && is_still_there(a))
                 unlink(a->path);
         co_vhost_device_free(a->device);
@@ -368,6 +376,7 @@ static void co_pool_stop(struct host_pool *hp)
         }
         while (!list_empty(&hp->attachments))
                 co_attachment_free(container_of(hp->attachments.next, struct attachment, link));
+        co_passing_settle(hp);
         vhost_server_free(hp->vhost);
         hp->vhost = NULL;
 }
@@ -383,11 +392,31 @@ void co_attach_stop(struct host *host)
         }
 }
 
+void attach_each_socket(struct host_pool *hp, void (*each)(const char *path, void *arg), void *arg)
+{
+        list_for_each (it, &hp->attachments) {
+                struct attachment *a = container_of(it, struct attachment, link);
+
+                if (a->made_here)
+                        each(a->path, arg);
+        }
+}
+
 /* ---- attach and detach ---- */
 
 static int ignore_root(const struct root_info *info, void *arg)
 {
         return 0;
+}
+
+int co_attach_check(struct host_pool *hp, const char *target, struct error *err)
+{
+        if (!hp->vhost) {
+                error_set(err, -ENOTCONN, "'%s/%s' cannot be attached, as nobody serves pool '%s'",
+                          hp->name, target, hp->name);
+                return error_hint(err, "'tarn serve %s' serves it", hp->name);
+        }
+        return co_root_get(hp->pool, target, ignore_root, NULL, err);
 }
 
 int co_attach(struct host_pool *hp, const struct state_attachment *wanted, int fd,
@@ -396,12 +425,7 @@ int co_attach(struct host_pool *hp, const struct state_attachment *wanted, int f
         struct attachment *a;
         int own, r;
 
-        if (!hp->vhost) {
-                error_set(err, -ENOTCONN, "'%s/%s' cannot be attached, as nobody serves pool '%s'",
-                          hp->name, wanted->target, hp->name);
-                return error_hint(err, "'tarn serve %s' serves it", hp->name);
-        }
-        r = co_root_get(hp->pool, wanted->target, ignore_root, NULL, err);
+        r = co_attach_check(hp, wanted->target, err);
         if (r < 0)
                 return r;
         a = find(hp, wanted->target, true);
@@ -424,6 +448,7 @@ int co_attach(struct host_pool *hp, const struct state_attachment *wanted, int f
 }
 
 struct user_list {
+        const struct attachment *of;
         char *text;
         size_t size;
         unsigned n;
@@ -433,17 +458,18 @@ static void add_user(const struct vhost_client_info *info, void *arg)
 {
         struct user_list *list = arg;
         size_t used = strlen(list->text);
+        char user[PASSING_USER_SIZE];
 
+        passing_user_text(list->of, info->pid, user);
         if (used < list->size)
-                snprintf(list->text + used, list->size - used, "%svhost-user front end pid %d",
-                         used ? ", " : "", (int)info->pid);
+                snprintf(list->text + used, list->size - used, "%s%s", used ? ", " : "", user);
         list->n++;
 }
 
 static int refuse_connected(const struct attachment *a, struct error *err)
 {
         char text[256] = "";
-        struct user_list users = {.text = text, .size = sizeof(text)};
+        struct user_list users = {.of = a, .text = text, .size = sizeof(text)};
 
         vhost_device_each_client(a->device, add_user, &users);
         if (users.n == 0)
@@ -467,22 +493,28 @@ int co_detach(struct host_pool *hp, const char *target, bool force, char **ret_p
 {
         struct attachment *a = find(hp, target, true);
         struct pool_state *state = NULL;
-        const struct state_attachment *known;
+        const struct state_attachment *kept;
+        bool known;
         char *path = NULL;
         int r;
 
         r = state_load(hp->name, &state, err);
         if (r < 0)
                 return r;
-        known = state_find_attachment(state, target);
-        if (known)
-                path = strdup(known->path);
+        kept = state_find_attachment(state, target);
+        known = kept != NULL;
+        if (kept)
+                path = strdup(kept->path);
         state_free(state);
         if (!known && !a)
+                a = passing_find(hp, target);
+        if (!known && !a) {
+                free(path);
                 return is_not_attached(hp, target, err);
+        }
         if (a && !force)
                 r = refuse_connected(a, err);
-        if (r == 0)
+        if (r == 0 && known)
                 r = remember(hp, target, NULL, err);
         if (r < 0) {
                 free(path);
@@ -560,7 +592,7 @@ void attach_volume_renamed(struct host_pool *hp, const char *volume, const char 
                 memcpy(a->target, target, sizeof(target));
                 full_name(a, name, sizeof(name));
                 vhost_device_rename(a->device, name);
-                if (!a->remembered)
+                if (!a->remembered && !a->passing)
                         move_socket(a);
         }
 }
@@ -609,15 +641,18 @@ void attach_volume_resized(struct host_pool *hp, const char *volume)
 
 /* ---- who uses it ---- */
 
-unsigned attach_users(struct host_pool *hp, const char *volume, char *text, size_t size)
+unsigned attach_users(struct host_pool *hp, const char *volume, bool writers, char *text,
+                      size_t size)
 {
         struct user_list users = {.text = text, .size = size};
 
         list_for_each (it, &hp->attachments) {
                 struct attachment *a = container_of(it, struct attachment, link);
 
-                if (is_of(a, volume))
-                        vhost_device_each_client(a->device, add_user, &users);
+                if (!is_of(a, volume) || (writers && a->readonly))
+                        continue;
+                users.of = a;
+                vhost_device_each_client(a->device, add_user, &users);
         }
         return users.n;
 }
@@ -632,7 +667,7 @@ void co_attach_disconnect(struct host_pool *hp, const char *volume)
                 again = false;
                 list_for_each (it, &hp->attachments) {
                         struct attachment *a = container_of(it, struct attachment, link);
-                        struct user_list users = {.text = text, .size = sizeof(text)};
+                        struct user_list users = {.of = a, .text = text, .size = sizeof(text)};
 
                         if (!is_of(a, volume))
                                 continue;
@@ -659,11 +694,12 @@ static void add_client(const struct vhost_client_info *info, void *arg)
 }
 
 static json_t *one_json(const char *path, unsigned n_queues, bool readonly, const char *group,
-                        bool remembered, json_t *clients)
+                        const char *machine, bool remembered, json_t *clients)
 {
-        return json_pack("{s:s, s:i, s:b, s:s?, s:b, s:o}", "path", path, "queues", (int)n_queues,
-                         "readonly", (int)readonly, "group", group[0] ? group : NULL, "remembered",
-                         (int)remembered, "clients", clients);
+        return json_pack("{s:s, s:i, s:b, s:s?, s:s?, s:b, s:o}", "path", path, "queues",
+                         (int)n_queues, "readonly", (int)readonly, "group", group[0] ? group : NULL,
+                         "machine", machine[0] ? machine : NULL, "remembered", (int)remembered,
+                         "clients", clients);
 }
 
 json_t *attach_json(struct host_pool *hp, const char *volume)
@@ -681,14 +717,27 @@ json_t *attach_json(struct host_pool *hp, const char *volume)
                 clients = json_array();
                 vhost_device_each_client(a->device, add_client, clients);
                 json_array_append_new(all, one_json(a->path, a->n_queues, a->readonly, a->group,
-                                                    a->remembered, clients));
+                                                    a->machine, a->remembered, clients));
         }
         if (hp->vhost || state_load(hp->name, &state, NULL) < 0)
                 return all;
         known = state_find_attachment(state, volume);
         if (known)
                 json_array_append_new(all, one_json(known->path, known->n_queues, known->readonly,
-                                                    known->group, true, json_array()));
+                                                    known->group, "", true, json_array()));
         state_free(state);
         return all;
+}
+
+json_t *attach_machines_json(struct host_pool *hp)
+{
+        json_t *names = json_array();
+
+        list_for_each (it, &hp->attachments) {
+                const struct attachment *a = container_of(it, struct attachment, link);
+
+                if (a->machine[0] && !json_lists(names, a->machine))
+                        json_array_append_new(names, json_string(a->machine));
+        }
+        return names;
 }

@@ -26,12 +26,21 @@ int co_attach_start(struct host *host, struct error *err);
  * What is remembered stays so. */
 void co_attach_stop(struct host *host);
 
+/* The sockets that are this server's to remove. */
+void attach_each_socket(struct host_pool *hp, void (*each)(const char *path, void *arg), void *arg);
+
 /* ---- a server that goes on in another process (attach_handover.c) ---- */
 
-/* Begin to let the front ends' requests finish; then take all attachments of the pool into @h, with
- * their sockets and front ends. Their sockets stay where they are. */
+/* While all still runs: the attachments of the pool, with their sockets, which are in @h then. NULL: no
+ * memory, or no descriptors. They stay what they are until they are saved. */
+json_t *attach_prepare(struct host_pool *hp, struct handover *h);
+/* Begin to let the front ends' requests finish; then add the front ends to @attachments, which
+ * attach_prepare() made, and to @h, and end the attachments here. Their sockets stay where they are.
+ *
+ * -ENOMEM  some front ends are lost, and have seen their connection end; all else is there */
 void attach_save_begin(struct host_pool *hp);
-json_t *co_attach_save(struct host_pool *hp, struct handover *h);
+int co_attach_save(struct host_pool *hp, struct handover *h, json_t *attachments,
+                   struct error *err);
 /* Make them anew, in place of co_attach_start(). Until attach_go() nothing of them runs.
  *
  * A front end that alone is to blame is hung up on, and the log says why; any other failure is
@@ -47,6 +56,20 @@ void attach_go(struct host_pool *hp);
  * -ENOTCONN   nobody serves: this is a one-shot command */
 int co_attach(struct host_pool *hp, const struct state_attachment *wanted, int fd,
               struct error *err);
+/* The same for a virtual machine that is about to connect, and not remembered: it ends by itself when
+ * the front end has gone, or none has come in ten seconds. Its socket is for who made it to remove.
+ *
+ * -EBUSY  somebody else uses the volume, and @wanted is not read-only */
+struct attach_passing {
+        struct state_attachment wanted;
+        char serial[VHOST_SERIAL_MAX + 1]; /* empty: from the volume's name */
+        char machine[POOL_NAME_MAX + 1];   /* its name, for sentences; empty: not known */
+};
+int co_attach_passing(struct host_pool *hp, const struct attach_passing *passing, int fd,
+                      struct error *err);
+/* Whether there are such attachments, or any front end. */
+bool attach_is_used(struct host_pool *hp);
+
 /* End it, and forget it. ret_path has the place of its socket.
  *
  * -ENOENT  it is not attached
@@ -61,8 +84,12 @@ void attach_volume_renamed(struct host_pool *hp, const char *volume, const char 
 void co_attach_volume_gone(struct host_pool *hp, const char *target);
 void attach_volume_resized(struct host_pool *hp, const char *volume);
 
-/* Front ends of the volume itself: adds their names to @text, returns how many they are. */
-unsigned attach_users(struct host_pool *hp, const char *volume, char *text, size_t size);
+/* Front ends of the volume itself, with @writers only those that may write: adds their names to @text,
+ * returns how many they are. */
+unsigned attach_users(struct host_pool *hp, const char *volume, bool writers, char *text,
+                      size_t size);
 void co_attach_disconnect(struct host_pool *hp, const char *volume);
-/* [{"path", "queues", "readonly", "remembered", "clients": [{"pid", ...}]}] of VOL. */
+/* [{"path", "queues", "readonly", "machine", "remembered", "clients": [{"pid", ...}]}] of VOL. */
 json_t *attach_json(struct host_pool *hp, const char *volume);
+/* The virtual machines of tarn's own VMM that have disks of the pool: ["web"]. New. */
+json_t *attach_machines_json(struct host_pool *hp);

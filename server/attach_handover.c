@@ -1,4 +1,5 @@
 /* attach_handover.c - attachments that go on in another server, with those who are connected. */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,14 +11,21 @@
 
 /* ---- out ---- */
 
+/* Front ends that there is no memory for: they see their connection end, and come back. */
+static void lose(struct attachment *a)
+{
+        log_error("'%s/%s': no memory to keep a front end: it is disconnected", a->hp->name,
+                  a->target);
+        a->n_lost++;
+}
+
 static void keep(struct vhost_saved *saved, void *arg)
 {
         struct attachment *a = arg;
         struct vhost_saved *more = reallocarray(a->saved, a->n_saved + 1, sizeof(*more));
 
         if (!more) {
-                log_error("'%s/%s': no memory to keep a front end: it is disconnected", a->hp->name,
-                          a->target);
+                lose(a);
                 vhost_saved_free(saved);
                 return;
         }
@@ -25,11 +33,42 @@ static void keep(struct vhost_saved *saved, void *arg)
         a->saved[a->n_saved++] = *saved;
 }
 
+static json_t *one_json(const struct attachment *a, struct handover *h)
+{
+        int fd = handover_add_dup(h, vhost_device_fd(a->device));
+
+        if (fd < 0)
+                return NULL;
+        return json_pack(
+            "{s:s, s:s, s:s, s:i, s:b, s:b, s:b, s:s, s:s, s:b, s:I, s:I, s:i, s:[]}", "target",
+            a->target, "path", a->path, "group", a->group, "queues", (int)a->n_queues, "readonly",
+            (int)a->readonly, "remembered", (int)a->remembered, "passing", (int)a->passing,
+            "serial", a->serial, "machine", a->machine, "own_socket", (int)a->made_here, "device",
+            (json_int_t)a->device_number, "inode", (json_int_t)a->inode, "fd", fd, "clients");
+}
+
+json_t *attach_prepare(struct host_pool *hp, struct handover *h)
+{
+        json_t *all = json_array();
+
+        list_for_each (it, &hp->attachments) {
+                const struct attachment *a = container_of(it, struct attachment, link);
+
+                if (json_array_append_new(all, one_json(a, h)) < 0) {
+                        json_decref(all);
+                        return NULL;
+                }
+        }
+        return all;
+}
+
 void attach_save_begin(struct host_pool *hp)
 {
         list_for_each (it, &hp->attachments) {
                 struct attachment *a = container_of(it, struct attachment, link);
 
+                a->kept = true;
+                loop_timer_cancel(hp->loop, &a->end);
                 vhost_device_save(a->device, keep, a);
         }
 }
@@ -38,7 +77,7 @@ void attach_save_begin(struct host_pool *hp)
 static json_t *client_json(struct vhost_saved *saved, struct handover *h)
 {
         json_t *fds = json_array();
-        int number = 0;
+        int number = fds ? 0 : -ENOMEM;
 
         for (size_t i = 0; number >= 0 && i < saved->n_fds; i++) {
                 number = handover_add(h, saved->fds[i]);
@@ -53,47 +92,40 @@ static json_t *client_json(struct vhost_saved *saved, struct handover *h)
         return json_pack("{s:o, s:o}", "state", hex_json(saved->bytes, saved->n_bytes), "fds", fds);
 }
 
-static json_t *co_one_json(struct attachment *a, struct handover *h)
+static void co_save_clients(struct attachment *a, struct handover *h, json_t *json)
 {
-        int fd = handover_add(h, co_vhost_device_save_end(a->device));
-        json_t *clients = json_array();
-        bool complete = fd >= 0;
+        json_t *clients = json_object_get(json, "clients");
 
+        close(co_vhost_device_save_end(a->device)); /* @h has it */
         for (size_t i = 0; i < a->n_saved; i++) {
-                if (complete)
-                        complete =
-                            json_array_append_new(clients, client_json(&a->saved[i], h)) == 0;
+                if (json_array_append_new(clients, client_json(&a->saved[i], h)) < 0)
+                        lose(a);
                 vhost_saved_free(&a->saved[i]);
         }
-        if (!complete) {
-                json_decref(clients);
-                return NULL;
-        }
-        return json_pack("{s:s, s:s, s:s, s:i, s:b, s:b, s:b, s:I, s:I, s:i, s:o}", "target",
-                         a->target, "path", a->path, "group", a->group, "queues", (int)a->n_queues,
-                         "readonly", (int)a->readonly, "remembered", (int)a->remembered,
-                         "own_socket", (int)a->made_here, "device", (json_int_t)a->device_number,
-                         "inode", (json_int_t)a->inode, "fd", fd, "clients", clients);
 }
 
-json_t *co_attach_save(struct host_pool *hp, struct handover *h)
+int co_attach_save(struct host_pool *hp, struct handover *h, json_t *attachments, struct error *err)
 {
-        json_t *all = json_array();
+        size_t i = 0, n_lost = 0;
 
         while (!list_empty(&hp->attachments)) {
                 struct attachment *a = container_of(hp->attachments.next, struct attachment, link);
 
-                if (json_array_append_new(all, co_one_json(a, h)) < 0)
-                        log_error("'%s/%s': no memory to pass it on: it is not offered any more",
-                                  hp->name, a->target);
+                co_save_clients(a, h, json_array_get(attachments, i++));
+                n_lost += a->n_lost;
                 list_remove(&a->link);
                 free(a->saved);
                 free(a->path);
                 free(a);
         }
+        assert(i == json_array_size(attachments));
+        co_passing_settle(hp);
         vhost_server_free(hp->vhost);
         hp->vhost = NULL;
-        return all;
+        if (n_lost > 0)
+                return error_set(err, -ENOMEM, "no memory for %zu front ends of pool '%s'", n_lost,
+                                 hp->name);
+        return 0;
 }
 
 /* ---- in ---- */
@@ -148,19 +180,21 @@ static int co_restore_clients(struct attachment *a, struct handover *h, const js
 
 static int co_restore_one(struct host_pool *hp, struct handover *h, json_t *json, struct error *err)
 {
-        const char *target = NULL, *path = NULL, *group = "";
+        const char *target = NULL, *path = NULL, *group = "", *serial = "", *machine = "";
         struct state_attachment wanted = {0};
         json_int_t device = 0, inode = 0;
-        int readonly = 0, remembered = 0, own_socket = 0, queues = 0, fd;
+        int readonly = 0, remembered = 0, passing = 0, own_socket = 0, queues = 0, fd;
         struct attachment *a;
         int r;
 
-        if (json_unpack(json, "{s:s, s:s, s?s, s:i, s:b, s:b, s:b, s:I, s:I}", "target", &target,
-                        "path", &path, "group", &group, "queues", &queues, "readonly", &readonly,
-                        "remembered", &remembered, "own_socket", &own_socket, "device", &device,
-                        "inode", &inode) < 0 ||
+        if (json_unpack(json, "{s:s, s:s, s?s, s:i, s:b, s:b, s?b, s?s, s?s, s:b, s:I, s:I}",
+                        "target", &target, "path", &path, "group", &group, "queues", &queues,
+                        "readonly", &readonly, "remembered", &remembered, "passing", &passing,
+                        "serial", &serial, "machine", &machine, "own_socket", &own_socket, "device",
+                        &device, "inode", &inode) < 0 ||
             strlen(target) >= sizeof(wanted.target) || strlen(group) >= sizeof(wanted.group) ||
-            queues < 1 || queues > (int)VHOST_QUEUES_MAX)
+            strlen(serial) > VHOST_SERIAL_MAX || strlen(machine) > POOL_NAME_MAX || queues < 1 ||
+            queues > (int)VHOST_QUEUES_MAX)
                 return error_set(err, -EBADMSG, "an attachment was passed on that makes no sense");
         fd = handover_take(h, json_object_get(json, "fd"));
         if (fd < 0)
@@ -176,6 +210,8 @@ static int co_restore_one(struct host_pool *hp, struct handover *h, json_t *json
         a->device_number = (dev_t)device;
         a->inode = (ino_t)inode;
         a->to_be_ours = own_socket;
+        if (passing)
+                passing_start(a, serial, machine);
         return co_restore_clients(a, h, json_object_get(json, "clients"), err);
 }
 

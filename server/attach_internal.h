@@ -12,7 +12,14 @@ struct attachment {
         char *path;
         unsigned n_queues;
         bool readonly;
-        bool remembered; /* in the state file; false: of the folder */
+        bool remembered; /* in the state file; false: of the folder, or passing */
+        /* attach_passing.c */
+        bool passing; /* ends with its front end */
+        bool kept;    /* not now: another server goes on with it */
+        bool has_had_client;
+        struct loop_timer end;
+        char serial[VHOST_SERIAL_MAX + 1];
+        char machine[POOL_NAME_MAX + 1]; /* empty: nobody said */
         char group[STATE_GROUP_SIZE];
         bool made_here; /* the socket, which goes with the attachment */
         dev_t device_number;
@@ -20,10 +27,26 @@ struct attachment {
         struct vhost_device *device;
         /* attach_handover.c: front ends between two servers; whether the socket is to be ours then */
         struct vhost_saved *saved;
-        size_t n_saved;
+        size_t n_saved, n_lost;
         bool to_be_ours;
 };
 
 /* Takes over @fd. @held: until vhost_device_go(). */
 int attachment_new(struct host_pool *hp, const struct state_attachment *wanted, int fd,
                    bool remembered, bool held, struct attachment **ret, struct error *err);
+/* -ENOTCONN  this process serves nobody; -ENOENT  there is no such volume */
+int co_attach_check(struct host_pool *hp, const char *target, struct error *err);
+void co_attachment_free(struct attachment *a);
+
+/* ---- attach_passing.c ---- */
+
+/* From now on it ends as co_attach_passing() says. */
+void passing_start(struct attachment *a, const char *serial, const char *machine);
+/* A front end for sentences: "machine 'web' (pid 4711)", "vhost-user front end pid 4711". */
+#define PASSING_USER_SIZE (POOL_NAME_MAX + 40u)
+void passing_user_text(const struct attachment *a, pid_t pid, char text[PASSING_USER_SIZE]);
+/* Its front end is about to go. */
+void passing_left(struct attachment *a);
+/* Until those that are ending have ended. */
+void co_passing_settle(struct host_pool *hp);
+struct attachment *passing_find(const struct host_pool *hp, const char *target);

@@ -22,6 +22,10 @@ int client_connect(const struct pool_state *state, int *ret_fd, struct error *er
         if (!state->server_control)
                 return error_set(err, -ENOENT, "pool '%s' is not being served", state->name);
         r = socket_connect_unix(state->server_control, ret_fd);
+        if (r == 0 && socket_is_left(*ret_fd, state->server_pid)) {
+                close(*ret_fd);
+                r = -ECONNREFUSED;
+        }
         if (r == -ENOENT || r == -ECONNREFUSED || r == -ENOTSOCK || r == -ENOTDIR)
                 return error_set(err, -ENOENT, "pool '%s' is not being served", state->name);
         if (r < 0) {
@@ -37,7 +41,7 @@ int client_connect(const struct pool_state *state, int *ret_fd, struct error *er
         return 0;
 }
 
-static int send_request(int fd, const struct client_call *call, struct error *err)
+static int send_request(int fd, struct client_call *call, struct error *err)
 {
         char *text = json_dumps(call->request, JSON_COMPACT), *at = text;
         size_t left, n_fds = call->n_fds;
@@ -56,6 +60,7 @@ static int send_request(int fd, const struct client_call *call, struct error *er
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n < 0) {
+                        call->not_begun = true;
                         r = error_set(err, -errno, "cannot ask the server: %s", strerror(errno));
                         break;
                 }
@@ -100,7 +105,7 @@ static int hang_up(int fd, struct error *err)
 }
 
 /* Wait for bytes, or for a signal. */
-static int receive_more(int fd, const struct client_call *call, struct received *in, int *signal_fd,
+static int receive_more(int fd, struct client_call *call, struct received *in, int *signal_fd,
                         struct error *err)
 {
         struct pollfd polls[2] = {{.fd = fd, .events = POLLIN},
@@ -130,6 +135,9 @@ static int receive_more(int fd, const struct client_call *call, struct received 
         n = recv(fd, in->data + in->length, in->room - in->length, 0);
         if (n < 0 && errno == EINTR)
                 return 0;
+        /* Unix sockets say this where something was left unread (unix_release_sock() of Linux). */
+        if (n < 0 && errno == ECONNRESET)
+                call->not_begun = true;
         if (n <= 0)
                 return lost(call, err);
         in->length += (size_t)n;
@@ -153,11 +161,12 @@ static bool take_line(const struct client_call *call, json_t *line, json_t **ret
         if (call->progress)
                 call->progress(call->arg,
                                (uint64_t)json_integer_value(json_object_get(progress, "done")),
-                               (uint64_t)json_integer_value(json_object_get(progress, "total")));
+                               (uint64_t)json_integer_value(json_object_get(progress, "total")),
+                               json_is_true(json_object_get(progress, "verifying")));
         return false;
 }
 
-static int read_reply(int fd, const struct client_call *call, json_t **ret_reply, struct error *err)
+static int read_reply(int fd, struct client_call *call, json_t **ret_reply, struct error *err)
 {
         struct received in = {0};
         int r = 0, signal_fd = call->signal_fd;
@@ -190,7 +199,7 @@ static int read_reply(int fd, const struct client_call *call, json_t **ret_reply
         return r;
 }
 
-int client_run(int fd, const struct client_call *call, json_t **ret_reply, struct error *err)
+int client_run(int fd, struct client_call *call, json_t **ret_reply, struct error *err)
 {
         json_t *reply = NULL;
         int r;

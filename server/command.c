@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "server/events.h"
+#include "server/image_base.h"
 
 static const struct {
         const char *name;
@@ -25,6 +26,8 @@ static const struct {
     {"volume-delete", co_volume_delete_one, false, true},
     {"volume-set", co_volume_set_all, false},
     {"volume-clone", co_volume_clone_one, false},
+    {"volume-hydrate", co_volume_hydrate, false},
+    {"volume-rebase", co_volume_rebase, false},
     {"volume-attach", co_volume_attach, false},
     {"volume-detach", co_volume_detach, false},
     {"snapshot-create", co_snapshot_create_all, false},
@@ -80,8 +83,10 @@ int co_command_run(struct host *host, json_t *request, const int *fds, size_t n_
                 return error_set(err, -ENOMEM, "out of memory");
         co_move(c.hp->loop);
         r = commands[i].co_run(&c, err);
-        if (r == 0)
+        if (r == 0) {
+                co_image_bases_tidy(c.hp);
                 events_emit_command(&c, name);
+        }
         co_move(host->loop);
         if (r < 0) {
                 json_decref(c.reply);
@@ -145,31 +150,30 @@ int snapshot_name_parse(const char *text, struct snapshot_name *ret, struct erro
         return r;
 }
 
+int command_snapshot(const struct command *c, const char *key, const char **ret_name,
+                     struct snapshot_name *ret, struct error *err)
+{
+        int r = command_string(c, key, ret_name, err);
+
+        return r < 0 ? r : snapshot_name_parse(*ret_name, ret, err);
+}
+
+int command_root(const struct command *c, const char *key, const char **ret, struct error *err)
+{
+        struct snapshot_name parsed;
+        int r = command_string(c, key, ret, err);
+
+        if (r < 0)
+                return r;
+        return strchr(*ret, '@') ? snapshot_name_parse(*ret, &parsed, err)
+                                 : pool_name_check(*ret, "volume", err);
+}
+
 int command_progress(const struct command *c, uint64_t done, uint64_t total, struct error *err)
 {
         if (*c->caller->cancelled)
                 return error_set(err, -ECANCELED, "interrupted");
         if (c->caller->progress)
-                c->caller->progress(c->caller, done, total);
+                c->caller->progress(c->caller, done, total, false);
         return 0;
-}
-
-json_t *json_time(int64_t time_ns)
-{
-        time_t seconds = (time_t)(time_ns / 1000000000);
-        char text[32];
-        struct tm tm;
-
-        if (!gmtime_r(&seconds, &tm) ||
-            strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-                return json_null();
-        return json_string(text);
-}
-
-json_t *json_uuid(const uint8_t uuid[16])
-{
-        char text[UUID_TEXT_SIZE];
-
-        uuid_format(uuid, text);
-        return json_string(text);
 }

@@ -22,7 +22,8 @@
 /* Who asked. */
 struct command_caller {
         /* Now and then from long commands; may be NULL. */
-        void (*progress)(struct command_caller *caller, uint64_t done, uint64_t total);
+        void (*progress)(struct command_caller *caller, uint64_t done, uint64_t total,
+                         bool verifying);
         /* true when the caller has gone or changed his mind; long commands look */
         const atomic_bool *cancelled;
 };
@@ -61,6 +62,11 @@ struct snapshot_name {
         char volume[POOL_NAME_MAX + 1], snapshot[POOL_NAME_MAX + 1];
 };
 int snapshot_name_parse(const char *text, struct snapshot_name *ret, struct error *err);
+/* Field @key likewise, whole and split. */
+int command_snapshot(const struct command *c, const char *key, const char **ret_name,
+                     struct snapshot_name *ret, struct error *err);
+/* VOLUME or VOLUME@SNAPSHOT. */
+int command_root(const struct command *c, const char *key, const char **ret, struct error *err);
 
 /* Tell the caller how far it is. -ECANCELED where he has gone. */
 int command_progress(const struct command *c, uint64_t done, uint64_t total, struct error *err);
@@ -68,6 +74,8 @@ int command_progress(const struct command *c, uint64_t done, uint64_t total, str
 /* "2026-11-22T10:20:30Z" */
 json_t *json_time(int64_t time_ns);
 json_t *json_uuid(const uint8_t uuid[16]);
+/* Is @text in an array of them? Anything else has none. */
+bool json_lists(const json_t *texts, const char *text);
 
 /* Whether this is not a volume yet: one that is being filled, or what a killed import has left. */
 bool import_is_under_way(const struct root_info *info);

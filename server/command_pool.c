@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "pool/disk.h"
+#include "server/attach.h"
 #include "server/command.h"
 
 #define ADD_LOCK_WAIT_MS 1000u
@@ -50,9 +51,10 @@ static void client_json(const struct nbd_client_info *info, void *arg)
                            "write_bytes", (json_int_t)info->write_bytes));
 }
 
-static json_t *co_server_json(const struct host *host)
+static json_t *co_server_json(struct host_pool *hp)
 {
-        json_t *nbd = json_array(), *clients = json_array();
+        const struct host *host = hp->host;
+        json_t *nbd = json_array(), *clients = json_array(), *machines = attach_machines_json(hp);
         struct loop *from = co_move(host->loop);
 
         for (size_t i = 0; i < host->n_nbd_addresses; i++)
@@ -60,8 +62,8 @@ static json_t *co_server_json(const struct host *host)
         if (host->nbd)
                 nbd_server_each_client(host->nbd, client_json, clients);
         co_move(from);
-        return json_pack("{s:i, s:s, s:o, s:o}", "pid", (int)getpid(), "control",
-                         host->control_path, "nbd", nbd, "clients", clients);
+        return json_pack("{s:i, s:s, s:o, s:o, s:o}", "pid", (int)getpid(), "control",
+                         host->control_path, "nbd", nbd, "clients", clients, "machines", machines);
 }
 
 static int add_size(const struct root_info *info, void *arg)
@@ -119,7 +121,7 @@ int co_pool_status(struct command *c, struct error *err)
                             json_boolean(info.readonly && (c->host->control_path || info.failed)));
         json_object_set_new(r, "members", members);
         json_object_set_new(r, "server",
-                            c->host->control_path ? co_server_json(c->host) : json_null());
+                            c->host->control_path ? co_server_json(c->hp) : json_null());
         return 0;
 }
 

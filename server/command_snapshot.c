@@ -81,11 +81,8 @@ int co_snapshot_restore_one(struct command *c, struct error *err)
         char keep[POOL_NAME_MAX + 1];
         struct host_bar bar;
         const char *name;
-        int r;
+        int r = command_snapshot(c, "snapshot", &name, &parsed, err);
 
-        r = command_string(c, "snapshot", &name, err);
-        if (r == 0)
-                r = snapshot_name_parse(name, &parsed, err);
         if (r == 0)
                 r = co_host_bar(&bar, c->hp, parsed.volume, "restore", command_flag(c, "force"),
                                 err);
@@ -106,11 +103,8 @@ int co_snapshot_delete_one(struct command *c, struct error *err)
 {
         struct snapshot_name parsed;
         const char *name;
-        int r;
+        int r = command_snapshot(c, "snapshot", &name, &parsed, err);
 
-        r = command_string(c, "snapshot", &name, err);
-        if (r == 0)
-                r = snapshot_name_parse(name, &parsed, err);
         if (r == 0)
                 r = co_snapshot_delete(c->hp->pool, name, err);
         if (r == 0)
@@ -137,18 +131,6 @@ static int add_range(uint64_t offset, uint64_t length, void *arg)
                    : 0;
 }
 
-/* A volume or a snapshot. */
-static int root_name(const struct command *c, const char *key, const char **ret, struct error *err)
-{
-        struct snapshot_name parsed;
-        int r = command_string(c, key, ret, err);
-
-        if (r < 0)
-                return r;
-        return strchr(*ret, '@') ? snapshot_name_parse(*ret, &parsed, err)
-                                 : pool_name_check(*ret, "volume", err);
-}
-
 int co_snapshot_diff(struct command *c, struct error *err)
 {
         struct diff d = {.ranges = json_array()};
@@ -156,9 +138,9 @@ int co_snapshot_diff(struct command *c, struct error *err)
         int r;
 
         json_object_set_new(c->reply, "ranges", d.ranges);
-        r = root_name(c, "a", &a, err);
+        r = command_root(c, "a", &a, err);
         if (r == 0)
-                r = root_name(c, "b", &b, err);
+                r = command_root(c, "b", &b, err);
         if (r < 0)
                 return r;
         r = co_pool_diff(c->hp->pool, a, b, add_range, &d, err);

@@ -7,23 +7,29 @@
 #include "common/size.h"
 #include "server/attach.h"
 #include "server/command.h"
+#include "server/image_base.h"
 #include "server/property.h"
 #include "server/roots.h"
 
 int co_volume_create_one(struct command *c, struct error *err)
 {
         const char *volume;
-        uint64_t size;
+        bool on_base = command_flag(c, "base");
+        uint64_t size = 0;
         int r;
 
         r = command_volume(c, "volume", &volume, err);
-        if (r == 0)
+        if (r == 0 && (!on_base || json_object_get(c->request, "size")))
                 r = command_size(c, "size", &size, err);
-        if (r == 0)
+        if (r == 0 && on_base)
+                r = co_image_base_create(c, volume, size, &size, err);
+        else if (r == 0)
                 r = co_volume_create(c->hp->pool, volume, size, err);
-        if (r == 0)
-                attach_volume_made(c->hp, volume);
-        return r;
+        if (r < 0)
+                return r;
+        attach_volume_made(c->hp, volume);
+        json_object_set_new(c->reply, "size", json_integer((json_int_t)size));
+        return on_base && json_object_get(c->request, "bandwidth") ? co_volume_hydrate(c, err) : 0;
 }
 
 static int keep_property(const char *key, const char *value, void *arg)
@@ -61,6 +67,14 @@ static bool is_of_volume(json_t *snapshot, const char *volume)
         return strcmp(json_string_value(json_object_get(snapshot, "volume")), volume) == 0;
 }
 
+static void co_show_base(struct command *c, const char *volume)
+{
+        uint64_t id = 0;
+
+        if (co_image_base_of(c->hp, volume, &id, NULL) == 0 && id)
+                json_object_set_new(c->reply, "base", co_image_base_json(c->hp, id));
+}
+
 int co_volume_show(struct command *c, struct error *err)
 {
         json_t *v = NULL, *properties = NULL, *snapshots, *s;
@@ -94,6 +108,7 @@ int co_volume_show(struct command *c, struct error *err)
                 host_users(c->hp, volume, users, sizeof(users));
                 json_object_set_new(c->reply, "used_by", json_string(users));
                 json_object_set_new(c->reply, "attached", attach_json(c->hp, volume));
+                co_show_base(c, volume);
         }
         roots_release(&roots);
         return r;
@@ -219,11 +234,8 @@ int co_volume_clone_one(struct command *c, struct error *err)
 {
         struct snapshot_name parsed;
         const char *name, *volume;
-        int r;
+        int r = command_snapshot(c, "snapshot", &name, &parsed, err);
 
-        r = command_string(c, "snapshot", &name, err);
-        if (r == 0)
-                r = snapshot_name_parse(name, &parsed, err);
         if (r == 0)
                 r = command_volume(c, "volume", &volume, err);
         if (r == 0)

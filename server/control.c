@@ -8,17 +8,20 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/closer.h"
 #include "common/coroutine.h"
 #include "common/log.h"
 #include "common/passed_fds.h"
 #include "server/events.h"
 
 #define RECEIVE_SIZE 16384u
-#define DEPTH_MAX    16u
 /* After accept() failed for want of descriptors or memory. */
 #define ACCEPT_RETRY_NS UINT64_C(100000000)
 /* Between two looks whether all commands have ended. */
 #define PAUSE_LOOK_NS UINT64_C(1000000)
+/* Of a client's requests that have not begun, in the way to the next server: whose half request is
+ * longer is told to ask again. It is what front ends wait for, and there may be CONTROL_CLIENTS_MAX. */
+#define SAVED_BYTES_MAX (64u << 10)
 /* How long the last reply may take to be taken when the server stops. */
 #define GIVE_UP_NS UINT64_C(2000000000)
 
@@ -60,10 +63,11 @@ struct client {
         struct co *co;
 };
 
+/* They are others', and so is what lies in the sockets' queues. */
 static void close_fds(struct client *c)
 {
         for (size_t i = 0; i < c->n_fds; i++)
-                close(c->fds[i]);
+                close_elsewhere(NULL, c->fds[i]);
         c->n_fds = 0;
 }
 
@@ -72,8 +76,8 @@ static void client_free(struct client *c)
         struct control *control = c->control;
 
         close_fds(c);
-        if (c->fd >= 0)
-                close(c->fd);
+        if (c->fd >= 0) /* not shut down: the next server may have it */
+                close_elsewhere(NULL, c->fd);
         free(c->line);
         list_remove(&c->link);
         control->n_clients--;
@@ -128,16 +132,14 @@ static int co_send_all(struct client *c, const char *data, size_t length)
 
 static int co_send_json(struct client *c, json_t *reply)
 {
-        char *text = reply ? json_dumps(reply, JSON_COMPACT) : NULL;
         size_t length;
+        char *line = control_line(reply, &length);
         int r;
 
-        if (!text)
+        if (!line)
                 return -ENOMEM;
-        length = strlen(text);
-        text[length] = '\n'; /* in the place of the NUL: the line is sent by its length */
-        r = co_send_all(c, text, length + 1);
-        free(text);
+        r = co_send_all(c, line, length);
+        free(line);
         return r;
 }
 
@@ -150,14 +152,29 @@ static int co_send_error(struct client *c, const struct error *e)
         return r;
 }
 
+/* As far as the client takes it. */
+static void send_error_at_once(int fd, const struct error *e)
+{
+        json_t *reply = control_error_json(e);
+        size_t length;
+        char *line = control_line(reply, &length);
+
+        if (line)
+                (void)!send(fd, line, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+        free(line);
+        json_decref(reply);
+}
+
 /* Never waits: a client that does not read gets fewer lines. A line this short goes whole or not at
  * all (unix(7): sk_buffs of at least a page). */
-static void send_progress(struct command_caller *caller, uint64_t done, uint64_t total)
+static void send_progress(struct command_caller *caller, uint64_t done, uint64_t total,
+                          bool verifying)
 {
         struct client *c = container_of(caller, struct client, caller);
         char line[128];
-        int n = snprintf(line, sizeof(line), "{\"progress\":{\"done\":%llu,\"total\":%llu}}\n",
-                         (unsigned long long)done, (unsigned long long)total);
+        int n = snprintf(line, sizeof(line), "{\"progress\":{\"done\":%llu,\"total\":%llu%s}}\n",
+                         (unsigned long long)done, (unsigned long long)total,
+                         verifying ? ",\"verifying\":true" : "");
         ssize_t sent = send(c->fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
 
         if (sent > 0 && sent < n) {
@@ -190,32 +207,20 @@ static int make_room(struct client *c)
 /* More bytes, and descriptors; 0 at the end of the stream. */
 static ssize_t co_receive(struct client *c)
 {
-        union {
-                char buffer[CMSG_SPACE(COMMAND_FDS_MAX * sizeof(int))];
-                struct cmsghdr align;
-        } control;
-        struct iovec iov = {c->line + c->length, c->room - c->length};
-        ssize_t n;
-
         for (;;) {
                 struct loop_io io = {.op = LOOP_POLL, .fd = c->fd, .flags = POLLIN};
-                struct msghdr msg = {.msg_iov = &iov,
-                                     .msg_iovlen = 1,
-                                     .msg_control = control.buffer,
-                                     .msg_controllen = sizeof(control.buffer)};
+                struct passed_fds fds = {.fds = c->fds, .n = c->n_fds, .max = COMMAND_FDS_MAX};
                 int r = co_client_io(c, &io);
+                ssize_t n;
 
                 if (r == -ECANCELED && co_park(c))
                         continue;
                 if (r < 0 && r != -EINTR)
                         return r;
-                n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-                if (n < 0 && (errno == EAGAIN || errno == EINTR))
-                        continue;
-                if (n < 0)
-                        return -errno;
-                c->n_fds = passed_fds_take(&msg, c->fds, c->n_fds, COMMAND_FDS_MAX);
-                return n;
+                n = passed_fds_receive(c->fd, c->line + c->length, c->room - c->length, &fds);
+                c->n_fds = fds.n;
+                if (n != -EAGAIN)
+                        return n;
         }
 }
 
@@ -281,28 +286,6 @@ static void co_unwatch_hangup(struct client *c)
         while (c->watching)
                 co_suspend();
         c->co = NULL;
-}
-
-/* jansson descends by recursion, and a coroutine's stack is small: brackets are counted first.
- * Requests nest three deep. */
-bool control_is_shallow(const char *line, size_t length)
-{
-        unsigned depth = 0;
-        bool in_string = false;
-
-        for (size_t i = 0; i < length; i++) {
-                if (in_string && line[i] == '\\')
-                        i++;
-                else if (line[i] == '"')
-                        in_string = !in_string;
-                else if (!in_string && (line[i] == '{' || line[i] == '['))
-                        depth++;
-                else if (!in_string && (line[i] == '}' || line[i] == ']') && depth > 0)
-                        depth--;
-                if (depth > DEPTH_MAX)
-                        return false;
-        }
-        return true;
 }
 
 /* Closed, or shut both ways: unlike one who only sends no more, he cannot learn what came of it. */
@@ -493,22 +476,11 @@ static void co_client(void *arg)
 static void refuse(int fd)
 {
         struct error e = ERROR_INIT;
-        json_t *reply;
-        char *text;
 
         error_set(&e, -EMFILE, "the server has %u clients on its control socket, its limit",
                   CONTROL_CLIENTS_MAX);
-        reply = control_error_json(&e);
-        text = reply ? json_dumps(reply, JSON_COMPACT) : NULL;
-        if (text) {
-                ssize_t n = send(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
-
-                if (n > 0)
-                        n = send(fd, "\n", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-        }
-        free(text);
-        json_decref(reply);
-        close(fd);
+        send_error_at_once(fd, &e);
+        close_elsewhere(NULL, fd);
 }
 
 static struct client *client_new(struct control *control, int fd)
@@ -708,6 +680,18 @@ void control_resume(struct control *control)
         co_wake_all(&control->resumed);
 }
 
+/* Nothing of it has begun. It is told so, and that the connection ends also where this server goes
+ * on. */
+static void turn_away(const struct client *c)
+{
+        struct error e = ERROR_INIT;
+
+        error_set(&e, -EAGAIN, "another server takes over in the middle of this long request");
+        error_hint(&e, "ask again");
+        send_error_at_once(c->fd, &e);
+        shutdown(c->fd, SHUT_RDWR);
+}
+
 static int save_client(const struct client *c, struct handover *h, json_t *clients)
 {
         int fd = handover_add_dup(h, c->fd), r = fd < 0 ? fd : 0;
@@ -740,7 +724,9 @@ int control_save(const struct control *control, struct handover *h, json_t **ret
         list_for_each (it, &control->clients) {
                 const struct client *c = container_of(it, struct client, link);
 
-                if (r == 0)
+                if (r == 0 && !c->subscription[0] && c->length > SAVED_BYTES_MAX)
+                        turn_away(c);
+                else if (r == 0)
                         r = save_client(c, h, clients);
         }
         if (r < 0)
@@ -779,6 +765,11 @@ void control_restore(struct control *control, struct handover *h, const json_t *
 {
         for (size_t i = 0; i < json_array_size(clients); i++)
                 restore_client(control, h, json_array_get(clients, i));
+}
+
+unsigned control_n_clients(const struct control *control)
+{
+        return control->n_clients;
 }
 
 void control_free(struct control *control)

@@ -4,7 +4,7 @@
  * A client sends a request and gets, perhaps after lines of progress, one reply; then it may send
  * another:
  *
- *         {"progress":{"done":..,"total":..}}
+ *         {"progress":{"done":..,"total":..}}     and "verifying":true while a copy is compared
  *         {"ok":true,...} or {"error":{"code","message","hint"}}
  *
  * Units      a line is bytes up to and with its newline.
@@ -35,6 +35,9 @@ int control_new(struct host *host, int fd, struct control **ret_control, struct 
 void co_control_stop(struct control *control);
 void control_free(struct control *control); /* after stop; NULL is fine */
 
+/* How many are connected. */
+unsigned control_n_clients(const struct control *control);
+
 /* ---- a server that goes on in another process (takeover.h) ---- */
 
 /* Who may ask for it: only the process's own user and root. True: @takeover has taken over the
@@ -56,6 +59,9 @@ void control_restore(struct control *control, struct handover *h, const json_t *
 
 /* ---- both ends ---- */
 
+/* @value as the line to be sent, with its newline and without a NUL; NULL when out of memory, for which
+ * a @value of NULL stands, too. Release with free(). */
+char *control_line(const json_t *value, size_t *ret_length);
 /* {"error":{...}} of @e; NULL when out of memory. */
 json_t *control_error_json(const struct error *e);
 /* Is text from another process nested no deeper than a coroutine's stack lets jansson descend? */
@@ -72,6 +78,10 @@ int socket_listen_unix(const char *path, gid_t group, int *ret_fd, struct error 
  *
  * -ECONNREFUSED, -ENOENT  nobody is there */
 int socket_connect_unix(const char *path, int *ret_fd);
+/* After it was connected: is nobody there? The kernel closes the sockets of a process that has ended
+ * when it has ended its io_uring, a little later, and connects to them until then. Waits for it,
+ * where @pid has ended (0: it is not known) and who began to listen has, too. */
+bool socket_is_left(int fd, pid_t pid);
 /* "127.0.0.1:10809", "[::1]:10809", "host:10809". */
 int socket_listen_tcp(const char *address, int *ret_fd, struct error *err);
 /* "PORT", "CID:PORT". */

@@ -196,7 +196,7 @@ static void log_full(struct host_pool *hp)
 {
         uint64_t now_ns = loop_now_ns(hp->loop);
 
-        if (!hp->vhost) /* a command of its own, which says so itself */
+        if (!hp->vhost) /* a command of its own: it says itself what it has to say */
                 return;
         if (hp->full_logged_ns && now_ns - hp->full_logged_ns < FULL_LOG_NS)
                 return;
@@ -208,19 +208,24 @@ static void log_full(struct host_pool *hp)
 
 static void pass_on(const struct pool_event *event, void *arg)
 {
-        static const char *const names[] = {[POOL_EVENT_FULL] = "pool-full",
-                                            [POOL_EVENT_SPACE] = "space-again",
-                                            [POOL_EVENT_CHECKSUM] = "checksum-error",
-                                            [POOL_EVENT_MEMBER] = "member-error",
-                                            [POOL_EVENT_STOPPED] = "writing-stopped"};
+        static const char *const names[] = {
+            [POOL_EVENT_FILLING] = "pool-filling", [POOL_EVENT_FULL] = "pool-full",
+            [POOL_EVENT_SPACE] = "space-again",    [POOL_EVENT_CHECKSUM] = "checksum-error",
+            [POOL_EVENT_MEMBER] = "member-error",  [POOL_EVENT_STOPPED] = "writing-stopped"};
         struct host_pool *hp = arg;
         json_t *j;
 
+        if (event->kind == POOL_EVENT_FILLING && hp->vhost)
+                log_warning("pool '%s': %s; 'tarn pool add' gives it more, deleting snapshots "
+                            "('tarn snapshot list' says which free how much) or volumes, too",
+                            hp->name, event->sentence);
         if (event->kind == POOL_EVENT_FULL)
                 log_full(hp);
         if (!has_subscribers(hp))
                 return;
         j = json_pack("{s:s}", "message", event->sentence);
+        if (event->percent)
+                json_object_set_new(j, "percent", json_integer((json_int_t)event->percent));
         if (event->volume) {
                 json_object_set_new(j, "volume", json_string(event->volume));
                 json_object_set_new(j, "offset", json_integer((json_int_t)event->offset));

@@ -8,6 +8,7 @@
 #include "common/size.h"
 #include "server/command.h"
 #include "server/events.h"
+#include "server/image_base.h"
 
 #define NAMES_MAX 64u /* that a client's certificate gives it; the NBD server has a lower limit */
 
@@ -125,8 +126,10 @@ int co_host_open_volume(struct host_pool *hp, const char *target, struct volume 
         if (!barred) {
                 list_append(&hp->openings, &opening.link);
                 r = co_volume_open(hp->pool, target, &volume, err);
-                barred = is_barred(hp, target);
-                if (r == 0 && barred)
+                if (r == 0)
+                        r = co_image_base_check(hp, volume, err);
+                barred = is_barred(hp, target); /* also what began as the above waited */
+                if (volume && (r < 0 || barred))
                         co_volume_close(volume);
                 list_remove(&opening.link);
                 co_wake_all(&hp->opened);

@@ -214,14 +214,10 @@ static int co_send_text(struct channel *c, const char *at, size_t left, const in
 
 int co_channel_send(struct channel *c, const json_t *line, const int *fds, size_t n_fds)
 {
-        char *text = json_dumps(line, JSON_COMPACT);
-        size_t length = text ? strlen(text) : 0;
-        int r = -ENOMEM;
+        size_t length;
+        char *text = control_line(line, &length);
+        int r = text ? co_send_text(c, text, length, fds, n_fds) : -ENOMEM;
 
-        if (text) {
-                text[length] = '\n'; /* in the place of the NUL: the line is sent by its length */
-                r = co_send_text(c, text, length + 1, fds, n_fds);
-        }
         free(text);
         return r;
 }
@@ -251,39 +247,25 @@ static int make_room(struct channel *c)
 
 static int co_receive_some(struct channel *c)
 {
-        union {
-                char buffer[CMSG_SPACE(COMMAND_FDS_MAX * sizeof(int))];
-                struct cmsghdr align;
-        } control;
         int fds[COMMAND_FDS_MAX];
         int r = make_room(c);
 
         while (r == 0) {
-                struct iovec iov = {c->data + c->length, c->room - c->length};
-                struct msghdr msg = {.msg_iov = &iov,
-                                     .msg_iovlen = 1,
-                                     .msg_control = control.buffer,
-                                     .msg_controllen = sizeof(control.buffer)};
-                ssize_t n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-                size_t n_fds;
+                struct passed_fds came = {.fds = fds, .max = COMMAND_FDS_MAX};
+                ssize_t n =
+                    passed_fds_receive(c->fd, c->data + c->length, c->room - c->length, &came);
 
-                if (n < 0 && errno == EAGAIN) {
+                if (n == -EAGAIN) {
                         r = co_wait_for(c, POLLIN);
                         continue;
                 }
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n <= 0)
-                        return n < 0 ? -errno : -ECONNRESET;
-                n_fds = passed_fds_take(&msg, fds, 0, COMMAND_FDS_MAX);
-                for (size_t i = 0; i < n_fds; i++)
+                for (size_t i = 0; i < came.n; i++)
                         if (fds_add(&c->fds, &c->n_fds, &c->fds_room, fds[i]) < 0)
                                 r = -ENOMEM;
-                /* The kernel drops those for which this process has no room. */
-                if (msg.msg_flags & MSG_CTRUNC)
-                        r = -EMFILE;
+                if (n <= 0)
+                        return n < 0 ? (int)n : -ECONNRESET;
                 c->length += (size_t)n;
-                return r;
+                return came.dropped ? -EMFILE : r;
         }
         return r;
 }

@@ -10,7 +10,9 @@
 #include "common/coroutine.h"
 #include "common/log.h"
 #include "server/attach.h"
+#include "server/connector.h"
 #include "server/events.h"
+#include "server/image_base.h"
 #include "server/members.h"
 
 void host_init(struct host *host, struct loop *loop)
@@ -18,7 +20,9 @@ void host_init(struct host *host, struct loop *loop)
         *host = (struct host){.loop = loop};
         list_init(&host->pools);
         list_init(&host->subscribers);
+        list_init(&host->image_files);
         host->vhost_group = (gid_t)-1;
+        host->connector_fd = CONNECTOR_NONE;
 }
 
 int host_find(struct host *host, const char *pool_name, struct host_pool **ret_pool,
@@ -121,6 +125,8 @@ static struct host_pool *host_pool_new(struct host *host, struct loop *loop,
         list_init(&hp->attachments);
         list_init(&hp->bars);
         list_init(&hp->openings);
+        list_init(&hp->image_bases);
+        co_mutex_init(&hp->bases_lock);
         co_queue_init(&hp->opened);
         return hp;
 }
@@ -140,6 +146,7 @@ static int co_open_here(struct host_pool *hp, struct pool_state **state,
         *state = NULL;
         events_observe(hp);
         host_pool_save(hp);
+        co_image_bases_open(hp);
         return 0;
 }
 
@@ -205,6 +212,7 @@ int co_host_close(struct host_pool *hp, struct error *err)
         list_remove(&hp->link);
         hp->host->n_pools--;
         from = co_move(hp->loop);
+        co_image_bases_close(hp);
         r = co_pool_close(hp->pool, err);
         co_move(from);
         if (r < 0)
@@ -252,7 +260,8 @@ static bool writes_to(const struct host_export *e, const char *volume)
         return e->to_use && !e->readonly && strcmp(volume_name(e->volume), volume) == 0;
 }
 
-unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t size)
+static unsigned name_users(struct host_pool *hp, const char *volume, bool writers, char *text,
+                           size_t size)
 {
         unsigned n = 0;
 
@@ -268,7 +277,17 @@ unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t
                                  e->peer);
                 n++;
         }
-        return n + attach_users(hp, volume, text, size);
+        return n + attach_users(hp, volume, writers, text, size);
+}
+
+unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t size)
+{
+        return name_users(hp, volume, false, text, size);
+}
+
+unsigned host_writers(struct host_pool *hp, const char *volume, char *text, size_t size)
+{
+        return name_users(hp, volume, true, text, size);
 }
 
 /* Whoever has it open, for reading, too. Nobody else comes: the volume is barred. */

@@ -38,6 +38,9 @@ struct host_pool {
         /* attach.h */
         struct vhost_server *vhost; /* NULL in a one-shot command */
         struct list attachments;
+        unsigned n_attachments_ending;
+        struct list image_bases;    /* image_base.h */
+        struct co_mutex bases_lock; /* of commands that change one of them, and wait meanwhile */
 };
 
 /* An export that an NBD client has open. */
@@ -74,8 +77,10 @@ struct host {
         const char *control_path;   /* NULL in a one-shot command */
         char **nbd_addresses;
         size_t n_nbd_addresses;
-        char *vhost_folder; /* a socket in it for each volume; NULL: none */
-        gid_t vhost_group;  /* of sockets made here; (gid_t)-1: none */
+        char *vhost_folder;      /* a socket in it for each volume; NULL: none */
+        gid_t vhost_group;       /* of sockets made here; (gid_t)-1: none */
+        struct list image_files; /* image_base.h */
+        int connector_fd;        /* connector.h; CONNECTOR_NONE in a one-shot command */
 };
 
 void host_init(struct host *host, struct loop *loop);
@@ -123,6 +128,8 @@ void co_host_renamed(struct host_pool *hp, const char *old_name, const char *new
 /* Who uses @volume for writing, or has it open over vhost-user. As many names as fit, separated by ", ", into text; returns how
  * many there are. */
 unsigned host_users(struct host_pool *hp, const char *volume, char *text, size_t size);
+/* The same of those that may write to it. */
+unsigned host_writers(struct host_pool *hp, const char *volume, char *text, size_t size);
 
 /* Make sure that nobody writes to @volume, and that nobody begins to, until host_unbar(). With
  * @force NBD clients and front ends are cut off.

@@ -19,6 +19,8 @@
 #include "server/control.h"
 #include "server/state.h"
 
+#define GROUP_TEXT_MAX ((size_t)4 << 20)
+
 /* State files are read from any working folder. */
 char *absolute_path(const char *path)
 {
@@ -182,18 +184,28 @@ static int default_path(const char *pool, const char *suffix, char *path, size_t
         return 0;
 }
 
+/* Commands of several pools may ask at a time, each on its pool's thread. */
 int group_find(const char *name, gid_t *ret_group, struct error *err)
 {
-        struct group *group;
+        int r = name ? ERANGE : 0;
+        bool found = false;
 
         *ret_group = (gid_t)-1;
-        if (!name)
-                return 0;
-        errno = 0;
-        group = getgrnam(name);
-        if (!group)
+        /* The text has all members of the group. */
+        for (size_t size = 1024; r == ERANGE && size <= GROUP_TEXT_MAX; size *= 2) {
+                struct group group, *there = NULL;
+                char *text = malloc(size);
+
+                if (!text)
+                        return error_set(err, -ENOMEM, "out of memory");
+                r = getgrnam_r(name, &group, text, size, &there);
+                found = r == 0 && there;
+                if (found)
+                        *ret_group = group.gr_gid;
+                free(text);
+        }
+        if (name && !found)
                 return error_set(err, -ENOENT, "there is no group '%s'", name);
-        *ret_group = group->gr_gid;
         return 0;
 }
 

@@ -132,7 +132,7 @@ int co_pool_resolve(struct loop *loop, const char *name_or_path, struct pool_sta
         if (r < 0)
                 return r;
         /* The state file knows the other members, and who serves the pool. */
-        if (state_find(state->uuid, ret_state, NULL) == 0)
+        if (state_find_uuid(state->uuid, ret_state, NULL) == 0)
                 state_free(state);
         else
                 *ret_state = state;
@@ -565,6 +565,11 @@ int co_members_open(struct loop *loop, struct pool_state *state, unsigned wait_m
                         r = co_open_missing(&o, (const uint8_t(*)[16])uuids, n_uuids, &why, err);
                 free(uuids);
                 uuids = NULL;
+                if (r == 0 && o.n == 0) {
+                        r = error_set(err, -EUCLEAN, "the state file of pool '%s' names no members",
+                                      state->name);
+                        error_hint(err, "'tarn pool import MEMBER...' writes it anew");
+                }
         }
         if (r == 0)
                 r = co_read_membership(&o, &uuids, &n_uuids, err);

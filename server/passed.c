@@ -8,14 +8,15 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
+
+#include "common/service_manager.h"
 
 static int check_listens(int fd, const char *name, struct error *err)
 {
         int flags;
 
-        if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0)
+        if (!service_is_listening(fd))
                 return error_set(err, -EINVAL,
                                  "'%s', passed as descriptor %d, is no listening stream socket",
                                  name, fd);
@@ -64,20 +65,19 @@ static int take(struct sockets *s, int fd, const char *name, struct error *err)
 
 int passed_take(struct sockets *s, struct error *err)
 {
-        char **names = NULL;
-        int n = sd_listen_fds_with_names(1, &names), r = 0;
+        const char **names = NULL;
+        int first, n = service_passed_fds(&first, &names), r = 0;
 
         if (n < 0)
                 return error_set(err, n, "cannot take the sockets that were passed: %s",
                                  strerror(-n));
         for (int i = 0; i < n; i++) {
-                int fd = SD_LISTEN_FDS_START + i;
+                int fd = first + i;
 
                 if (r == 0)
                         r = take(s, fd, names[i], err);
                 if (r < 0 && s->control_fd != fd)
                         close(fd);
-                free(names[i]);
         }
         free(names);
         return r;

@@ -13,16 +13,18 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "common/coroutine.h"
 #include "common/log.h"
 #include "common/loop_thread.h"
+#include "common/service_manager.h"
 #include "server/attach.h"
 #include "server/client.h"
+#include "server/connector.h"
 #include "server/control.h"
 #include "server/listen.h"
+#include "server/image_base.h"
 #include "server/members.h"
 #include "server/passed.h"
 #include "server/session.h"
@@ -93,7 +95,7 @@ static void reload(struct server *s)
         struct nbd_tls *tls = NULL;
 
         if (s->serving)
-                sd_notify(0, "RELOADING=1");
+                service_notify("RELOADING=1");
         if (load_credentials(s->options, &tls, &access, &e) < 0) {
                 log_error("%s; what was read before stays in force", e.message);
         } else {
@@ -106,7 +108,7 @@ static void reload(struct server *s)
                 log_info("the credentials were read anew");
         }
         if (s->serving)
-                sd_notify(0, "READY=1");
+                service_notify("READY=1");
 }
 
 static void got_hangup(struct loop_io *io, int result)
@@ -260,6 +262,7 @@ static int claim(struct server *s, struct host_pool *hp, bool serving, struct er
                                      s->host.n_nbd_addresses);
                 if (r < 0)
                         error_set(err, r, "out of memory");
+                state->server_while_used = s->options->while_used;
         }
         if (r == 0 && !serving) {
                 /* Unless another server took over after this one's sockets were gone. */
@@ -414,7 +417,12 @@ static int co_start(struct server *s, struct error *err)
                 r = co_start_vhost(s, err);
         if (r == 0)
                 r = server_start_control(s, err);
-        return r < 0 ? r : server_claim_all(s, err);
+        if (r == 0)
+                r = server_claim_all(s, err);
+        if (r == 0)
+                list_for_each (it, &s->host.pools)
+                        co_image_bases_go(container_of(it, struct host_pool, link));
+        return r;
 }
 
 /* ---- life ---- */
@@ -422,9 +430,9 @@ static int co_start(struct server *s, struct error *err)
 /* For a service manager, where there is one. */
 static void tell_ready(const struct server *s)
 {
-        sd_notifyf(0, "READY=1\nSTATUS=serving %zu %s on %zu NBD %s", s->options->n_pools,
-                   s->options->n_pools == 1 ? "pool" : "pools", s->sockets.n_nbd,
-                   s->sockets.n_nbd == 1 ? "socket" : "sockets");
+        service_notify("READY=1\nSTATUS=serving %zu %s on %zu NBD %s", s->options->n_pools,
+                       s->options->n_pools == 1 ? "pool" : "pools", s->sockets.n_nbd,
+                       s->sockets.n_nbd == 1 ? "socket" : "sockets");
 }
 
 static void co_stop(struct server *s)
@@ -451,15 +459,27 @@ static void co_serve(struct server *s)
                 s->options->ready(&s->host);
         s->serving = true;
         tell_ready(s);
+        if (s->options->while_used) {
+                s->watching_use = true;
+                if (co_spawn(s->host.loop, co_server_watch_use, s) < 0)
+                        s->watching_use = false;
+        }
         while (!s->stopping && !s->given) {
                 s->co = co_self();
                 while (!s->stopping && s->taker_fd < 0)
                         co_suspend();
                 s->co = NULL;
+                while (s->looking_at_use)
+                        co_yield_loop();
                 if (!s->stopping)
                         s->given = co_takeover_give(s);
         }
         s->serving = false;
+        while (s->watching_use) {
+                s->co = co_self();
+                co_suspend();
+                s->co = NULL;
+        }
 }
 
 static void co_server(void *arg)
@@ -476,18 +496,20 @@ static void co_server(void *arg)
                         r = co_start(s, s->err);
         }
         if (r == 0) {
+                co_server_confine(s);
                 co_serve(s);
                 r = s->result;
         } else if (s->stopping && (r == -EBUSY || r == -ECANCELED)) {
                 r = 0; /* told to stop while it waited */
         }
         if (!s->given)
-                sd_notify(0, "STOPPING=1");
+                service_notify("STOPPING=1");
         co_stop(s);
         s->result = r;
         r = co_host_close_all(&s->host, &closing);
         if (r < 0 && s->result == 0)
                 s->result = error_set(s->err, r, "%s", closing.message);
+        image_files_close(&s->host);
         co_unwatch(s, &s->hangup);
         co_unwatch(s, &s->end);
 }
@@ -531,6 +553,7 @@ static int run_loop(struct server *s, struct error *err)
         if (r < 0)
                 return r;
         host_init(&s->host, loop);
+        s->host.connector_fd = s->connector_fd;
         r = load_credentials(s->options, &s->tls, &s->host.access, err);
         if (r == 0)
                 r = start_threads(s, err);
@@ -558,13 +581,17 @@ int serve_run(const struct serve_options *options, struct error *err)
                            .end.fd = -1,
                            .hangup.fd = -1,
                            .taker_fd = -1};
-        int r = 0;
+        int r = connector_start(&s.connector_fd, err);
 
+        if (r < 0)
+                return r;
         raise_files_limit();
         s.sockets.exposure = exposure(options);
         s.end.fd = signals_open(err);
-        if (s.end.fd < 0)
+        if (s.end.fd < 0) {
+                close(s.connector_fd);
                 return s.end.fd;
+        }
         r = open_hangup(&s, err);
         if (r == 0)
                 r = passed_take(&s.sockets, err);
@@ -577,5 +604,6 @@ int serve_run(const struct serve_options *options, struct error *err)
         if (s.hangup.fd >= 0)
                 close(s.hangup.fd);
         close(s.end.fd);
+        close(s.connector_fd);
         return r;
 }

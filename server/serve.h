@@ -32,6 +32,7 @@ struct serve_options {
         /* Go on with what the pools' server has, in its place: its sockets, front ends and all. The
          * four above are NULL or 0 then, as it knows them. */
         bool takeover;
+        bool while_used;  /* end by itself once nobody uses its volumes (while_used.c) */
         unsigned threads; /* event loops, at most SERVE_THREADS_MAX; 0: one a processor */
         enum nbd_tls_mode tls_mode;
         /* The mode was asked for, not assumed: it may be less than what the server before has. */

@@ -26,13 +26,15 @@ struct server {
         struct control *control;
         struct nbd_tls *tls; /* NULL: none */
         struct watch end, hangup;
+        int connector_fd; /* connector.h */
         bool serving;
         atomic_bool stopping;
         /* takeover.c */
         struct channel *channel; /* that a signal is to cancel; NULL: none */
         int taker_fd;            /* of who wants to take over; -1: nobody does */
         json_t *taker_request;
-        bool given;                                    /* another server goes on with all of it */
+        bool watching_use, looking_at_use; /* while_used.c: its coroutine runs; it is on its way */
+        bool given;                        /* another server goes on with all of it */
         struct loop_thread *thread[SERVE_THREADS_MAX]; /* of all loops but the first */
         unsigned n_threads, n_placed;
         struct co *co;
@@ -53,6 +55,16 @@ int server_nbd_listen(struct server *s, struct error *err);
 int server_start_control(struct server *s, struct error *err);
 /* Say in the state files that this process serves the pools. */
 int server_claim_all(struct server *s, struct error *err);
+
+/* ---- confined.c ---- */
+
+/* Once all is open: gives up what is not needed any more. What cannot be is logged. */
+void co_server_confine(struct server *s);
+
+/* ---- while_used.c ---- */
+
+/* A coroutine: sets s->stopping once nobody has used the pools for a while. */
+void co_server_watch_use(void *server);
 
 /* ---- takeover.c ---- */
 

@@ -5,54 +5,16 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "common/coroutine.h"
 #include "common/log.h"
 #include "server/client.h"
+#include "server/image_base.h"
 #include "server/members.h"
 
 /* How long to wait for a lock before looking again whether a server has come up. */
 #define LOCK_LOOK_MS 1000u
-
-static void signal_set(sigset_t *set)
-{
-        sigemptyset(set);
-        sigaddset(set, SIGINT);
-        sigaddset(set, SIGTERM);
-}
-
-int signals_open(struct error *err)
-{
-        sigset_t set;
-        int fd;
-
-        signal_set(&set);
-        sigprocmask(SIG_BLOCK, &set, NULL);
-        fd = signalfd(-1, &set, SFD_CLOEXEC);
-        if (fd < 0)
-                return error_set(err, -errno, "cannot watch signals: %s", strerror(errno));
-        return fd;
-}
-
-void signals_default(void)
-{
-        struct signalfd_siginfo info;
-        sigset_t set, pending;
-        int fd;
-
-        signal_set(&set);
-        /* What is pending was seen, and must not end the process when it is let through. */
-        fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-        while (fd >= 0 && sigpending(&pending) == 0 &&
-               (sigismember(&pending, SIGINT) || sigismember(&pending, SIGTERM)) &&
-               read(fd, &info, sizeof(info)) == sizeof(info))
-                ;
-        if (fd >= 0)
-                close(fd);
-        sigprocmask(SIG_UNBLOCK, &set, NULL);
-}
 
 /* ---- work on a loop of its own ---- */
 
@@ -148,26 +110,6 @@ int session_resolve(const char *pool, struct pool_state **ret_state, struct erro
         return 0;
 }
 
-/* ---- by the server ---- */
-
-static int run_remote(int fd, const struct session *session, json_t **ret_reply, struct error *err)
-{
-        struct client_call call = {.request = session->request,
-                                   .fds = session->fds,
-                                   .n_fds = session->n_fds,
-                                   .progress = session->progress,
-                                   .arg = session->arg};
-        int r;
-
-        call.signal_fd = signals_open(err);
-        if (call.signal_fd < 0)
-                return call.signal_fd;
-        r = client_run(fd, &call, ret_reply, err);
-        close(call.signal_fd);
-        signals_default();
-        return r;
-}
-
 /* ---- here ---- */
 
 struct local_work {
@@ -179,12 +121,13 @@ struct local_work {
         json_t *reply;
 };
 
-static void local_progress(struct command_caller *caller, uint64_t done, uint64_t total)
+static void local_progress(struct command_caller *caller, uint64_t done, uint64_t total,
+                           bool verifying)
 {
         struct local_work *w = container_of(caller, struct local_work, caller);
 
         if (w->session->progress)
-                w->session->progress(w->session->arg, done, total);
+                w->session->progress(w->session->arg, done, total, verifying);
 }
 
 static int co_local(struct loop *loop, struct session_work *work, struct error *err)
@@ -210,6 +153,7 @@ static int co_local(struct loop *loop, struct session_work *work, struct error *
                 co_pool_settle(hp->pool, NULL);
         if (co_host_close_all(&host, &closing) < 0)
                 log_warning("%s", closing.message);
+        image_files_close(&host);
         return r;
 }
 
@@ -217,8 +161,11 @@ int session_run(const struct session *session, json_t **ret_reply, struct error 
 {
         unsigned wait_ms = session->wait_ms ? session->wait_ms : MEMBERS_LOCK_WAIT_MS;
         struct pool_state *state = NULL;
+        unsigned n_ended = 0;
         int fd, r;
 
+        if (!session->request)
+                return error_set(err, -ENOMEM, "out of memory");
         for (;;) {
                 struct local_work w = {.work = {.co_run = co_local},
                                        .session = session,
@@ -228,12 +175,19 @@ int session_run(const struct session *session, json_t **ret_reply, struct error 
                 r = session_resolve(session->pool, &state, err);
                 if (r < 0)
                         break;
-                json_object_set_new(session->request, "pool", json_string(state->name));
-                r = client_connect(state, &fd, err);
+                r = json_object_set_new(session->request, "pool", json_string(state->name)) < 0
+                        ? error_set(err, -ENOMEM, "out of memory")
+                        : client_connect(state, &fd, err);
                 if (r == 0) {
-                        r = run_remote(fd, session, ret_reply, err);
+                        bool not_begun = false;
+
+                        r = session_ask(fd, session, ret_reply, &not_begun, err);
                         close(fd);
-                        break;
+                        if (!not_begun || n_ended++ >= SESSION_ENDED_MAX)
+                                break;
+                        state_free(state);
+                        state = NULL;
+                        continue;
                 }
                 if (r == -ENOENT && session->served_only) {
                         r = error_set(err, -ENOTCONN, "pool '%s' is not being served", state->name);

@@ -1,7 +1,7 @@
 /* setup_disks.c - looking at disks that are to become members. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,35 +41,56 @@ int setup_check_distinct(const char *const *paths, size_t n_paths, struct error 
         return r;
 }
 
+/* The path of the file beneath a loop device; false: there is none. */
+static bool loop_backing(const char *device, char backing[PATH_MAX])
+{
+        char path[300];
+        snprintf(path, sizeof(path), "/sys/block/%.255s/loop/backing_file", device);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : read(fd, backing, PATH_MAX - 1);
+
+        if (fd >= 0)
+                close(fd);
+        if (n <= 0)
+                return false;
+        backing[n] = '\0';
+        backing[strcspn(backing, "\n")] = '\0';
+        return true;
+}
+
+static int refuse_backing_of(const char *device, const char *path, const struct stat *st,
+                             struct error *err)
+{
+        char backing[PATH_MAX];
+        struct stat back;
+
+        if (strncmp(device, "loop", 4) != 0 || !loop_backing(device, backing) ||
+            stat(backing, &back) < 0 || !same_disk(st, &back))
+                return 0;
+        error_set(err, -EBUSY, "'%s' is in use as '/dev/%s'", path, device);
+        return error_hint(err, "'losetup -d /dev/%s' if it is not needed any more", device);
+}
+
 /* Writing to a file beneath a loop device that is set up destroys what its users have there, and no
- * lock or O_EXCL tells of them. */
+ * lock or O_EXCL tells of them. (Not by glob(3): what it cannot look at for want of memory it leaves
+ * out, and glibc's frees twice then.) */
 int setup_refuse_backing(const char *path, struct error *err)
 {
-        struct stat st, back;
-        glob_t found;
+        const struct dirent *entry;
+        struct stat st;
         int r = 0;
 
-        if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) ||
-            glob("/sys/block/loop*/loop/backing_file", 0, NULL, &found) != 0)
+        if (stat(path, &st) < 0 || !S_ISREG(st.st_mode))
                 return 0;
-        for (size_t i = 0; r == 0 && i < found.gl_pathc; i++) {
-                char backing[PATH_MAX] = "", device[64] = "";
-                FILE *file = fopen(found.gl_pathv[i], "re");
-
-                if (file && fgets(backing, sizeof(backing), file)) {
-                        backing[strcspn(backing, "\n")] = '\0';
-                        sscanf(found.gl_pathv[i], "/sys/block/%63[^/]", device);
-                        if (stat(backing, &back) == 0 && same_disk(&st, &back)) {
-                                r = error_set(err, -EBUSY, "'%s' is in use as '/dev/%s'", path,
-                                              device);
-                                error_hint(err, "'losetup -d /dev/%s' if it is not needed any more",
-                                           device);
-                        }
-                }
-                if (file)
-                        fclose(file);
-        }
-        globfree(&found);
+        DIR *devices = opendir("/sys/block");
+        if (!devices && errno == ENOENT)
+                return 0;
+        if (!devices)
+                return error_set(err, -errno, "cannot see what loop devices use '%s': %s", path,
+                                 strerror(errno));
+        while (r == 0 && (entry = readdir(devices)))
+                r = refuse_backing_of(entry->d_name, path, &st, err);
+        closedir(devices);
         return r;
 }
 

@@ -68,6 +68,7 @@ void state_clear_server(struct pool_state *state)
         state->n_server_nbd = 0;
         state->server_control = NULL;
         state->server_pid = 0;
+        state->server_while_used = false;
 }
 
 void state_free(struct pool_state *state)
@@ -187,46 +188,79 @@ void state_drop_attachment(struct pool_state *state, const char *target)
 
 /* ---- JSON ---- */
 
+/* All of these are whole, or NULL where there is no memory: a state that lacks a member or an
+ * attachment would be taken for one that has none. */
+
 static json_t *attachments_to_json(const struct pool_state *state)
 {
         json_t *attachments = json_array();
+        int r = attachments ? 0 : -1;
 
-        for (size_t i = 0; i < state->n_attachments; i++) {
+        for (size_t i = 0; i < state->n_attachments && r == 0; i++) {
                 const struct state_attachment *a = &state->attachments[i];
 
-                json_array_append_new(attachments,
-                                      json_pack("{s:s, s:s, s:i, s:b, s:s*}", "name", a->target,
-                                                "path", a->path, "queues", (int)a->n_queues,
-                                                "readonly", (int)a->readonly, "group",
-                                                a->group[0] ? a->group : NULL));
+                r = json_array_append_new(attachments,
+                                          json_pack("{s:s, s:s, s:i, s:b, s:s*}", "name", a->target,
+                                                    "path", a->path, "queues", (int)a->n_queues,
+                                                    "readonly", (int)a->readonly, "group",
+                                                    a->group[0] ? a->group : NULL));
         }
-        return attachments;
+        if (r == 0)
+                return attachments;
+        json_decref(attachments);
+        return NULL;
+}
+
+static json_t *members_to_json(const struct pool_state *state)
+{
+        json_t *members = json_array();
+        char uuid[UUID_TEXT_SIZE];
+        int r = members ? 0 : -1;
+
+        for (size_t i = 0; i < state->n_members && r == 0; i++) {
+                uuid_format(state->members[i].uuid, uuid);
+                r = json_array_append_new(
+                    members, json_pack("{s:s, s:s}", "path", state->members[i].path, "uuid", uuid));
+        }
+        if (r == 0)
+                return members;
+        json_decref(members);
+        return NULL;
+}
+
+static json_t *server_to_json(const struct pool_state *state)
+{
+        json_t *nbd = json_array();
+        int r = nbd ? 0 : -1;
+
+        for (size_t i = 0; i < state->n_server_nbd && r == 0; i++)
+                r = json_array_append_new(nbd, json_string(state->server_nbd[i]));
+        if (r == 0)
+                return json_pack("{s:s, s:i, s:o, s:b}", "control", state->server_control, "pid",
+                                 (int)state->server_pid, "nbd", nbd, "while_used",
+                                 (int)state->server_while_used);
+        json_decref(nbd);
+        return NULL;
 }
 
 static json_t *to_json(const struct pool_state *state)
 {
         char uuid[UUID_TEXT_SIZE];
-        json_t *members = json_array(), *root, *nbd;
+        json_t *root;
+        int r;
 
-        for (size_t i = 0; i < state->n_members; i++) {
-                uuid_format(state->members[i].uuid, uuid);
-                json_array_append_new(
-                    members, json_pack("{s:s, s:s}", "path", state->members[i].path, "uuid", uuid));
-        }
         uuid_format(state->uuid, uuid);
         root = json_pack("{s:i, s:s, s:s, s:o}", "version", 1, "name", state->name, "uuid", uuid,
-                         "members", members);
-        if (root && state->server_control) {
-                nbd = json_array();
-                for (size_t i = 0; i < state->n_server_nbd; i++)
-                        json_array_append_new(nbd, json_string(state->server_nbd[i]));
-                json_object_set_new(root, "server",
-                                    json_pack("{s:s, s:i, s:o}", "control", state->server_control,
-                                              "pid", (int)state->server_pid, "nbd", nbd));
-        }
-        if (root && state->n_attachments > 0)
-                json_object_set_new(root, "attachments", attachments_to_json(state));
-        return root;
+                         "members", members_to_json(state));
+        r = root ? 0 : -1;
+        if (r == 0 && state->server_control)
+                r = json_object_set_new(root, "server", server_to_json(state));
+        if (r == 0 && state->n_attachments > 0)
+                r = json_object_set_new(root, "attachments", attachments_to_json(state));
+        if (r == 0)
+                return root;
+        json_decref(root);
+        return NULL;
 }
 
 static int server_from_json(struct pool_state *state, json_t *server)
@@ -235,6 +269,7 @@ static int server_from_json(struct pool_state *state, json_t *server)
         json_t *nbd = json_object_get(server, "nbd");
         char *sockets[STATE_SOCKETS_MAX];
         size_t n = 0;
+        int r;
 
         if (!control)
                 return -EINVAL;
@@ -244,8 +279,11 @@ static int server_from_json(struct pool_state *state, json_t *server)
                 if (text)
                         sockets[n++] = (char *)text;
         }
-        return state_set_server(
-            state, control, (pid_t)json_integer_value(json_object_get(server, "pid")), sockets, n);
+        r = state_set_server(state, control,
+                             (pid_t)json_integer_value(json_object_get(server, "pid")), sockets, n);
+        if (r == 0)
+                state->server_while_used = json_is_true(json_object_get(server, "while_used"));
+        return r;
 }
 
 static int attachment_from_json(struct pool_state *state, json_t *json)
@@ -321,9 +359,28 @@ static int file_path(const char *name, const char *suffix, char *ret_path, size_
         return 0;
 }
 
+/* As a whole: jansson would read it byte by byte. NULL: it is no JSON, or cannot be read. */
+static json_t *read_json(int fd, size_t size)
+{
+        char *text = malloc(size + 1);
+        size_t length = 0;
+        json_t *root = NULL;
+        ssize_t n = -1;
+
+        while (text && length < size) {
+                n = read(fd, text + length, size - length);
+                if (n == 0 || (n < 0 && errno != EINTR))
+                        break;
+                length += n > 0 ? (size_t)n : 0;
+        }
+        if (text && length == size)
+                root = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
+        free(text);
+        return root;
+}
+
 static int load_file(const char *path, struct pool_state **ret_state, struct error *err)
 {
-        json_error_t why;
         struct stat st;
         json_t *root;
         int fd, r;
@@ -335,7 +392,7 @@ static int load_file(const char *path, struct pool_state **ret_state, struct err
                 close(fd);
                 return error_set(err, -EINVAL, "'%s' is not a state file of tarn", path);
         }
-        root = json_loadfd(fd, JSON_REJECT_DUPLICATES, &why);
+        root = read_json(fd, (size_t)st.st_size);
         close(fd);
         r = root ? from_json(root, ret_state) : -EINVAL;
         json_decref(root);
@@ -365,7 +422,7 @@ int state_load(const char *name, struct pool_state **ret_state, struct error *er
         return r;
 }
 
-int state_find(const uint8_t uuid[16], struct pool_state **ret_state, struct error *err)
+int state_find_uuid(const uint8_t uuid[16], struct pool_state **ret_state, struct error *err)
 {
         char **names;
         size_t n;

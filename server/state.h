@@ -48,6 +48,8 @@ struct pool_state {
         pid_t server_pid;
         size_t n_server_nbd;
         char **server_nbd; /* "nbd+unix:///?socket=..." */
+        bool
+            server_while_used; /* it was started for a virtual machine, and is to be again if it dies */
         size_t n_attachments;
         struct state_attachment *attachments;
 };
@@ -61,7 +63,7 @@ int runtime_dir(char *ret_path, size_t size, struct error *err);
  * -EINVAL  the file is not a state file */
 int state_load(const char *name, struct pool_state **ret_state, struct error *err);
 /* The same by the pool's uuid. */
-int state_find(const uint8_t uuid[16], struct pool_state **ret_state, struct error *err);
+int state_find_uuid(const uint8_t uuid[16], struct pool_state **ret_state, struct error *err);
 int state_save(const struct pool_state *state, struct error *err);
 int state_remove(const char *name, struct error *err);
 

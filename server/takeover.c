@@ -11,14 +11,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <systemd/sd-daemon.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "common/coroutine.h"
 #include "common/log.h"
+#include "common/service_manager.h"
 #include "server/attach.h"
 #include "server/client.h"
+#include "server/image_base.h"
 #include "server/members.h"
 #include "server/serve_internal.h"
 
@@ -168,6 +169,7 @@ static int co_go(struct server *s, struct error *err)
 
                 co_move(hp->loop);
                 co_pool_go(hp->pool);
+                co_image_bases_go(hp);
                 attach_go(hp);
                 co_move(s->host.loop);
         }
@@ -313,9 +315,9 @@ static int dup_sockets(struct server *s, struct handover *h)
 /* On the pool's loop. */
 static int pool_json(struct host_pool *hp, struct handover *h, json_t **ret_json)
 {
-        json_t *members = json_array();
+        json_t *members = json_array(), *attachments = attach_prepare(hp, h);
         struct pool_info info;
-        int r = 0;
+        int r = attachments ? 0 : -ENOMEM;
 
         pool_get_info(hp->pool, &info);
         for (size_t i = 0; r == 0 && i < info.n_members; i++) {
@@ -329,10 +331,11 @@ static int pool_json(struct host_pool *hp, struct handover *h, json_t **ret_json
         }
         if (r < 0) {
                 json_decref(members);
+                json_decref(attachments);
                 return r;
         }
-        *ret_json = json_pack("{s:s, s:o, s:o}", "name", hp->name, "uuid", json_uuid(hp->uuid),
-                              "members", members);
+        *ret_json = json_pack("{s:s, s:o, s:o, s:o}", "name", hp->name, "uuid", json_uuid(hp->uuid),
+                              "members", members, "attachments", attachments);
         return *ret_json ? 0 : -ENOMEM;
 }
 
@@ -370,6 +373,7 @@ static int co_stop_all(struct server *s, struct handover *h, struct error *err)
 {
         json_t *pools = json_object_get(h->state, "pools");
         size_t i = 0;
+        int r = 0, close_r;
 
         co_nbd_server_leave(s->host.nbd, NBD_GIVE_TIMEOUT_MS);
         nbd_server_free(s->host.nbd);
@@ -384,14 +388,16 @@ static int co_stop_all(struct server *s, struct handover *h, struct error *err)
         }
         list_for_each (it, &s->host.pools) {
                 struct host_pool *hp = container_of(it, struct host_pool, link);
-                json_t *attachments;
+                json_t *attachments = json_object_get(json_array_get(pools, i++), "attachments");
+                int save_r;
 
                 co_move(hp->loop);
-                attachments = co_attach_save(hp, h);
+                save_r = co_attach_save(hp, h, attachments, err);
                 co_move(s->host.loop);
-                json_object_set_new(json_array_get(pools, i++), "attachments", attachments);
+                r = save_r < 0 ? save_r : r;
         }
-        return co_host_close_all(&s->host, err);
+        close_r = co_host_close_all(&s->host, err);
+        return close_r < 0 ? close_r : r;
 }
 
 /* ---- the old server: handing over ---- */
@@ -434,10 +440,10 @@ static int co_hand_over(struct server *s, struct channel *channel, struct handov
         if (r < 0)
                 return r;
         /* systemd believes only who is the main process so far. */
-        sd_notifyf(0, "MAINPID=%d", (int)pid);
+        service_notify("MAINPID=%d", (int)pid);
         r = co_channel_say(channel, "go");
         if (r < 0) {
-                sd_notifyf(0, "MAINPID=%d", (int)getpid());
+                service_notify("MAINPID=%d", (int)getpid());
                 return error_set(err, r, "it has ended");
         }
         return 0;

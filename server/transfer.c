@@ -1,7 +1,7 @@
-/* transfer.c - copying between an image and a volume.
+/* transfer.c - copying a disk's content.
  *
- * A few coroutines take pieces in order. A piece lies in one extent of the source; extents that
- * read as zeroes are passed over, and in the rest blocks of zeroes are found by looking. */
+ * A few coroutines take pieces in order and read them side by side. Each waits for its turn to
+ * write, and lets the next one have it as soon as its own last call has begun. */
 #include "server/transfer.h"
 
 #include <errno.h>
@@ -9,42 +9,61 @@
 #include <string.h>
 
 #include "common/coroutine.h"
-#include "common/size.h"
+#include "server/transfer_side.h"
 
-#define PIECE_SIZE       (UINT64_C(1) << 20)
-#define WORKERS          8u
+#define PIECE_SIZE (UINT64_C(1) << 20)
+#define WORKERS    8u
+/* Calls under way beside those of the workers. */
+#define PUTS_MAX 32u
+/* What reads as zeroes and is shorter is read along with the data around it. */
+#define SKIP_LEAST (UINT64_C(64) << 10)
+/* Between two looks at whether to go on. */
+#define ZEROES_MOST      (UINT64_C(1) << 30)
 #define PROGRESS_STEP_NS UINT64_C(100000000)
 
-struct transfer;
-
-struct transfer_ops {
-        /* How long the extent at @offset is, and whether it reads as zeroes. */
-        int (*co_extent)(struct transfer *t, uint64_t offset, struct image_extent *ret);
-        int (*co_read)(struct transfer *t, void *buffer, size_t length, uint64_t offset);
-        int (*co_write)(struct transfer *t, const void *buffer, size_t length, uint64_t offset);
-        int (*co_zero)(struct transfer *t, uint64_t offset, uint64_t length);
-};
-
 struct transfer {
-        const struct command *command;
-        const struct transfer_ops *ops;
-        struct image *image;
-        struct volume *volume;
-        uint64_t size, next_offset, done_bytes;
-        struct image_extent extent; /* what is left of the one at next_offset */
-        uint64_t progress_ns;
-        struct co_mutex next_lock;
+        struct transfer_side from, to;
+        const struct side_ops *from_ops, *to_ops;
+        struct transfer_watch *watch;
+        uint64_t from_bytes, bytes;
+        uint32_t unit;
+        uint64_t piece_bytes;
+
+        struct co_mutex next_lock;  /* of the four below */
+        uint64_t next_offset;       /* of the next piece */
+        struct image_extent extent; /* what is left of the one there; no length: not known */
+        uint64_t n_pieces;
+
+        uint64_t turn; /* the number of the piece that may be written */
+        struct co_queue turns;
+        unsigned n_puts;
         unsigned n_running;
         struct co_queue ended;
+        uint64_t done_bytes, progress_ns;
         int result;
         struct error error;
 };
 
 struct piece {
-        uint64_t offset, length;
+        uint64_t number, offset, length;
         bool zero;
 };
 
+struct worker {
+        struct transfer *transfer;
+        unsigned n_puts;
+        struct co_queue put_ended;
+};
+
+/* A call that goes on while its worker makes the next one. */
+struct put {
+        struct worker *worker;
+        const uint8_t *data;
+        uint64_t offset;
+        size_t length;
+};
+
+/* Only the first failure counts. */
 static void transfer_fail(struct transfer *t, int code, const struct error *e)
 {
         if (t->result < 0)
@@ -53,126 +72,297 @@ static void transfer_fail(struct transfer *t, int code, const struct error *e)
         t->error = *e;
 }
 
-static int co_next_extent(struct transfer *t)
-{
-        int r = t->ops->co_extent(t, t->next_offset, &t->extent);
+/* ---- pieces ---- */
 
+/* Have t->extent say what is at @offset. */
+static int co_know_extent(struct transfer *t, uint64_t offset)
+{
+        struct error e = ERROR_INIT;
+        int r;
+
+        if (t->extent.length > 0)
+                return 0;
+        if (offset >= t->from_bytes) {
+                t->extent = (struct image_extent){.length = t->bytes - offset, .zero = true};
+                return 0;
+        }
+        r = t->from_ops->co_extent(&t->from, offset, &t->extent, &e);
         if (r == 0 && t->extent.length == 0)
-                r = error_set(&t->error, -EIO, "there is an extent of no length at offset %llu",
-                              (unsigned long long)t->next_offset);
+                r = error_set(&e, -EIO, "'%s' has an extent of no length at offset %llu",
+                              side_name(&t->from), (unsigned long long)offset);
+        if (r < 0)
+                transfer_fail(t, r, &e);
+        else if (t->extent.length > t->bytes - offset)
+                t->extent.length = t->bytes - offset;
         return r;
+}
+
+static void take(struct transfer *t, struct piece *p, uint64_t length)
+{
+        if (length > t->bytes - t->next_offset)
+                length = t->bytes - t->next_offset;
+        if (length > t->extent.length && t->extent.length > 0)
+                length = t->extent.length;
+        p->length += length;
+        t->next_offset += length;
+        t->extent.length -= length;
+}
+
+/* Zeroes in whole units; the rest goes with what follows. */
+static uint64_t zeroes_to_skip(const struct transfer *t)
+{
+        uint64_t n = t->extent.length;
+
+        if (!t->extent.zero)
+                return 0;
+        if (n > ZEROES_MOST)
+                return ZEROES_MOST;
+        return t->next_offset + n == t->bytes ? n : n - n % t->unit;
+}
+
+/* Data up to the next multiple of a piece's size or to zeroes worth skipping, over extents of all
+ * kinds. */
+static int co_take_data(struct transfer *t, struct piece *p)
+{
+        uint64_t limit = p->offset - p->offset % t->piece_bytes + t->piece_bytes;
+
+        while (t->next_offset < limit && t->next_offset < t->bytes) {
+                uint64_t least = t->unit > SKIP_LEAST ? t->unit : SKIP_LEAST;
+                int r = co_know_extent(t, t->next_offset);
+
+                if (r < 0)
+                        return r;
+                if (p->length > 0 && t->extent.zero && t->extent.length >= least) {
+                        uint64_t over = t->next_offset % t->unit;
+
+                        if (over > 0)
+                                take(t, p, t->unit - over);
+                        return 0;
+                }
+                take(t, p, limit - t->next_offset);
+        }
+        return 0;
+}
+
+static int co_take_piece(struct transfer *t, struct piece *p)
+{
+        uint64_t skip;
+        int r = co_know_extent(t, t->next_offset);
+
+        if (r < 0)
+                return r;
+        *p = (struct piece){.number = t->n_pieces++, .offset = t->next_offset};
+        skip = zeroes_to_skip(t);
+        if (skip == 0)
+                return co_take_data(t, p);
+        p->zero = true;
+        take(t, p, skip);
+        return 0;
 }
 
 /* False at the end, and after a failure. */
 static bool co_next_piece(struct transfer *t, struct piece *p)
 {
         bool some = false;
-        int r = 0;
 
         co_lock(&t->next_lock);
-        if (t->result == 0 && t->next_offset < t->size && t->extent.length == 0) {
-                r = co_next_extent(t);
-                if (r < 0)
-                        t->result = r;
+        if (t->watch->cancelled && *t->watch->cancelled) {
+                struct error e = ERROR_INIT;
+
+                transfer_fail(t, error_set(&e, -ECANCELED, "interrupted"), &e);
         }
-        if (t->result == 0 && t->next_offset < t->size) {
-                *p = (struct piece){t->next_offset, t->extent.length, t->extent.zero};
-                /* Pieces of data end on multiples of their size, so that writes are aligned. */
-                if (!p->zero && p->length > PIECE_SIZE - p->offset % PIECE_SIZE)
-                        p->length = PIECE_SIZE - p->offset % PIECE_SIZE;
-                t->next_offset += p->length;
-                t->extent.length -= p->length;
-                some = true;
-        }
+        if (t->result == 0 && t->next_offset < t->bytes)
+                some = co_take_piece(t, p) == 0;
         co_unlock(&t->next_lock);
         return some;
 }
 
-/* Write what is not zero, in runs of whole blocks. */
-static int co_write_sparse(struct transfer *t, const uint8_t *data, const struct piece *p)
+/* ---- writing ---- */
+
+static void co_wait_turn(struct transfer *t, uint64_t number)
 {
-        uint64_t at = 0;
-        int r = 0;
-
-        while (r == 0 && at < p->length) {
-                uint64_t begin = at;
-                bool zero = false;
-
-                while (at < p->length) {
-                        uint64_t n = POOL_BLOCK - (p->offset + at) % POOL_BLOCK;
-                        bool block_zero;
-
-                        if (n > p->length - at)
-                                n = p->length - at;
-                        block_zero = image_is_zero(data + at, n);
-                        if (at == begin)
-                                zero = block_zero;
-                        else if (block_zero != zero)
-                                break;
-                        at += n;
-                }
-                r = zero ? t->ops->co_zero(t, p->offset + begin, at - begin)
-                         : t->ops->co_write(t, data + begin, at - begin, p->offset + begin);
-        }
-        return r;
+        while (t->turn != number)
+                co_wait(&t->turns);
 }
 
-static void report_progress(struct transfer *t, const struct piece *p)
+/* The next one begins once this coroutine suspends, and so after the call that it makes now. */
+static void pass_turn(struct transfer *t)
 {
-        uint64_t now = loop_now_ns(t->command->hp->loop);
+        t->turn++;
+        co_wake_all(&t->turns);
+}
+
+static void co_write(struct transfer *t, const uint8_t *data, size_t length, uint64_t offset)
+{
+        struct error e = ERROR_INIT;
+        int r = t->to_ops->co_write(&t->to, data, length, offset, &e);
+
+        if (r < 0)
+                transfer_fail(t, r, &e);
+}
+
+static void co_zero(struct transfer *t, uint64_t offset, uint64_t length)
+{
+        struct error e = ERROR_INIT;
+        int r = t->to_ops->co_zero(&t->to, offset, length, &e);
+
+        if (r < 0)
+                transfer_fail(t, r, &e);
+}
+
+static void co_put(void *arg)
+{
+        struct put *put = arg;
+        struct worker *w = put->worker;
+
+        co_write(w->transfer, put->data, put->length, put->offset);
+        free(put);
+        w->n_puts--;
+        w->transfer->n_puts--;
+        co_wake_one(&w->put_ended);
+}
+
+/* Begin to write, in a coroutine of its own; or write, where there can be no more of them. */
+static void co_begin_write(struct worker *w, const uint8_t *data, size_t length, uint64_t offset)
+{
+        struct transfer *t = w->transfer;
+        struct put *put = t->n_puts < PUTS_MAX ? malloc(sizeof(*put)) : NULL;
+
+        if (put) {
+                *put = (struct put){.worker = w, .data = data, .offset = offset, .length = length};
+                w->n_puts++;
+                t->n_puts++;
+                if (co_spawn(co_loop(), co_put, put) == 0)
+                        return;
+                w->n_puts--;
+                t->n_puts--;
+                free(put);
+        }
+        co_write(t, data, length, offset);
+}
+
+/* How much from @at on is zero, or is not, in whole units. */
+static uint64_t run_length(const struct transfer *t, const uint8_t *data, const struct piece *p,
+                           uint64_t at, bool *ret_zero)
+{
+        uint64_t begin = at;
+
+        while (at < p->length) {
+                uint64_t n = p->length - at < t->unit ? p->length - at : t->unit;
+                bool zero = image_is_zero(data + at, n);
+
+                if (at == begin)
+                        *ret_zero = zero;
+                else if (zero != *ret_zero)
+                        break;
+                at += n;
+        }
+        return at - begin;
+}
+
+static void co_write_piece(struct worker *w, const uint8_t *data, const struct piece *p)
+{
+        struct transfer *t = w->transfer;
+        bool passed = false;
+
+        for (uint64_t at = 0, n; at < p->length && t->result == 0; at += n) {
+                bool zero = false;
+
+                n = run_length(t, data, p, at, &zero);
+                passed = at + n == p->length;
+                if (passed)
+                        pass_turn(t);
+                if (zero)
+                        co_zero(t, p->offset + at, n);
+                else if (passed)
+                        co_write(t, data + at, n, p->offset + at);
+                else
+                        co_begin_write(w, data + at, n, p->offset + at);
+        }
+        if (!passed)
+                pass_turn(t);
+        while (w->n_puts > 0)
+                co_wait(&w->put_ended);
+}
+
+static void co_read(struct transfer *t, uint8_t *buffer, const struct piece *p)
+{
+        uint64_t n = 0;
         struct error e = ERROR_INIT;
         int r;
 
-        t->done_bytes += p->length;
-        if (now < t->progress_ns + PROGRESS_STEP_NS && t->done_bytes < t->size &&
-            !*t->command->caller->cancelled)
-                return;
-        t->progress_ns = now;
-        r = command_progress(t->command, t->done_bytes, t->size, &e);
+        if (p->offset < t->from_bytes)
+                n = t->from_bytes - p->offset < p->length ? t->from_bytes - p->offset : p->length;
+        memset(buffer + n, 0, p->length - n);
+        r = n > 0 ? t->from_ops->co_read(&t->from, buffer, n, p->offset, &e) : 0;
         if (r < 0)
                 transfer_fail(t, r, &e);
+}
+
+/* Every piece that was taken has its turn, whatever fails: others wait for it to pass. */
+static void co_do_piece(struct worker *w, uint8_t *buffer, const struct piece *p)
+{
+        struct transfer *t = w->transfer;
+
+        if (!p->zero)
+                co_read(t, buffer, p);
+        co_wait_turn(t, p->number);
+        if (t->result < 0) {
+                pass_turn(t);
+        } else if (p->zero) {
+                pass_turn(t);
+                co_zero(t, p->offset, p->length);
+        } else {
+                co_write_piece(w, buffer, p);
+        }
+}
+
+/* ---- all of it ---- */
+
+static void report_progress(struct transfer *t, const struct piece *p)
+{
+        uint64_t now = loop_now_ns(co_loop());
+
+        t->done_bytes += p->length;
+        if (!t->watch->progress ||
+            (now < t->progress_ns + PROGRESS_STEP_NS && t->done_bytes < t->bytes))
+                return;
+        t->progress_ns = now;
+        t->watch->progress(t->watch, t->done_bytes, t->bytes);
 }
 
 static void co_worker(void *arg)
 {
         struct transfer *t = arg;
+        struct worker w = {.transfer = t};
         struct piece p;
         void *buffer = NULL;
 
-        if (posix_memalign(&buffer, 4096, PIECE_SIZE) != 0) {
+        co_queue_init(&w.put_ended);
+        if (posix_memalign(&buffer, 4096, t->piece_bytes) != 0) {
                 struct error e = ERROR_INIT;
 
+                buffer = NULL;
                 transfer_fail(t, error_set(&e, -ENOMEM, "out of memory"), &e);
         }
         while (buffer && co_next_piece(t, &p)) {
-                int r;
-
-                if (p.zero) {
-                        r = t->ops->co_zero(t, p.offset, p.length);
-                } else {
-                        r = t->ops->co_read(t, buffer, p.length, p.offset);
-                        if (r == 0)
-                                r = co_write_sparse(t, buffer, &p);
-                }
-                if (r < 0) {
-                        if (t->result == 0)
-                                t->result = r; /* with the sentence that the operation left */
-                        break;
-                }
-                report_progress(t, &p);
+                co_do_piece(&w, buffer, &p);
+                if (t->result == 0)
+                        report_progress(t, &p);
         }
         free(buffer);
         t->n_running--;
         co_wake_one(&t->ended);
 }
 
-static int co_transfer_all(struct transfer *t, struct error *err)
+static void co_copy(struct transfer *t)
 {
         co_mutex_init(&t->next_lock);
+        co_queue_init(&t->turns);
         co_queue_init(&t->ended);
         for (unsigned i = 0; i < WORKERS; i++) {
                 t->n_running++;
-                if (co_spawn(t->command->hp->loop, co_worker, t) < 0) {
+                if (co_spawn(co_loop(), co_worker, t) < 0) {
                         struct error e = ERROR_INIT;
 
                         t->n_running--;
@@ -182,136 +372,30 @@ static int co_transfer_all(struct transfer *t, struct error *err)
         }
         while (t->n_running > 0)
                 co_wait(&t->ended);
-        if (t->result < 0 && err)
-                *err = t->error;
-        return t->result;
 }
 
-/* An operation's sentence is kept only if it is the first to fail. */
-static struct error *first_error(struct transfer *t)
+int co_transfer(struct transfer_side from, struct transfer_side to, struct transfer_watch *watch,
+                struct error *err)
 {
-        return t->result == 0 ? &t->error : NULL;
-}
+        struct transfer t = {.from = from,
+                             .to = to,
+                             .from_ops = side_ops(&from),
+                             .to_ops = side_ops(&to),
+                             .watch = watch,
+                             .from_bytes = side_bytes(&from),
+                             .bytes = side_bytes(&to),
+                             .unit = side_unit(&to)};
 
-static int volume_failure(struct transfer *t, int r, const char *what, uint64_t offset,
-                          uint64_t length)
-{
-        const char *pool = t->command->hp->name;
-        struct error *e = first_error(t);
-        char text[SIZE_TEXT_MAX];
-
-        if (r == -ENOSPC) {
-                error_set(e, r, "pool '%s' is full", pool);
-                error_hint(e, "'tarn pool add' gives it more disks; deleting volumes and snapshots "
-                              "gives space back");
-                return r;
+        if (t.bytes < t.from_bytes)
+                return error_set(err, -EFBIG, "'%s' holds %llu bytes, and '%s' needs %llu",
+                                 side_name(&to), (unsigned long long)t.bytes, side_name(&from),
+                                 (unsigned long long)t.from_bytes);
+        t.piece_bytes = t.unit > PIECE_SIZE ? t.unit : PIECE_SIZE;
+        co_copy(&t);
+        if (t.result < 0) {
+                if (err)
+                        *err = t.error;
+                return t.result;
         }
-        error_set(e, r, "cannot %s volume '%s/%s' in the %s at offset %llu: %s", what, pool,
-                  volume_name(t->volume), size_format(length, text), (unsigned long long)offset,
-                  strerror(-r));
-        if (r == -EIO)
-                error_hint(e, "'tarn pool check --data %s' tells what is damaged", pool);
-        return r;
-}
-
-/* ---- image to volume ---- */
-
-static int co_image_next(struct transfer *t, uint64_t offset, struct image_extent *ret)
-{
-        return t->image->driver->co_extent(t->image, offset, ret, first_error(t));
-}
-
-static int co_image_get(struct transfer *t, void *buffer, size_t length, uint64_t offset)
-{
-        return t->image->driver->co_read(t->image, buffer, length, offset, first_error(t));
-}
-
-static int co_volume_put(struct transfer *t, const void *buffer, size_t length, uint64_t offset)
-{
-        int r = co_volume_write(t->volume, buffer, length, offset, 0);
-
-        return r < 0 ? volume_failure(t, r, "write", offset, length) : 0;
-}
-
-/* A new volume reads as zeroes. */
-static int co_volume_skip(struct transfer *t, uint64_t offset, uint64_t length)
-{
-        return 0;
-}
-
-static const struct transfer_ops import_ops = {
-    .co_extent = co_image_next,
-    .co_read = co_image_get,
-    .co_write = co_volume_put,
-    .co_zero = co_volume_skip,
-};
-
-int co_transfer_import(const struct command *c, struct image *image, struct volume *volume,
-                       struct error *err)
-{
-        struct transfer t = {.command = c,
-                             .ops = &import_ops,
-                             .image = image,
-                             .volume = volume,
-                             .size = image->virtual_bytes};
-        int r = co_transfer_all(&t, err);
-
-        if (r < 0)
-                return r;
-        r = co_volume_flush(volume);
-        if (r < 0)
-                return error_set(err, r, "cannot make volume '%s/%s' durable: %s", c->hp->name,
-                                 volume_name(volume), strerror(-r));
-        return 0;
-}
-
-/* ---- volume to image ---- */
-
-static int co_volume_next(struct transfer *t, uint64_t offset, struct image_extent *ret)
-{
-        struct volume_extent extent;
-        size_t n = 0;
-        int r = co_volume_status(t->volume, offset, t->size - offset, &extent, 1, &n);
-
-        if (r < 0)
-                return volume_failure(t, r, "read the map of", offset, t->size - offset);
-        *ret = (struct image_extent){extent.length, (extent.flags & EXTENT_ZERO) != 0};
-        return 0;
-}
-
-static int co_volume_get(struct transfer *t, void *buffer, size_t length, uint64_t offset)
-{
-        int r = co_volume_read(t->volume, buffer, length, offset);
-
-        return r < 0 ? volume_failure(t, r, "read", offset, length) : 0;
-}
-
-static int co_image_put(struct transfer *t, const void *buffer, size_t length, uint64_t offset)
-{
-        return t->image->driver->co_write(t->image, buffer, length, offset, first_error(t));
-}
-
-static int co_image_zero(struct transfer *t, uint64_t offset, uint64_t length)
-{
-        return t->image->driver->co_zero(t->image, offset, length, first_error(t));
-}
-
-static const struct transfer_ops export_ops = {
-    .co_extent = co_volume_next,
-    .co_read = co_volume_get,
-    .co_write = co_image_put,
-    .co_zero = co_image_zero,
-};
-
-int co_transfer_export(const struct command *c, struct volume *volume, struct image *image,
-                       struct error *err)
-{
-        struct transfer t = {.command = c,
-                             .ops = &export_ops,
-                             .image = image,
-                             .volume = volume,
-                             .size = image->virtual_bytes};
-        int r = co_transfer_all(&t, err);
-
-        return r < 0 ? r : image->driver->co_finish(image, err);
+        return t.to_ops->co_finish(&t.to, err);
 }

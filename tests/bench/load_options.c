@@ -1,10 +1,44 @@
 /* load_options.c - see load_options.h. */
 #include "tests/bench/load_options.h"
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include "common/size.h"
 #include "tests/bench/args.h"
+
+const struct load_option load_option_names[] = {
+    {"op", true},           {"read-percent", true},
+    {"once", false},        {"bs", true},
+    {"depth", true},        {"seconds", true},
+    {"warmup", true},       {"offset", true},
+    {"length", true},       {"flush-every", true},
+    {"end-flush", false},   {"seed", true},
+    {"verify", false},      {"stamps", true},
+    {"after-crash", false}, {"after-client", false},
+    {"server-pid", true},   {0},
+};
+
+const char load_options_help[] =
+    "  --op OP           read, write (sequential), randread, randwrite, rw, randrw, flush;\n"
+    "                    default randread\n"
+    "  --read-percent N  of rw and randrw; default 70\n"
+    "  --once            each block once (of a random OP: in random order), then stop\n"
+    "  --bs SIZE         block size; default 4K\n"
+    "  --depth N         requests in flight in each connection or queue; default 32\n"
+    "  --seconds S       how long; default 1, and without end with --once\n"
+    "  --warmup S        run before measuring; default 0\n"
+    "  --offset SIZE     where the range begins; default 0\n"
+    "  --length SIZE     the range's length; default to the end of the volume\n"
+    "  --flush-every N   after N writes wait for them and flush, as fsync() does\n"
+    "  --end-flush       flush when all is done (not measured)\n"
+    "  --seed N          of the order and of the contents; default 1\n"
+    "  --verify          write stamped blocks and check what is read; the range must begin as\n"
+    "                    zeroes, or be as the stamps say\n"
+    "  --stamps FILE     keep the stamps, to go on with --verify in another run\n"
+    "  --after-crash     the server was killed since: unflushed writes may be old or new\n"
+    "  --after-client    the client was killed since: what it had in flight may be old or new\n"
+    "  --server-pid PID  measure this process's CPU time\n"
+    "\n"
+    "Exit status: 0, 1 (failed, or wrong data), 2 (usage).\n";
 
 static bool take_switch(struct load_options *o, const char *name)
 {
@@ -16,6 +50,7 @@ static bool take_switch(struct load_options *o, const char *name)
             {"end-flush", &o->end_flush},
             {"verify", &o->verify},
             {"after-crash", &o->after_crash},
+            {"after-client", &o->after_client},
         };
 
         for (size_t i = 0; i < sizeof(switches) / sizeof(switches[0]); i++)
@@ -52,7 +87,7 @@ int load_take_option(struct load_options *o, const char *name, const char *value
         int r;
 
         if (take_switch(o, name) || take_text(o, name, value))
-                return 1;
+                return 0;
         if (strcmp(name, "read-percent") == 0)
                 r = args_unsigned(value, 0, 100, &o->read_percent, err);
         else if (strcmp(name, "bs") == 0)
@@ -75,8 +110,8 @@ int load_take_option(struct load_options *o, const char *name, const char *value
         else if (strcmp(name, "server-pid") == 0)
                 r = take_pid(o, value, err);
         else
-                return 0;
-        return r < 0 ? r : 1;
+                r = error_set(err, -EINVAL, "unknown option");
+        return r;
 }
 
 static int choose_operation(struct load_options *o, struct error *err)
@@ -111,13 +146,24 @@ int load_check_options(struct load_options *o, struct error *err)
         r = choose_operation(o, err);
         if (r < 0)
                 return r;
-        if ((o->stamps_path || o->after_crash) && !o->verify)
+        if ((o->stamps_path || o->after_crash || o->after_client) && !o->verify)
                 return error_set(err, -EINVAL, "stamps need --verify");
-        if (o->after_crash && !(o->read_percent == 100 && o->once && o->stamps_path))
+        if (o->after_crash && o->after_client)
                 return error_set(err, -EINVAL,
-                                 "after a crash everything is looked at first: --after-crash goes "
-                                 "with --stamps, --op read and --once");
+                                 "--after-crash is for clients that were killed, too");
+        if ((o->after_crash || o->after_client) &&
+            !(o->read_percent == 100 && o->once && o->stamps_path))
+                return error_set(err, -EINVAL,
+                                 "after a crash everything is looked at first: --after-crash and "
+                                 "--after-client go with --stamps, --op read and --once");
         return 0;
+}
+
+enum stamp_since load_since(const struct load_options *o)
+{
+        return o->after_crash    ? STAMP_SINCE_CRASH
+               : o->after_client ? STAMP_SINCE_CLIENT_END
+                                 : STAMP_SINCE_ANSWERED;
 }
 
 int load_plan_range(struct load_options *o, uint64_t size, struct plan *ret_plan, struct error *err)
@@ -137,12 +183,4 @@ int load_plan_range(struct load_options *o, uint64_t size, struct plan *ret_plan
                                     .once = o->once};
         plan_init(ret_plan, &plan);
         return 0;
-}
-
-void load_print_error(const char *program, const struct error *err)
-{
-        if (err->message[0])
-                fprintf(stderr, "%s: %s\n", program, err->message);
-        if (err->hint[0])
-                fprintf(stderr, "hint: %s\n", err->hint);
 }

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 #include "common/error.h"
 #include "tests/bench/plan.h"
+#include "tests/bench/stamp.h"
 
 struct load_options {
         const char *op;
@@ -26,7 +27,8 @@ struct load_options {
         unsigned flush_every;
         bool end_flush; /* one flush after the last answer, outside what is measured */
         bool verify;
-        bool after_crash;        /* the first look after the server was killed; see stamp.h */
+        bool after_crash;        /* the first look after the server was killed, */
+        bool after_client;       /* or the client: see stamp.h */
         const char *stamps_path; /* NULL: stamps are forgotten at the end */
         uint64_t seed;
         bool has_seconds;
@@ -40,13 +42,21 @@ struct load_options {
                 .run_ns = 1000000000                                                               \
         }
 
-/* Take the option --@name. 1: taken; 0: it is none of these. */
+struct load_option {
+        const char *name;
+        bool has_value;
+};
+extern const struct load_option load_option_names[]; /* ends with {0} */
+
+extern const char load_options_help[]; /* what a client's help says of them */
+
+/* Take the option --@name, which is one of these. */
 int load_take_option(struct load_options *options, const char *name, const char *value,
                      unsigned depth_max, struct error *err);
 /* All are taken: what they come to, and whether they go together. */
 int load_check_options(struct load_options *options, struct error *err);
+/* What may have happened since the stamps were last written in. */
+enum stamp_since load_since(const struct load_options *options);
 /* The range in a volume of @size bytes, and the plan of it. */
 int load_plan_range(struct load_options *options, uint64_t size, struct plan *ret_plan,
                     struct error *err);
-/* On stderr; nothing where there is no sentence. */
-void load_print_error(const char *program, const struct error *err);

@@ -45,10 +45,12 @@
 #define NBD_SIMPLE_REPLY_MAGIC     0x67446698u
 #define NBD_STRUCTURED_REPLY_MAGIC 0x668e33efu
 
-#define NBD_CMD_READ  0u
-#define NBD_CMD_WRITE 1u
-#define NBD_CMD_DISC  2u
-#define NBD_CMD_FLUSH 3u
+#define NBD_CMD_READ         0u
+#define NBD_CMD_WRITE        1u
+#define NBD_CMD_DISC         2u
+#define NBD_CMD_FLUSH        3u
+#define NBD_CMD_TRIM         4u
+#define NBD_CMD_WRITE_ZEROES 6u
 
 #define NBD_CMD_FLAG_FUA 0x0001u
 

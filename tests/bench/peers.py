@@ -118,23 +118,33 @@ class NoServer(Peer):
         os.unlink(image)
 
 
-class RawFile(Peer):
-    """Serves a plain file."""
+class FilledImage(Peer):
+    """Serves an image that is filled first."""
     rows = ALLOCATED
+
+    def create(self, ctx):
+        raise NotImplementedError
 
     def measure(self, ctx):
         rows = ctx.wanted(self.rows)
         if not rows:
             return
-        image = os.path.join(ctx.dir, "image.raw")
-        with open(image, "wb") as f:
-            f.truncate(ctx.size)
+        image = self.create(ctx)
         try:
             with self.serve(ctx, image) as server:
                 ctx.load.fill(server.uri())
                 ctx.measure_rows(self, server, rows)
         finally:
             os.unlink(image)
+
+
+class RawFile(FilledImage):
+    """Serves a plain file."""
+    def create(self, ctx):
+        image = os.path.join(ctx.dir, "image.raw")
+        with open(image, "wb") as f:
+            f.truncate(ctx.size)
+        return image
 
 
 class NbdkitFile(RawFile):
@@ -158,7 +168,7 @@ class QsdRaw(RawFile):
                 "--export", "type=nbd,id=e,node-name=disk,name=,writable=on"]
 
 
-class QsdVhost(Peer):
+class QsdVhost(FilledImage):
     """The same daemon, for virtual machines."""
     name = "qemu-storage-daemon raw"
     binary = "qemu-storage-daemon"
@@ -177,19 +187,14 @@ class QsdVhost(Peer):
                 "--export", "type=vhost-user-blk,id=e,node-name=disk,writable=on,num-queues=1,"
                             f"addr.type=unix,addr.path={socket_path}"]
 
-    def measure(self, ctx):
-        rows = ctx.wanted(self.rows)
-        if not rows:
-            return
+    def create(self, ctx):
         image = os.path.join(ctx.dir, "image")
         run("qemu-img", "create", "-q", "-f", self.image_format, image, str(ctx.size))
+        return image
+
+    def serve(self, ctx, *args):
         path = ctx.new_socket()
-        try:
-            with VhostServer(self.argv(ctx, path, image), path) as server:
-                ctx.load.fill(server.uri())
-                ctx.measure_rows(self, server, rows)
-        finally:
-            os.unlink(image)
+        return VhostServer(self.argv(ctx, path, *args), path)
 
 
 class QsdVhostQcow2(QsdVhost):

@@ -39,7 +39,7 @@ struct session {
         uint64_t client_cpu_ns, server_cpu_ns; /* at the start of the measurement */
         bool measuring, measured, stopping;
         bool time_is_old; /* something was received since now_ns was read */
-        struct session_result *result;
+        struct load_result *result;
         int failure;
         struct error *err;
 };
@@ -76,7 +76,7 @@ static void tell_time(struct session *s)
 
 static void count(struct session *s, const struct request *r)
 {
-        struct session_result *result = s->result;
+        struct load_result *result = s->result;
         uint64_t duration_ns = s->now_ns - r->user[SENT_NS];
 
         if (!s->measuring)
@@ -114,7 +114,7 @@ static void finish_contents(struct session *s, const struct request *r)
                 }
                 s->result->checked_bytes += r->length;
                 result = stamp_end_read(s->book, r->offset, r->length, r->data,
-                                        s->options->load.after_crash, s->err);
+                                        load_since(&s->options->load), s->err);
         } else if (r->command == NBD_CMD_WRITE) {
                 result =
                     stamp_end_write(s->book, r->offset, r->length, r->flags & NBD_CMD_FLAG_FUA);
@@ -374,7 +374,7 @@ static int make_contents(struct session *s, const struct session_options *o, str
         return 0;
 }
 
-int session_run(const struct session_options *options, struct session_result *ret_result,
+int session_run(const struct session_options *options, struct load_result *ret_result,
                 struct error *err)
 {
         struct session_options o = *options;

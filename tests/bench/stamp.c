@@ -140,23 +140,36 @@ static uint64_t mix(uint64_t x) /* the finalizer of splitmix64 */
 
 /* Each 64-bit word depends on all four fields, so that no other unit's or version's bytes pass for
  * it. */
-static void fill_unit(const struct stamp_book *b, uint64_t unit, uint32_t version, void *buffer)
+void stamp_fill(uint64_t seed, uint64_t unit, uint64_t version, void *buffer, uint32_t bytes)
 {
-        uint32_t bytes = b->header->unit_bytes;
-
-        if (version == b->entries[unit].zeroed) { /* 0 where none was */
-                memset(buffer, 0, bytes);
-                return;
-        }
-        struct stamp s = {STAMP_MAGIC, b->header->seed, unit, version};
+        struct stamp s = {STAMP_MAGIC, seed, unit, version};
         uint64_t state = mix(mix(s.seed + unit * UINT64_C(0x9e3779b97f4a7c15)) + version);
         uint64_t words[STAMP_UNIT_MAX / 8];
+
+        assert(bytes >= sizeof(s) && bytes <= STAMP_UNIT_MAX && bytes % 8 == 0);
         memcpy(words, &s, sizeof(s));
         for (uint32_t i = sizeof(s) / 8; i < bytes / 8; i++) {
                 state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
                 words[i] = state ^ (state >> 29);
         }
         memcpy(buffer, words, bytes);
+}
+
+bool stamp_claims(uint64_t seed, uint64_t unit, const void *bytes, uint64_t *ret_version)
+{
+        struct stamp s;
+
+        memcpy(&s, bytes, sizeof(s));
+        *ret_version = s.version;
+        return s.magic == STAMP_MAGIC && s.seed == seed && s.unit == unit;
+}
+
+static void fill_unit(const struct stamp_book *b, uint64_t unit, uint32_t version, void *buffer)
+{
+        if (version == b->entries[unit].zeroed) /* 0 where none was */
+                memset(buffer, 0, b->header->unit_bytes);
+        else
+                stamp_fill(b->header->seed, unit, version, buffer, b->header->unit_bytes);
 }
 
 static uint64_t first_unit(const struct stamp_book *b, uint64_t offset)
@@ -242,18 +255,17 @@ void stamp_begin_read(struct stamp_book *b, uint64_t offset, uint64_t length)
 static bool claimed_version(const struct stamp_book *b, uint64_t unit, const void *bytes,
                             uint32_t *ret_version)
 {
-        struct stamp s;
+        static const uint8_t zeroes[sizeof(struct stamp)];
+        uint64_t version;
 
-        memcpy(&s, bytes, sizeof(s));
         /* Of several zeroed versions the last is as good as any: it is the newest. */
-        if (s.magic == 0 && s.seed == 0 && s.unit == 0 && s.version == 0) {
+        if (memcmp(bytes, zeroes, sizeof(zeroes)) == 0) {
                 *ret_version = b->entries[unit].zeroed;
                 return true;
         }
-        if (s.magic != STAMP_MAGIC || s.seed != b->header->seed || s.unit != unit ||
-            s.version > UINT32_MAX)
+        if (!stamp_claims(b->header->seed, unit, bytes, &version) || version > UINT32_MAX)
                 return false;
-        *ret_version = (uint32_t)s.version;
+        *ret_version = (uint32_t)version;
         return true;
 }
 
@@ -273,13 +285,13 @@ static int describe_stranger(const struct stamp_book *b, uint64_t unit, const vo
                          offset);
 }
 
-static int check_unit(struct stamp_book *b, uint64_t unit, const void *bytes, bool after_crash,
-                      struct error *err)
+static int check_unit(struct stamp_book *b, uint64_t unit, const void *bytes,
+                      enum stamp_since since, struct error *err)
 {
         struct book_entry *e = &b->entries[unit];
         uint64_t offset = b->header->range_offset + unit * b->header->unit_bytes;
-        uint32_t version, low = after_crash ? e->flushed : e->answered;
-        uint32_t high = after_crash ? e->submitted : e->answered;
+        uint32_t version, low = since == STAMP_SINCE_CRASH ? e->flushed : e->answered;
+        uint32_t high = since == STAMP_SINCE_ANSWERED ? e->answered : e->submitted;
         uint8_t wanted[STAMP_UNIT_MAX];
 
         if (!claimed_version(b, unit, bytes, &version))
@@ -293,13 +305,15 @@ static int check_unit(struct stamp_book *b, uint64_t unit, const void *bytes, bo
                 return error_set(err, -EILSEQ,
                                  "offset %" PRIu64 " holds a mixture: version %u at its start only",
                                  offset, version);
-        if (after_crash)
-                e->answered = e->flushed = version;
+        if (since != STAMP_SINCE_ANSWERED)
+                e->answered = version;
+        if (since == STAMP_SINCE_CRASH)
+                e->flushed = version;
         return 0;
 }
 
 int stamp_end_read(struct stamp_book *b, uint64_t offset, uint64_t length, const void *buffer,
-                   bool after_crash, struct error *err)
+                   enum stamp_since since, struct error *err)
 {
         const uint8_t *p = buffer;
         int result = 0;
@@ -307,7 +321,7 @@ int stamp_end_read(struct stamp_book *b, uint64_t offset, uint64_t length, const
         for (uint64_t u = first_unit(b, offset); u < end_unit(b, offset, length); u++) {
                 b->entries[u].in_flight = 0;
                 if (result == 0)
-                        result = check_unit(b, u, p, after_crash, err);
+                        result = check_unit(b, u, p, since, err);
                 p += b->header->unit_bytes;
         }
         return result;

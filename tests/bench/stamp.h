@@ -22,6 +22,12 @@
 #define STAMP_UNIT_MAX 4096u
 #define STAMP_UNIT_MIN 512u
 
+/* The bytes of a unit that say what they are, for who keeps a book of another kind; and which version
+ * of the unit they say they are, if any. What they say is true if all are as stamp_fill() makes them.
+ * @bytes: up to STAMP_UNIT_MAX, a multiple of 8. [any thread] */
+void stamp_fill(uint64_t seed, uint64_t unit, uint64_t version, void *buffer, uint32_t bytes);
+bool stamp_claims(uint64_t seed, uint64_t unit, const void *bytes, uint64_t *ret_version);
+
 struct stamp_book;
 
 /* @path may be NULL: then the book is kept in memory only. A book that exists is taken up again and
@@ -40,11 +46,16 @@ void stamp_begin_zero(struct stamp_book *b, uint64_t offset, uint64_t length);
 /* The write was answered with success; @fua: it is durable. */
 int stamp_end_write(struct stamp_book *b, uint64_t offset, uint64_t length, bool fua);
 
-/* Begin and end a read; the end checks what arrived. With @after_crash any version that a crash may
- * leave is accepted, and written down as the unit's content from now on. */
+/* What may be there since the book was last written in: what was answered; after a crash of the server any
+ * version from the flushed to the submitted one; after the end of a client that had requests in flight, of which
+ * none is any more, any from the answered to the submitted one. */
+enum stamp_since { STAMP_SINCE_ANSWERED, STAMP_SINCE_CRASH, STAMP_SINCE_CLIENT_END };
+
+/* Begin and end a read; the end checks what arrived. What is found after a crash or a client's end is
+ * written down as the unit's content from now on. */
 void stamp_begin_read(struct stamp_book *b, uint64_t offset, uint64_t length);
 int stamp_end_read(struct stamp_book *b, uint64_t offset, uint64_t length, const void *buffer,
-                   bool after_crash, struct error *err);
+                   enum stamp_since since, struct error *err);
 
 /* A flush is about to be sent: returns a ticket that stands for the writes answered until now. */
 uint64_t stamp_flush_ticket(const struct stamp_book *b);

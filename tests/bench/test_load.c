@@ -132,11 +132,38 @@ static void write_unit(struct disk *d, unsigned unit)
         assert_int_equal(stamp_end_write(d->book, unit * UNIT, UNIT, false), 0);
 }
 
-static int read_unit(struct disk *d, unsigned unit, bool after_crash)
+static int read_unit_since(struct disk *d, unsigned unit, enum stamp_since since)
 {
         stamp_begin_read(d->book, unit * UNIT, UNIT);
-        return stamp_end_read(d->book, unit * UNIT, UNIT, d->bytes + unit * UNIT, after_crash,
-                              NULL);
+        return stamp_end_read(d->book, unit * UNIT, UNIT, d->bytes + unit * UNIT, since, NULL);
+}
+
+static int read_unit(struct disk *d, unsigned unit, bool after_crash)
+{
+        return read_unit_since(d, unit, after_crash ? STAMP_SINCE_CRASH : STAMP_SINCE_ANSWERED);
+}
+
+static void what_a_killed_client_was_answered_is_there(void **state)
+{
+        struct disk *d = *state;
+        uint8_t old[UNIT], answered[UNIT], begun[UNIT];
+
+        memcpy(old, d->bytes, UNIT);
+        write_unit(d, 0);
+        memcpy(answered, d->bytes, UNIT);
+        stamp_begin_write(d->book, 0, UNIT, d->bytes);
+        memcpy(begun, d->bytes, UNIT);
+        memcpy(d->bytes, old, UNIT);
+        assert_int_equal(read_unit_since(d, 0, STAMP_SINCE_CLIENT_END), -EILSEQ);
+        memcpy(d->bytes, answered, UNIT);
+        assert_int_equal(read_unit_since(d, 0, STAMP_SINCE_CLIENT_END), 0);
+        memcpy(d->bytes, begun, UNIT);
+        assert_int_equal(read_unit_since(d, 0, STAMP_SINCE_CLIENT_END), 0);
+        assert_int_equal(read_unit(d, 0, false), 0); /* from now on it is this one, */
+        memcpy(d->bytes, answered, UNIT);
+        assert_int_equal(read_unit(d, 0, false), -EILSEQ);
+        memcpy(d->bytes, old, UNIT); /* and not flushed */
+        assert_int_equal(read_unit(d, 0, true), 0);
 }
 
 static void what_was_answered_must_be_read(void **state)
@@ -269,6 +296,8 @@ int main(void)
             cmocka_unit_test(percentiles_are_within_two_percent),
             cmocka_unit_test(addresses_are_understood),
             cmocka_unit_test_setup_teardown(what_was_answered_must_be_read, open_disk, close_disk),
+            cmocka_unit_test_setup_teardown(what_a_killed_client_was_answered_is_there, open_disk,
+                                            close_disk),
             cmocka_unit_test_setup_teardown(another_unit_s_bytes_and_mixtures_are_found, open_disk,
                                             close_disk),
             cmocka_unit_test_setup_teardown(a_crash_may_undo_what_no_flush_covers_and_nothing_else,

@@ -165,7 +165,7 @@ class Null(unittest.TestCase):
     def test_usage_errors_are_status_2(self):
         server = self.serve()
         for args in (["--op", "jump"], ["--bs", "0"], ["--depth", "0"], ["--seconds", "-1"],
-                     ["--after-crash"], ["--verify", "--bs", "100"], ["--seconds", "0"], ["what"]):
+                     ["--after-crash"], ["--after-client"], ["--verify", "--bs", "100"], ["--seconds", "0"], ["what"]):
             with self.subTest(args=args):
                 self.assertEqual(load(server, *args)[0], 2)
 

@@ -3,7 +3,6 @@
 #include "tests/bench/vload.h"
 #include <assert.h>
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include "tests/bench/measure.h"
@@ -62,9 +61,10 @@ static void end_measuring(struct vload *l, uint64_t at_ns)
 {
         l->measuring = false;
         l->measured = true;
-        l->result->elapsed_ns = at_ns - l->measure_ns;
-        l->result->client_cpu_ns = measure_own_cpu_ns() - l->client_cpu_ns;
-        l->result->server_cpu_ns = measure_cpu_ns(l->options.load.server_pid) - l->server_cpu_ns;
+        l->result->load.elapsed_ns = at_ns - l->measure_ns;
+        l->result->load.client_cpu_ns = measure_own_cpu_ns() - l->client_cpu_ns;
+        l->result->load.server_cpu_ns =
+            measure_cpu_ns(l->options.load.server_pid) - l->server_cpu_ns;
 }
 
 static void tell_time(struct vload *l)
@@ -85,7 +85,7 @@ static void tell_time(struct vload *l)
 
 static void count(struct vload *l, const struct slot *s)
 {
-        struct vload_result *r = l->result;
+        struct load_result *r = &l->result->load;
         uint64_t *const by_kind[] = {&r->reads, &r->writes, &r->zeroes, &r->discards, &r->flushes};
         uint64_t duration_ns = l->now_ns - s->sent_ns;
 
@@ -197,7 +197,7 @@ static bool next_operation(struct lane *lane)
         if (lane->has_held)
                 return true;
         if (!plan_next(&l->plan, &lane->held_block, &is_read)) {
-                l->result->plan_ended = true;
+                l->result->load.plan_ended = true;
                 return false;
         }
         lane->held_kind = is_read ? KIND_READ : KIND_WRITE;
@@ -265,9 +265,10 @@ static int finish(struct slot *s)
         if (s->kind == KIND_FLUSH)
                 stamp_flushed(l->book, s->flush_ticket);
         else if (s->kind == KIND_READ) {
-                l->result->checked_bytes += n_bytes;
+                l->result->load.checked_bytes += n_bytes;
                 r = stamp_end_read(l->book, s->offset, n_bytes, s->data_here,
-                                   l->settling || l->options.load.after_crash, l->err);
+                                   l->settling ? STAMP_SINCE_CRASH : load_since(&l->options.load),
+                                   l->err);
         } else {
                 r = stamp_end_write(l->book, s->offset, n_bytes, l->options.write_through);
                 if (r < 0)
@@ -292,30 +293,6 @@ static int take(struct vload *l)
                         r = finish(cookie);
                 }
         return r < 0 ? r : n;
-}
-
-static int wait_any(struct vload *l, bool *ret_is_lost)
-{
-        struct pollfd fds[VLOAD_QUEUES_MAX + 1];
-        unsigned n = l->options.queues;
-        bool there = false;
-        int r = 0;
-
-        for (unsigned i = 0; i < n; i++) {
-                there = ring_arm(l->lanes[i].ring) || there;
-                fds[i] = (struct pollfd){.fd = l->lanes[i].ring->call, .events = POLLIN};
-        }
-        fds[n] = (struct pollfd){.fd = l->disk->front->fd, .events = POLLIN};
-        if (!there && poll(fds, n + 1, POLL_WAIT_MS) == 0)
-                r = error_set(l->err, -ETIMEDOUT, "the device has not answered for %d seconds",
-                              POLL_WAIT_MS / 1000);
-        for (unsigned i = 0; !there && i < n; i++)
-                if (fds[i].revents)
-                        ring_wait_call(l->lanes[i].ring, 0);
-        for (unsigned i = 0; i < n; i++)
-                ring_disarm(l->lanes[i].ring);
-        *ret_is_lost = !there && fds[n].revents;
-        return r;
 }
 
 static int turn(struct vload *l);
@@ -380,7 +357,7 @@ static int turn(struct vload *l)
         if (l->in_flight == 0)
                 return 1;
         while ((n = take(l)) == 0) {
-                int r = wait_any(l, &is_lost);
+                int r = disk_wait(l->disk, POLL_WAIT_MS, &is_lost, l->err);
                 if (r == 0 && is_lost)
                         return reconnect(l);
                 if (r < 0)

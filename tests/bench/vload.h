@@ -9,8 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "common/error.h"
-#include "tests/bench/latency.h"
 #include "tests/bench/load_options.h"
+#include "tests/bench/load_result.h"
 
 #define VLOAD_QUEUES_MAX 16u
 #define VLOAD_DEPTH_MAX  256u
@@ -30,17 +30,9 @@ struct vload_options {
 };
 
 struct vload_result {
-        uint64_t elapsed_ns; /* of what is measured */
-        uint64_t reads, writes, zeroes, discards, flushes;
-        uint64_t bytes;
-        uint64_t all_flushes;   /* warm-up and end included */
-        uint64_t checked_bytes; /* compared with their stamps, warm-up included */
-        uint64_t kicks, calls;  /* all that were sent and awaited */
+        struct load_result load;
+        uint64_t kicks, calls; /* all that were sent and awaited */
         unsigned reconnects;
-        struct latency latency, flush_latency;
-        uint64_t client_cpu_ns;
-        uint64_t server_cpu_ns; /* 0 without server_pid */
-        bool plan_ended;
 };
 
 /* *ret_result is filled only on success, and is large: not for the stack.

@@ -33,3 +33,32 @@ uint32_t content_decode(const void *bytes, unsigned grain)
         content_fill(expected, version, grain);
         return memcmp(words, expected, sizeof(words)) == 0 ? version : VERSION_DAMAGE;
 }
+
+#define IMAGES_MAX   (UINT32_C(1) << 10)
+#define IMAGE_BLOCKS (UINT32_C(1) << 20)
+
+uint64_t image_bytes(uint32_t image)
+{
+        return image % 2 == 1 ? 24 * BLOCK_SIZE + 512 : 270 * BLOCK_SIZE;
+}
+
+struct content image_content(uint32_t image, uint64_t block, uint64_t end_bytes)
+{
+        struct content content = {{VERSION_ZERO}};
+
+        if (block % 3 == 1 || (block >= 30 && block < 258))
+                return content;
+        if (end_bytes > image_bytes(image))
+                end_bytes = image_bytes(image);
+        for (unsigned g = 0; g < BLOCK_GRAINS; g++)
+                if (block * BLOCK_SIZE + (g + 1) * GRAIN <= end_bytes)
+                        content.grain[g] = VERSION_IMAGE | image % IMAGES_MAX * IMAGE_BLOCKS |
+                                           (uint32_t)(block % IMAGE_BLOCKS);
+        return content;
+}
+
+bool content_is_image(uint32_t version, uint64_t *ret_block)
+{
+        *ret_block = version % IMAGE_BLOCKS;
+        return version >= VERSION_IMAGE && version < VERSION_UNREADABLE;
+}

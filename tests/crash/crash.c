@@ -1,12 +1,13 @@
 /* crash.c - the crash explorer: see README.md. Exit status 0: nothing found; 1: a violation, which
  * is printed with the state that shows it and the shortest list of operations found; 2: usage. */
-#include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include "tests/crash/number.h"
+#include "tests/crash/process.h"
 #include "tests/crash/work.h"
 
 #define SHRINK_SECONDS 90
@@ -20,6 +21,7 @@ static const char usage[] =
     "  --minutes N      stop after N minutes\n"
     "  --length N       exhaustive sequences of up to N operations (default 3; 0: none)\n"
     "  --alphabet TEXT  their operations (default: all up to length 2, the main ones beyond)\n"
+    "  --images         runs on volumes that stand on images\n"
     "  --ops N          operations of a random run (default 40)\n"
     "  --seed N         of the first random run (default 1)\n"
     "  --roomy          random runs with room on the disks only\n"
@@ -63,7 +65,7 @@ static bool still_fails(const char *plan, const bool *kept, struct worker *worke
 /* Drop operations as long as something is still found. */
 static void shrink(const struct plan *plan, bool *kept, struct worker *worker)
 {
-        struct worker *attempt = work_share(sizeof(*attempt));
+        struct worker *attempt = process_share(sizeof(*attempt));
         time_t started = time(NULL);
         bool shorter = true;
 
@@ -115,6 +117,24 @@ static void report(struct worker *worker, const struct plan *plan, bool *kept, b
 
 /* ---- runs ---- */
 
+static void print_phases(const struct figures *sum)
+{
+        static const char *const texts[N_PHASES] = {
+            [PHASE_CHECKPOINT] = "in a checkpoint that was asked for",
+            [PHASE_DELETE] = "in the deletion of a snapshot or volume",
+            [PHASE_FREEING] = "with space on its way back",
+            [PHASE_RESIZE] = "in a resize",
+            [PHASE_ADD] = "in the addition of a member",
+            [PHASE_COPY] = "while an image was copied",
+            [PHASE_RECOVERY] = "again, in the recovery",
+            [PHASE_SETTLE] = "again, when the pool had opened",
+        };
+
+        printf("recoveries from a crash\n");
+        for (unsigned i = 0; i < N_PHASES; i++)
+                printf("  %12llu  %s\n", (unsigned long long)sum->phases[i], texts[i]);
+}
+
 static void print_figures(const struct worker *workers, unsigned n, const struct settings *settings,
                           time_t started)
 {
@@ -133,8 +153,11 @@ static void print_figures(const struct worker *workers, unsigned n, const struct
                 sum.recoveries += f->recoveries;
                 sum.nested += f->nested;
                 sum.violations += f->violations;
+                for (unsigned k = 0; k < N_PHASES; k++)
+                        sum.phases[k] += f->phases[k];
                 n_random += workers[i].n_random;
         }
+        print_phases(&sum);
         printf(
             "%llu states at %llu moments (%llu with every combination) of %llu runs "
             "(%llu random, seeds from %llu), %llu operations (%llu without space), %llu recoveries "
@@ -149,7 +172,7 @@ static void print_figures(const struct worker *workers, unsigned n, const struct
 
 static int run_all(const struct options *options)
 {
-        struct worker *workers = work_share(JOBS_MAX * sizeof(*workers));
+        struct worker *workers = process_share(JOBS_MAX * sizeof(*workers));
         time_t started = time(NULL);
         int status = 0;
 
@@ -172,7 +195,7 @@ static int run_all(const struct options *options)
 static int run_one(const struct options *options)
 {
         static struct plan plan;
-        struct worker *worker = work_share(sizeof(*worker));
+        struct worker *worker = process_share(sizeof(*worker));
         char name[STATE_ID_MAX];
         const char *text = options->plan != NULL ? options->plan : options->replay;
         const char *id = options->plan != NULL ? NULL : strchr(text, ':');
@@ -199,15 +222,6 @@ static int run_one(const struct options *options)
 }
 
 /* ---- options ---- */
-
-static bool parse_number(const char *text, uint64_t *ret)
-{
-        char *end;
-
-        errno = 0;
-        *ret = strtoull(text, &end, 0);
-        return errno == 0 && end != text && *end == '\0' && text[0] != '-';
-}
 
 static bool parse_members(const char *text, struct options *options)
 {
@@ -254,6 +268,9 @@ static bool parse_option(int c, const char *text, struct options *options)
         case 'F':
                 options->must_find = true;
                 return true;
+        case 'I':
+                s->images = true;
+                return true;
         case 'R':
                 s->roomy = true;
                 return true;
@@ -268,7 +285,7 @@ static bool parse_option(int c, const char *text, struct options *options)
         case 'k':
                 return parse_kept(text, options);
         }
-        if (text == NULL || !parse_number(text, &n))
+        if (text == NULL || !number_parse(text, &n))
                 return false;
         switch (c) {
         case 's':
@@ -301,7 +318,7 @@ int main(int argc, char **argv)
             {"members", 1, NULL, 'M'},  {"jobs", 1, NULL, 'j'},    {"plan", 1, NULL, 'p'},
             {"replay", 1, NULL, 'r'},   {"kept", 1, NULL, 'k'},    {"show", 0, NULL, 'w'},
             {"as-found", 0, NULL, 'f'}, {"roomy", 0, NULL, 'R'},   {"must-find", 0, NULL, 'F'},
-            {NULL, 0, NULL, 0},
+            {"images", 0, NULL, 'I'},   {NULL, 0, NULL, 0},
         };
         static struct options options = {
             .settings = {.seed = 1,

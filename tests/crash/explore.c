@@ -124,6 +124,8 @@ static bool try_state(struct explorer *x, const struct point *point,
         };
 
         x->q->figures->recoveries++;
+        for (unsigned i = 0; i < N_PHASES; i++)
+                x->q->figures->phases[i] += point->phases >> i & 1;
         violation->op = point->op;
         if (recover(&recovery, ret_observed, violation->reason, sizeof(violation->reason)))
                 return true;

@@ -25,10 +25,11 @@
 struct figures {
         uint64_t plans, ops, no_space;
         uint64_t points;
-        uint64_t states;     /* distinct contents of the disks */
-        uint64_t recoveries; /* a state is recovered from again when more is promised of it */
-        uint64_t nested;     /* crashes during recovery, among the recoveries */
-        uint64_t complete;   /* moments of which every combination was looked at */
+        uint64_t states;           /* distinct contents of the disks */
+        uint64_t recoveries;       /* a state is recovered from again when more is promised of it */
+        uint64_t nested;           /* crashes during recovery, among the recoveries */
+        uint64_t phases[N_PHASES]; /* recoveries from a crash in each */
+        uint64_t complete;         /* moments of which every combination was looked at */
         uint64_t violations;
 };
 

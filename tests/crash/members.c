@@ -30,6 +30,40 @@ static bool is_named(const struct pool_label *label, uint8_t (*uuids)[16], size_
         return false;
 }
 
+/* Who is a member, by the newest superblock of the first @n. */
+static int co_membership(struct member **members, unsigned n, struct labels *labels,
+                         uint8_t (**ret_uuids)[16], size_t *ret_n_uuids, struct error *err)
+{
+        co_read_labels(members, n, labels);
+        return co_pool_read_membership(members[labels->newest], ret_uuids, ret_n_uuids, err);
+}
+
+bool co_members_agree(struct loop *loop, struct sim_disk *const *disks, unsigned n_disks)
+{
+        struct member *members[DISKS_MAX];
+        bool named[2] = {false, false};
+        struct labels labels;
+        unsigned n = 0;
+
+        while (n < n_disks && sim_disk_open(disks[n], loop, &members[n]) == 0)
+                n++;
+        for (unsigned without = 0; n == n_disks && without < 2; without++) {
+                struct pool_label last;
+                struct error err = ERROR_INIT;
+                uint8_t(*uuids)[16];
+                size_t n_uuids;
+
+                if (co_pool_read_label(members[n - 1], &last, NULL) < 0 ||
+                    co_membership(members, n - without, &labels, &uuids, &n_uuids, &err) < 0)
+                        continue;
+                named[without] = is_named(&last, uuids, n_uuids);
+                free(uuids);
+        }
+        while (n-- > 0)
+                member_close(members[n]);
+        return named[0] == named[1];
+}
+
 int co_members_open(struct loop *loop, struct sim_disk *const *disks, unsigned n_disks,
                     struct member **members, unsigned *ret_n, unsigned *kept, struct error *err)
 {
@@ -44,10 +78,8 @@ int co_members_open(struct loop *loop, struct sim_disk *const *disks, unsigned n
                 r = sim_disk_open(disks[n], loop, &all[n]);
                 n += r == 0;
         }
-        if (r == 0) {
-                co_read_labels(all, n, &labels);
-                r = co_pool_read_membership(all[labels.newest], &uuids, &n_uuids, err);
-        }
+        if (r == 0)
+                r = co_membership(all, n, &labels, &uuids, &n_uuids, err);
         if (r < 0) {
                 while (n-- > 0)
                         member_close(all[n]);

@@ -13,3 +13,7 @@
  * the order of the disks. */
 int co_members_open(struct loop *loop, struct sim_disk *const *disks, unsigned n_disks,
                     struct member **members, unsigned *ret_n, unsigned *kept, struct error *err);
+
+/* Do the others name the last of @disks as a member, where any names it? One that was being added when
+ * the power went may be gone for good, and nobody misses it but those that name it. */
+bool co_members_agree(struct loop *loop, struct sim_disk *const *disks, unsigned n_disks);

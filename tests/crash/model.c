@@ -50,6 +50,8 @@ void model_free(struct model *model)
         free(model->cuts);
         free(model->operations);
         free(model->succeeded);
+        free(model->completions);
+        free(model->damaged);
         free(model);
 }
 
@@ -88,7 +90,8 @@ static void snapshot_name(char text[2 * MODEL_NAME_MAX], const char *volume, con
         snprintf(text, 2 * MODEL_NAME_MAX, "%s@%s", volume, snapshot);
 }
 
-static void roots_add(struct model_roots *roots, const char *name, uint32_t id, uint64_t size_bytes)
+static void roots_add(struct model_roots *roots, const char *name, uint32_t id, uint64_t size_bytes,
+                      uint32_t image)
 {
         struct model_root *root = &roots->root[roots->n++];
 
@@ -97,6 +100,7 @@ static void roots_add(struct model_roots *roots, const char *name, uint32_t id, 
         root->is_snapshot = strchr(name, '@') != NULL;
         root->id = id;
         root->size_bytes = size_bytes;
+        root->image = image;
 }
 
 static void roots_remove(struct model_roots *roots, const char *name)
@@ -152,19 +156,20 @@ static void apply_restore(const struct operation *op, struct model_roots *roots,
         volume->size_bytes = roots_find(roots, snapshot)->size_bytes;
         if (q->keep[0] != '\0') {
                 snapshot_name(name, q->volume, q->keep);
-                roots_add(roots, name, op->cuts[0], size_bytes);
+                roots_add(roots, name, op->cuts[0], size_bytes, volume->image);
         }
 }
 
 void operation_apply(const struct operation *op, struct model_roots *roots)
 {
         const struct catalog_request *q = &op->request;
+        const struct model_root *from;
         char name[2 * MODEL_NAME_MAX];
 
         snapshot_name(name, q->volume, q->other);
         switch (q->kind) {
         case CATALOG_CREATE:
-                roots_add(roots, q->volume, op->branch, q->size_bytes);
+                roots_add(roots, q->volume, op->branch, q->size_bytes, q->image);
                 break;
         case CATALOG_RESIZE:
                 roots_find(roots, q->volume)->size_bytes = q->size_bytes;
@@ -178,8 +183,8 @@ void operation_apply(const struct operation *op, struct model_roots *roots)
         case CATALOG_SNAPSHOT:
                 for (unsigned i = 0; i < q->n_volumes; i++) {
                         snapshot_name(name, q->volumes[i], q->other);
-                        roots_add(roots, name, op->cuts[i],
-                                  roots_find(roots, q->volumes[i])->size_bytes);
+                        from = roots_find(roots, q->volumes[i]);
+                        roots_add(roots, name, op->cuts[i], from->size_bytes, from->image);
                 }
                 break;
         case CATALOG_DELETE_SNAPSHOT:
@@ -189,7 +194,8 @@ void operation_apply(const struct operation *op, struct model_roots *roots)
                 apply_restore(op, roots, name);
                 break;
         case CATALOG_CLONE:
-                roots_add(roots, q->keep, op->branch, roots_find(roots, name)->size_bytes);
+                from = roots_find(roots, name);
+                roots_add(roots, q->keep, op->branch, from->size_bytes, from->image);
                 break;
         }
 }
@@ -213,6 +219,7 @@ static bool snapshot_valid(const struct model_roots *roots, const struct catalog
 bool model_catalog_valid(const struct model *model, const struct catalog_request *q)
 {
         const struct model_roots *roots = &model->now;
+        const struct model_root *on = model_roots_find(roots, q->on);
         bool volume = model_roots_find(roots, q->volume) != NULL;
         char name[2 * MODEL_NAME_MAX], keep[2 * MODEL_NAME_MAX];
         bool snapshot, room = roots->n < MODEL_ROOTS_MAX / 2; /* several may be in flight */
@@ -222,7 +229,7 @@ bool model_catalog_valid(const struct model *model, const struct catalog_request
         snapshot = volume && model_roots_find(roots, name) != NULL;
         switch (q->kind) {
         case CATALOG_CREATE:
-                return !volume && room;
+                return !volume && room && (q->on[0] == '\0' || (on != NULL && on->image != 0));
         case CATALOG_RESIZE:
         case CATALOG_DELETE_VOLUME:
                 return volume;
@@ -261,11 +268,18 @@ static size_t branch_position(const struct branch *branch, uint64_t block)
 const struct content *branch_base(const struct branch *branch, uint64_t block)
 {
         static const struct content zeroes;
+        size_t low = 0, high = branch->n_base;
 
-        for (size_t i = 0; i < branch->n_base; i++)
-                if (branch->base[i].block == block)
-                        return &branch->base[i].content;
-        return &zeroes;
+        while (low < high) {
+                size_t middle = (low + high) / 2;
+
+                if (branch->base[middle].block < block)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low < branch->n_base && branch->base[low].block == block ? &branch->base[low].content
+                                                                        : &zeroes;
 }
 
 const struct block_history *branch_block(const struct branch *branch, uint64_t block)
@@ -283,8 +297,9 @@ static uint32_t version_add(struct model *model, const struct version *version)
         uint32_t id = (uint32_t)model->n_versions;
         struct block_history *history;
 
-        model->versions = model_grow(model->versions, model->n_versions, sizeof(*model->versions));
-        model->versions[model->n_versions++] = *version;
+        model->versions =
+            model_grow(model->versions, model->n_versions - model->first, sizeof(*model->versions));
+        model->versions[model->n_versions++ - model->first] = *version;
         if (branch_block(branch, version->block) == NULL) {
                 branch->blocks =
                     model_grow(branch->blocks, branch->n_blocks, sizeof(*branch->blocks));
@@ -320,7 +335,7 @@ uint32_t model_write_begin(struct model *model, const char *volume, uint64_t blo
 
 void model_write_end(struct model *model, uint32_t id, bool durable)
 {
-        struct version *version = &model->versions[id];
+        struct version *version = model_version(model, id);
 
         assert(version->answered == MODEL_NEVER);
         version->answered = model_tick(model);
@@ -331,7 +346,7 @@ void model_write_end(struct model *model, uint32_t id, bool durable)
 
 void model_write_fail(struct model *model, uint32_t id)
 {
-        model->versions[id].failed = true;
+        model_version(model, id)->failed = true;
         model_write_end(model, id, false);
 }
 
@@ -340,8 +355,8 @@ static void make_durable(struct model *model, uint32_t branch, uint64_t requeste
 {
         uint64_t now = model_tick(model);
 
-        for (size_t i = 1; i < model->n_versions; i++) {
-                struct version *version = &model->versions[i];
+        for (size_t i = model->first + 1; i < model->n_versions; i++) {
+                struct version *version = model_version(model, (uint32_t)i);
 
                 if ((branch == MODEL_NONE || version->branch == branch) &&
                     version->answered < requested && version->durable == MODEL_NEVER)
@@ -362,8 +377,47 @@ unsigned model_unsettled(const struct model *model, const char *volume, uint64_t
         unsigned n = 0;
 
         for (size_t i = 0; history != NULL && i < history->n_versions; i++)
-                n += model->versions[history->versions[i]].durable == MODEL_NEVER;
+                n += model_version(model, history->versions[i])->durable == MODEL_NEVER;
         return n;
+}
+
+unsigned model_open(const struct model *model, const char *volume, uint64_t block)
+{
+        const struct model_root *root = model_roots_find(&model->now, volume);
+        const struct block_history *history = branch_block(&model->branches[root->id], block);
+        unsigned n = 0;
+
+        for (size_t i = history != NULL ? history->n_versions : 0; i-- > 0; n++) {
+                const struct version *v = model_version(model, history->versions[i]);
+
+                if (!v->failed && v->mask == ALL_GRAINS && v->durable != MODEL_NEVER)
+                        break;
+        }
+        return n;
+}
+
+/* ---- damage ---- */
+
+void model_weaken(struct model *model, uint32_t id)
+{
+        if (id > model->first && id < model->n_versions)
+                model_version(model, id)->failed = true;
+}
+
+void model_damage(struct model *model, uint64_t block)
+{
+        if (model_is_damaged(model, block))
+                return;
+        model->damaged = model_grow(model->damaged, model->n_damaged, sizeof(*model->damaged));
+        model->damaged[model->n_damaged++] = block;
+}
+
+bool model_is_damaged(const struct model *model, uint64_t block)
+{
+        for (size_t i = 0; i < model->n_damaged; i++)
+                if (model->damaged[i] == block)
+                        return true;
+        return false;
 }
 
 static int compare_blocks(const void *a, const void *b)
@@ -411,6 +465,18 @@ static uint32_t branch_add(struct model *model, uint32_t parent)
         return (uint32_t)model->n_branches++;
 }
 
+static struct completion *completion_add(struct model *model, uint32_t image)
+{
+        struct completion *completion;
+
+        model->completions =
+            model_grow(model->completions, model->n_completions, sizeof(*model->completions));
+        completion = &model->completions[model->n_completions++];
+        *completion = (struct completion){
+            .image = image, .requested = model_tick(model), .answered = MODEL_NEVER};
+        return completion;
+}
+
 static void root_after_crash(struct model *model, const struct observed_root *observed)
 {
         uint32_t id = branch_add(model, MODEL_NONE);
@@ -425,7 +491,7 @@ static void root_after_crash(struct model *model, const struct observed_root *ob
                 model->cuts[model->n_cuts] = (struct cut){.branch = id, .operation = MODEL_NONE};
                 id = (uint32_t)model->n_cuts++;
         }
-        roots_add(&model->now, observed->name, id, observed->size_bytes);
+        roots_add(&model->now, observed->name, id, observed->size_bytes, observed->image);
 }
 
 struct model *model_after_crash(const struct model *before, const struct observed *observed)
@@ -434,18 +500,54 @@ struct model *model_after_crash(const struct model *before, const struct observe
 
         model->clock = before->clock + 1;
         model->answers = before->answers + 1;
-        /* Their numbers are in the data and are not given out again;
-         * their times no longer matter. */
-        while (model->n_versions < before->n_versions) {
-                model->versions =
-                    model_grow(model->versions, model->n_versions, sizeof(*model->versions));
-                model->versions[model->n_versions++] =
-                    (struct version){.branch = MODEL_NONE, .operation = MODEL_NONE};
-        }
+        /* Numbers are in the data and are not given out again. */
+        model->first = before->n_versions - 1;
+        model->n_versions = before->n_versions;
         for (size_t i = 0; i < observed->n_roots; i++)
                 root_after_crash(model, &observed->roots[i]);
+        for (size_t i = 0; i < observed->n_images; i++)
+                if (observed->images[i].complete)
+                        completion_add(model, observed->images[i].image)->answered = 0;
         model->initial = model->now;
         return model;
+}
+
+/* ---- images ---- */
+
+static struct completion *completion_find(const struct model *model, uint32_t image)
+{
+        for (size_t i = 0; i < model->n_completions; i++)
+                if (model->completions[i].image == image)
+                        return &model->completions[i];
+        return NULL;
+}
+
+void model_complete_begin(struct model *model, uint32_t image)
+{
+        if (completion_find(model, image) == NULL)
+                completion_add(model, image);
+}
+
+void model_complete_end(struct model *model, uint32_t image)
+{
+        completion_find(model, image)->answered = model_tick(model);
+        model->answers++;
+}
+
+/* A volume that begins with the first bytes of an image. */
+static void branch_begin_with(struct branch *branch, uint32_t image, uint64_t size_bytes)
+{
+        static const struct content zeroes;
+        uint64_t end_bytes = size_bytes < image_bytes(image) ? size_bytes : image_bytes(image);
+
+        for (uint64_t block = 0; block * BLOCK_SIZE < end_bytes; block++) {
+                struct content content = image_content(image, block, end_bytes);
+
+                if (memcmp(&content, &zeroes, sizeof(zeroes)) == 0)
+                        continue;
+                branch->base = model_grow(branch->base, branch->n_base, sizeof(*branch->base));
+                branch->base[branch->n_base++] = (struct observed_block){block, content};
+        }
 }
 
 /* ---- operations ---- */
@@ -501,6 +603,10 @@ uint32_t model_catalog_begin(struct model *model, const struct catalog_request *
         snapshot_name(name, q->volume, q->other);
         if (q->kind == CATALOG_CREATE)
                 op.branch = branch_add(model, MODEL_NONE);
+        if (q->on[0] != '\0')
+                op.request.image = model_roots_find(&model->now, q->on)->image;
+        if (op.request.image != 0)
+                branch_begin_with(&model->branches[op.branch], op.request.image, q->size_bytes);
         if (q->kind == CATALOG_CLONE || q->kind == CATALOG_RESTORE)
                 op.branch = branch_add(model, model_roots_find(&model->now, name)->id);
         if (q->kind == CATALOG_RESTORE && q->keep[0] != '\0')
@@ -525,9 +631,13 @@ void model_catalog_end(struct model *model, uint32_t id, bool succeeded)
         model->answers++;
         if (!succeeded)
                 return;
-        for (size_t i = 1; op->request.kind == CATALOG_RESIZE && i < model->n_versions; i++)
-                if (model->versions[i].operation == id)
-                        model->versions[i].answered = model->versions[i].durable = op->answered;
+        for (size_t i = model->first + 1;
+             op->request.kind == CATALOG_RESIZE && i < model->n_versions; i++) {
+                struct version *version = model_version(model, (uint32_t)i);
+
+                if (version->operation == id)
+                        version->answered = version->durable = op->answered;
+        }
         for (unsigned i = 0; i < op->n_cuts; i++)
                 make_durable(model, model->cuts[op->cuts[i]].branch, op->requested);
         operation_apply(op, &model->now);

@@ -16,8 +16,10 @@
  *     of every volume of its group. When it is answered, that content is durable.
  *  4. An operation of the catalog in flight has happened or not, whole. One that was answered has
  *     happened.
- *  5. A clone or restored volume begins with what its snapshot holds; what a shrink cuts off is
- *     zeroes.
+ *  5. A clone or restored volume begins with what its snapshot holds, a volume on an image with what
+ *     that holds; what a shrink cuts off is zeroes.
+ *  6. Of an image it is known that all of it is in the pool from an instant between the request and
+ *     the answer of its completion on, for good.
  *
  * Units      blocks are 4096 bytes, grains 256 (content.h); times count events.
  * Names      "VOL" and "VOL@SNAP", as in the pool.
@@ -57,7 +59,8 @@ uint64_t model_answers(const struct model *model);
 /* ---- the catalog ---- */
 
 enum catalog_kind {
-        CATALOG_CREATE,          /* volume, size */
+        /* volume, size; where given, on image, a new one, or on the image that volume on stands on */
+        CATALOG_CREATE,
         CATALOG_RESIZE,          /* volume, size */
         CATALOG_RENAME,          /* volume -> other */
         CATALOG_DELETE_VOLUME,   /* volume, with its snapshots */
@@ -74,6 +77,8 @@ struct catalog_request {
         char volumes[MODEL_GROUP_MAX][MODEL_NAME_MAX];
         unsigned n_volumes;
         uint64_t size_bytes;
+        uint32_t image;
+        char on[MODEL_NAME_MAX];
 };
 
 /* Would it succeed, as things are now (what is in flight not counted)? */
@@ -87,6 +92,7 @@ struct model_root {
         bool is_snapshot;
         uint32_t id; /* of the branch or the cut */
         uint64_t size_bytes;
+        uint32_t image; /* that it stands on; 0: none */
 };
 
 struct model_roots {
@@ -97,6 +103,12 @@ struct model_roots {
 /* As it is now, what is in flight not counted. */
 const struct model_roots *model_now(const struct model *model);
 const struct model_root *model_roots_find(const struct model_roots *roots, const char *name);
+
+/* ---- images ---- */
+
+/* That all of @image is in the pool is to be recorded, and is. */
+void model_complete_begin(struct model *model, uint32_t image);
+void model_complete_end(struct model *model, uint32_t image);
 
 /* ---- blocks ---- */
 
@@ -111,7 +123,11 @@ void model_write_fail(struct model *model, uint32_t version);
 void model_flush_end(struct model *model, uint64_t requested);
 /* Writes to that block that were not yet answered, or are not durable. */
 unsigned model_unsettled(const struct model *model, const char *volume, uint64_t block);
-/* A read requested at @requested is answered now. */
+/* Writes to that block after the last that is whole, done and durable: so many may be there or
+ * not. */
+unsigned model_open(const struct model *model, const char *volume, uint64_t block);
+/* A read requested at @requested is answered now; where with an error, @content is
+ * VERSION_UNREADABLE. */
 bool model_read_allowed(const struct model *model, const char *name, uint64_t block, uint16_t mask,
                         const struct content *content, uint64_t requested);
 /* Blocks of @root that may hold anything but zeroes, ascending; malloc'ed. */
@@ -122,6 +138,16 @@ size_t model_touched(const struct model *model, const struct model_root *root,
  * messages. */
 void model_describe(const struct model *model, const struct model_root *root, uint64_t block,
                     char *text, size_t text_size);
+
+/* ---- damage: what a disk lost or mixed up ---- */
+
+/* Up to the next model_after_crash(), @block may be unreadable in any root; from then on where it was
+ * observed so, until it is overwritten. */
+void model_damage(struct model *model, uint64_t block);
+bool model_is_damaged(const struct model *model, uint64_t block);
+/* The version may be found missing after a crash, flushed or not: whether it was lost before it was
+ * flushed cannot be known (pool/FORMAT.md 8.4, "The window"). */
+void model_weaken(struct model *model, uint32_t version);
 
 /* ---- everything at once, and crashes ---- */
 
@@ -134,12 +160,21 @@ struct observed_root {
         char name[2 * MODEL_NAME_MAX];
         bool is_snapshot;
         uint64_t size_bytes;
+        uint32_t image; /* that it stands on; 0: none */
         struct observed_block *blocks;
         size_t n_blocks;
+};
+/* What a pool knows of an image. */
+struct observed_image {
+        uint64_t base_id;
+        uint32_t image;
+        bool complete;
 };
 struct observed {
         struct observed_root *roots;
         size_t n_roots;
+        struct observed_image *images;
+        size_t n_images;
 };
 void observed_free(struct observed *observed);
 bool observed_equal(const struct observed *a, const struct observed *b, char *text,

@@ -40,7 +40,8 @@ static enum when view_operation(const struct view *view, uint32_t operation)
 /* Which writes are surely part of what is read, and which may be. */
 struct scope {
         uint64_t answered_before;  /* those are included */
-        uint64_t durable_by;       /* and those */
+        uint64_t durable_by;       /* and those, where they were also answered before */
+        uint64_t durable_before;   /* this */
         uint64_t requested_before; /* only those can be */
 };
 
@@ -150,7 +151,7 @@ static void walk_fold(struct walk *walk, struct content *base)
 static void walk_add(const struct view *view, struct walk *walk, struct content *base,
                      const struct scope *scope, uint32_t id)
 {
-        const struct version *v = &view->model->versions[id];
+        const struct version *v = model_version(view->model, id);
         struct step step = {
             .requested = v->requested,
             .answered = v->answered <= view->time ? v->answered : MODEL_NEVER,
@@ -162,7 +163,8 @@ static void walk_add(const struct view *view, struct walk *walk, struct content 
                 return;
         step.optional = v->failed && v->answered <= view->time;
         step.must = !v->failed &&
-                    (step.answered < scope->answered_before || v->durable <= scope->durable_by);
+                    (step.answered < scope->answered_before ||
+                     (v->durable <= scope->durable_by && v->answered < scope->durable_before));
         step.cut_off = v->operation != MODEL_NONE;
         if (step.cut_off) {
                 enum when when = view_operation(view, v->operation);
@@ -235,8 +237,12 @@ static bool cut_walk(const struct view *view, uint32_t id, uint64_t block, visit
                 scope.answered_before = view->model->operations[cut->operation].requested;
                 scope.requested_before = view->model->operations[cut->operation].answered;
         }
-        if (!cut_answered(view, cut)) /* promises nothing yet beyond what is durable */
-                scope = (struct scope){.durable_by = view->time, .requested_before = view->time};
+        /* Promises nothing yet beyond what is durable; and a write that ended while it was taken may
+         * have come behind it. */
+        if (!cut_answered(view, cut))
+                scope = (struct scope){.durable_by = view->time,
+                                       .durable_before = scope.answered_before,
+                                       .requested_before = view->time};
         return branch_walk(view, cut->branch, block, &scope, visit, arg);
 }
 
@@ -246,6 +252,7 @@ static bool root_walk(const struct view *view, const struct model_root *root, ui
         struct scope scope = {
             .answered_before = view->live ? view->time : 0,
             .durable_by = view->time,
+            .durable_before = MODEL_NEVER,
             .requested_before = view->time,
         };
 
@@ -277,6 +284,11 @@ static bool match_content(void *arg, const struct content *content, uint64_t fro
         return match->first_will_do;
 }
 
+static bool is_unreadable(const struct content *content)
+{
+        return content->grain[0] == VERSION_UNREADABLE;
+}
+
 bool model_read_allowed(const struct model *model, const char *name, uint64_t block, uint16_t mask,
                         const struct content *content, uint64_t requested)
 {
@@ -286,6 +298,8 @@ bool model_read_allowed(const struct model *model, const char *name, uint64_t bl
         struct match match = {.content = content, .mask = mask, .first_will_do = true};
 
         assert(root != NULL);
+        if (is_unreadable(content) && model_is_damaged(model, block))
+                return true;
         if (root->is_snapshot)
                 cut_walk(&view, root->id, block, match_content, &match);
         else
@@ -329,9 +343,9 @@ static void print_content(const struct content *content, char *text, size_t text
 
                 for (run = 1; g + run < BLOCK_GRAINS && content->grain[g + run] == version;)
                         run++;
-                if (version == VERSION_DAMAGE)
-                        at += (size_t)snprintf(text + at, text_size - at, "%sdamage",
-                                               at > 0 ? " " : "");
+                if (version == VERSION_DAMAGE || version == VERSION_UNREADABLE)
+                        at += (size_t)snprintf(text + at, text_size - at, "%s%s", at > 0 ? " " : "",
+                                               version == VERSION_DAMAGE ? "damage" : "an error");
                 else
                         at += (size_t)snprintf(text + at, text_size - at, "%s%u", at > 0 ? " " : "",
                                                version);
@@ -351,7 +365,8 @@ static bool block_allowed(struct compare *compare, uint64_t block, const struct 
         };
         char found[200], known[600];
 
-        if (match.mask == 0)
+        if (match.mask == 0 ||
+            (is_unreadable(content) && model_is_damaged(compare->view->model, block)))
                 return true;
         root_walk(compare->view, root, block, match_content, &match);
         print_content(content, found, sizeof(found));
@@ -413,6 +428,11 @@ static bool catalog_equal(const struct model_roots *roots, const struct observed
                         snprintf(text, text_size, "%s is missing", root->name);
                         return false;
                 }
+                if (other->image != root->image) {
+                        snprintf(text, text_size, "%s stands on image %u, not %u", root->name,
+                                 other->image, root->image);
+                        return false;
+                }
                 if (other->size_bytes != root->size_bytes ||
                     other->is_snapshot != root->is_snapshot) {
                         snprintf(text, text_size, "%s has %llu bytes, not %llu", root->name,
@@ -427,6 +447,31 @@ static bool catalog_equal(const struct model_roots *roots, const struct observed
                                  observed->roots[i].name);
                         return false;
                 }
+        return true;
+}
+
+/* Is every image known to be in the pool as a whole where that was answered, and none that was not
+ * asked for? */
+static bool images_allowed(const struct view *view, const struct observed *observed, char *text,
+                           size_t text_size)
+{
+        for (size_t i = 0; i < observed->n_images; i++) {
+                const struct observed_image *image = &observed->images[i];
+                bool asked = false, answered = false;
+
+                for (size_t k = 0; k < view->model->n_completions; k++) {
+                        const struct completion *c = &view->model->completions[k];
+
+                        asked = asked || (c->image == image->image && c->requested <= view->time);
+                        answered =
+                            answered || (c->image == image->image && c->answered <= view->time);
+                }
+                if (image->complete ? asked : !answered)
+                        continue;
+                snprintf(text, text_size, "image %u is %sin the pool as a whole", image->image,
+                         image->complete ? "said too early to be " : "not known any more to be ");
+                return false;
+        }
         return true;
 }
 
@@ -469,6 +514,8 @@ static bool view_allowed(struct view *view, const struct observed *observed, cha
         struct model_roots before = model->initial;
         bool catalog_matched = false;
 
+        if (!images_allowed(view, observed, text, text_size))
+                return false;
         for (size_t i = 0; i < model->n_succeeded; i++) {
                 const struct operation *op = &model->operations[model->succeeded[i]];
 
@@ -548,7 +595,7 @@ void model_describe(const struct model *model, const struct model_root *root, ui
 
                 for (size_t i = 0; history != NULL && i < history->n_versions && at < text_size;
                      i++) {
-                        const struct version *v = &model->versions[history->versions[i]];
+                        const struct version *v = model_version(model, history->versions[i]);
 
                         at += (size_t)snprintf(
                             text + at, text_size - at, "%s%u%s mask %04x requested %llu",

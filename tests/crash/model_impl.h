@@ -24,7 +24,7 @@ struct block_history {
  * elsewhere. */
 struct branch {
         uint32_t parent;
-        struct observed_block *base; /* what a crash left, ascending */
+        struct observed_block *base; /* what a crash left, or an image holds, ascending */
         size_t n_base;
         struct block_history *blocks; /* ascending */
         size_t n_blocks;
@@ -45,11 +45,21 @@ struct operation {
         unsigned n_cuts;
 };
 
+/* That all of an image is in the pool. */
+struct completion {
+        uint32_t image;
+        uint64_t requested, answered; /* for the first time */
+};
+
 /* Arrays that only grow. */
 struct model {
         uint64_t clock, answers;
-        struct version *versions; /* 0 is not used: zeroes */
-        size_t n_versions;
+        struct version
+            *versions;     /* from first + 1 on; before that: zeroes, and from before a crash */
+        size_t n_versions; /* the next one's number */
+        size_t first;
+        uint64_t *damaged;
+        size_t n_damaged;
         struct branch *branches;
         size_t n_branches;
         struct cut *cuts;
@@ -58,8 +68,15 @@ struct model {
         size_t n_operations;
         uint32_t *succeeded; /* operations in the order of their answers */
         size_t n_succeeded;
+        struct completion *completions;
+        size_t n_completions;
         struct model_roots initial, now;
 };
+
+static inline struct version *model_version(const struct model *model, uint32_t id)
+{
+        return &model->versions[id - model->first];
+}
 
 /* What @branch, of no parent, begins with at @block. */
 const struct content *branch_base(const struct branch *branch, uint64_t block);

@@ -13,6 +13,10 @@
 #define OBSERVE_WHOLE_BYTES (UINT64_C(1) << 20)
 int co_observe(struct pool *pool, struct observed *ret_observed, char *text, size_t text_size);
 
+/* The same where disks are damaged: a block that answers -EIO is observed as VERSION_UNREADABLE. */
+int co_observe_damaged(struct pool *pool, struct observed *ret_observed, char *text,
+                       size_t text_size);
+
 /* co_pool_check() with data; findings are failures.
  *
  * -EUCLEAN  there are some: the first is in @text */

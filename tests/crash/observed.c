@@ -9,6 +9,7 @@ void observed_free(struct observed *observed)
         for (size_t i = 0; i < observed->n_roots; i++)
                 free(observed->roots[i].blocks);
         free(observed->roots);
+        free(observed->images);
         *observed = (struct observed){0};
 }
 
@@ -23,7 +24,8 @@ bool observed_equal(const struct observed *a, const struct observed *b, char *te
                 const struct observed_root *x = &a->roots[i], *y = &b->roots[i];
 
                 if (strcmp(x->name, y->name) != 0 || x->size_bytes != y->size_bytes ||
-                    x->is_snapshot != y->is_snapshot || x->n_blocks != y->n_blocks) {
+                    x->is_snapshot != y->is_snapshot || x->n_blocks != y->n_blocks ||
+                    x->image != y->image) {
                         snprintf(text, text_size, "%s (%zu blocks), then %s (%zu blocks)", x->name,
                                  x->n_blocks, y->name, y->n_blocks);
                         return false;

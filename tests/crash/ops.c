@@ -11,11 +11,13 @@
 
 #define SEQUENCE_MAX 8u
 
-const char ops_letters[] = "wodzsgrxcefkuavnbptl";
+const char ops_letters[] = "wodzsgrxcefkuavnbptlhmijqy";
 
-const char *ops_alphabet(unsigned length)
+const char *ops_alphabet(bool images, unsigned length)
 {
-        return length <= 2 ? ops_letters : "wodzsgrxcefk";
+        if (images)
+                return length <= 2 ? "hmijqywodzsrxcefkuvnp" : "hmiyodsrxcek";
+        return length <= 2 ? "wodzsgrxcefkuavnbptl" : "wodzsgrxcefk";
 }
 
 static void plan_add(struct plan *plan, const struct op *op)
@@ -49,6 +51,28 @@ static void plan_prelude(struct plan *plan)
         plan_io(plan, OP_WRITE, 1, BLOCKS(11), BLOCKS(1) + 512);
         plan_add(plan, &(struct op){.kind = OP_FLUSH});
         plan_io(plan, OP_WRITE, 0, BLOCKS(2), BLOCKS(1));
+}
+
+/* The same on an image that ends inside the first volume and behind the second. Part of it is copied: some
+ * that the checkpoint has, some that the log has, and some that no flush covers. */
+static void plan_prelude_on_image(struct plan *plan)
+{
+        plan_add(plan, &(struct op){
+                           .kind = OP_CREATE, .volume = 0, .size_bytes = BLOCKS(28), .image = 1});
+        plan_add(plan, &(struct op){.kind = OP_CREATE_ON,
+                                    .volume = 1,
+                                    .other = 0,
+                                    .size_bytes = BLOCKS(12) + 512});
+        plan_add(plan, &(struct op){.kind = OP_CREATE, .volume = 2, .size_bytes = LARGE_BYTES});
+        plan_io(plan, OP_WRITE, 0, BLOCKS(1), BLOCKS(3));
+        plan_io(plan, OP_WRITE, 2, LARGE_BYTES - BLOCKS(1), BLOCKS(1));
+        plan_io(plan, OP_COPY, 0, BLOCKS(2), BLOCKS(3));
+        plan_add(plan, &(struct op){.kind = OP_CHECKPOINT});
+        plan_add(plan, &(struct op){.kind = OP_SNAPSHOT, .volumes = 3, .snapshot = 0});
+        plan_io(plan, OP_WRITE, 0, BLOCKS(5), BLOCKS(1));
+        plan_io(plan, OP_COPY, 0, BLOCKS(6), BLOCKS(2));
+        plan_add(plan, &(struct op){.kind = OP_FLUSH});
+        plan_io(plan, OP_COPY, 0, BLOCKS(8), BLOCKS(2));
 }
 
 /* The operation that @letter stands for, when it is number @i of its sequence. */
@@ -122,6 +146,32 @@ static bool plan_letter(struct plan *plan, char letter, unsigned i)
         case 't':
                 plan_add(plan, &(struct op){.kind = OP_ADD});
                 return true;
+        /* of the image: some of it copied, all of it, another volume on it, one on another image, a write
+         * across its end, and the last of its volumes gone */
+        case 'h':
+                plan_io(plan, OP_COPY, 0, BLOCKS(4 * i), BLOCKS(8));
+                return true;
+        case 'm':
+                plan_add(plan, &(struct op){.kind = OP_COMPLETE});
+                return true;
+        case 'i':
+                plan_add(plan, &(struct op){.kind = OP_CREATE_ON,
+                                            .volume = (uint8_t)(3 + i),
+                                            .size_bytes = BLOCKS(10)});
+                return true;
+        case 'j':
+                plan_add(plan, &(struct op){.kind = OP_CREATE,
+                                            .volume = (uint8_t)(3 + i),
+                                            .size_bytes = BLOCKS(30),
+                                            .image = plan->n_ops + 1});
+                return true;
+        case 'q':
+                plan_io(plan, OP_WRITE, 0, BLOCKS(23) + 512, BLOCKS(1) + 256);
+                return true;
+        case 'y':
+                plan_add(plan, &(struct op){.kind = OP_DELETE_VOLUME, .volume = 0});
+                plan_add(plan, &(struct op){.kind = OP_DELETE_VOLUME, .volume = 1});
+                return true;
         case 'l': /* most of the large volume, end included */
                 plan_io(plan, OP_DISCARD, 2, BLOCKS(4096), LARGE_BYTES - BLOCKS(4096));
                 return true;
@@ -131,19 +181,24 @@ static bool plan_letter(struct plan *plan, char letter, unsigned i)
 
 static int plan_make_exhaustive(char kind, const char *letters, struct plan *plan)
 {
+        bool overlap = kind == 'c' || kind == 'd';
+
         plan->depth = SEQUENCE_MAX;
         plan->seed = 1;
         plan->manual_checkpoints = true;
         plan->disk_bytes = UINT64_C(16) << 20;
-        plan_prelude(plan);
+        if (kind == 'b' || kind == 'd')
+                plan_prelude_on_image(plan);
+        else
+                plan_prelude(plan);
         for (unsigned i = 0; letters[i] != '\0'; i++) {
                 unsigned before = plan->n_ops;
 
                 if (i == SEQUENCE_MAX || !plan_letter(plan, letters[i], i))
                         return -EINVAL;
-                if (kind == 'x' ? letters[i + 1] == '\0' : i == 0)
+                if (overlap ? i == 0 : letters[i + 1] == '\0')
                         plan->first_op = before;
-                for (unsigned k = before; kind == 'c' && k < plan->n_ops; k++)
+                for (unsigned k = before; overlap && k < plan->n_ops; k++)
                         plan->ops[k].alone = false;
         }
         return plan->first_op > 0 ? 0 : -EINVAL;
@@ -160,15 +215,15 @@ int plan_make(const char *name, struct plan *ret_plan)
         if (strlen(name) >= PLAN_NAME_MAX)
                 return -EINVAL;
         if (sscanf(name, "%c%u-%63[a-z]", &kind, &n_members, letters) == 3 &&
-            (kind == 'x' || kind == 'c') && n_members >= 1 && n_members <= 4) {
+            strchr("xcbd", kind) != NULL && n_members >= 1 && n_members <= 4) {
                 ret_plan->n_members = n_members;
                 r = plan_make_exhaustive(kind, letters, ret_plan);
         } else if (sscanf(name, "%c%u-%u-%llx", &kind, &n_members, &n_ops, &seed) == 4 &&
-                   (kind == 'r' || kind == 'w') && n_members >= 1 && n_members <= 4 && n_ops >= 1 &&
+                   strchr("rwi", kind) != NULL && n_members >= 1 && n_members <= 4 && n_ops >= 1 &&
                    n_ops <= OPS_MAX - 8) {
                 ret_plan->n_members = n_members;
                 ret_plan->seed = seed;
-                plan_make_random(ret_plan, n_ops, kind == 'w');
+                plan_make_random(ret_plan, n_ops, kind == 'w', kind == 'i');
                 r = 0;
         }
         snprintf(ret_plan->name, sizeof(ret_plan->name), "%s", name);
@@ -228,19 +283,33 @@ void op_print(const struct op *op, char *text, size_t text_size)
             [OP_ADD] = "add a member",
             [OP_REOPEN] = "close and open",
             [OP_CRASH] = "crash",
+            [OP_CREATE_ON] = "create",
+            [OP_COPY] = "copy the image of",
+            [OP_COMPLETE] = "complete the image of",
         };
         char detail[160] = "", volumes[120], name[16];
 
         switch (op->kind) {
+        case OP_CREATE_ON:
+                snprintf(detail, sizeof(detail), " v%u %llu bytes on the image of v%u", op->volume,
+                         (unsigned long long)op->size_bytes, op->other);
+                break;
+        case OP_COMPLETE:
+                snprintf(detail, sizeof(detail), " v%u", op->volume);
+                break;
         case OP_CREATE:
         case OP_RESIZE:
                 snprintf(detail, sizeof(detail), " v%u %llu bytes", op->volume,
                          (unsigned long long)op->size_bytes);
+                if (op->image != 0)
+                        snprintf(detail, sizeof(detail), " v%u %llu bytes on image %u", op->volume,
+                                 (unsigned long long)op->size_bytes, op->image);
                 break;
         case OP_WRITE:
         case OP_DISCARD:
         case OP_ZERO:
         case OP_READ:
+        case OP_COPY:
                 snprintf(detail, sizeof(detail), " v%u block %llu+%llu length %llu%s", op->volume,
                          (unsigned long long)(op->offset / BLOCK_SIZE),
                          (unsigned long long)(op->offset % BLOCK_SIZE),

@@ -7,6 +7,8 @@
  *               of both
  *   r2-30-1f8a  the random kind: two members, 30 operations, seed 0x1f8a; several operations in
  *               flight at once
+ *   b2-hmf      as 'x', on a pool whose volumes stand on an image, and
+ *   i2-30-1f8a  as 'r', with volumes on images
  *
  * Volumes are slots "v0".."v7", snapshots "s0".."s7" of each, and "k0".."k7" for what a restore
  * keeps. What cannot be done when its turn comes (a volume that is not there) is left out, so that
@@ -29,7 +31,7 @@
 #define PLAN_NAME_MAX  64
 
 enum op_kind {
-        OP_CREATE,
+        OP_CREATE, /* on @image, where given */
         OP_WRITE,
         OP_DISCARD,
         OP_ZERO,
@@ -47,6 +49,9 @@ enum op_kind {
         OP_REOPEN, /* close and open */
         /* the power goes at one of the last moments, and what follows goes on from there */
         OP_CRASH,
+        OP_CREATE_ON, /* the image that @other stands on */
+        OP_COPY,      /* a part of the image that @volume stands on, into the pool */
+        OP_COMPLETE,  /* the rest of it, and that is recorded */
 };
 
 struct op {
@@ -58,6 +63,7 @@ struct op {
         uint8_t volumes;         /* a bit a slot */
         uint64_t offset, length; /* multiples of 256 */
         uint64_t size_bytes;
+        uint32_t image;  /* 0: none */
         uint64_t random; /* of a crash */
 };
 
@@ -79,11 +85,11 @@ int plan_make(const char *name, struct plan *ret_plan);
 void op_print(const struct op *op, char *text, size_t text_size);
 
 /* The letters of the sequences of @length that are all to be tried: every operation in sequences of
- * up to two, the main ones beyond. */
-const char *ops_alphabet(unsigned length);
+ * up to two, the main ones beyond. @images: on volumes that stand on an image. */
+const char *ops_alphabet(bool images, unsigned length);
 extern const char ops_letters[]; /* all there are */
 
-/* The name of the plan @index of @kind ('x' or 'c') among the sequences of exactly @length letters
+/* The name of the plan @index of @kind ('x' or 'c'; on images 'b' or 'd') among the sequences of exactly @length letters
  * of @alphabet; false: there are no more. */
 bool plan_exhaustive(char kind, const char *alphabet, unsigned length, unsigned n_members,
                      uint64_t index, char name[PLAN_NAME_MAX]);

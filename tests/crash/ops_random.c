@@ -1,4 +1,5 @@
 /* ops_random.c - see ops_random.h */
+#include <stdio.h>
 #include <string.h>
 #include "tests/crash/content.h"
 #include "tests/crash/ops_random.h"
@@ -15,6 +16,7 @@ struct state {
         uint8_t kept[VOLUME_SLOTS];
         unsigned n_members;
         bool greedy;
+        uint32_t next_image; /* that a new volume may stand on; 0: none does */
 };
 
 static unsigned below(struct state *s, unsigned limit)
@@ -155,6 +157,16 @@ static bool make_volume_op(struct state *s, struct op *op)
                         return false;
                 op->size_bytes = s->size_bytes[op->volume] = pick_size(s);
                 s->exists[op->volume] = true;
+                if (s->next_image != 0 && below(s, 3) > 0)
+                        op->image = s->next_image;
+                return true;
+        case OP_CREATE_ON:
+                op->other = op->volume;
+                op->volume = (uint8_t)pick_volume(s, false);
+                if (op->volume == VOLUME_SLOTS)
+                        return false;
+                op->size_bytes = s->size_bytes[op->volume] = pick_size(s);
+                s->exists[op->volume] = true;
                 return true;
         case OP_RESIZE:
                 op->size_bytes = s->size_bytes[op->volume] = pick_size(s);
@@ -174,6 +186,13 @@ static bool make_volume_op(struct state *s, struct op *op)
                 forget_volume(s, op->volume);
                 return true;
         }
+}
+
+/* Parts of an image, and everything from some place on. */
+static void make_copy(struct state *s, struct op *op)
+{
+        op->offset = BLOCKS(pick_block(s, 270));
+        op->length = below(s, 4) == 0 ? BLOCKS(270) : BLOCKS(1 + below(s, 12));
 }
 
 static bool make_op(struct state *s, enum op_kind kind, struct op *op)
@@ -196,6 +215,7 @@ static bool make_op(struct state *s, enum op_kind kind, struct op *op)
         case OP_CLONE:
                 return make_from_snapshot(s, op);
         case OP_CREATE:
+        case OP_CREATE_ON:
         case OP_RESIZE:
         case OP_RENAME:
         case OP_DELETE_VOLUME:
@@ -206,6 +226,10 @@ static bool make_op(struct state *s, enum op_kind kind, struct op *op)
                 op->alone = true;
                 op->random = sim_random_next(&s->random);
                 return true;
+        case OP_COPY:
+                make_copy(s, op);
+                return true;
+        case OP_COMPLETE:
         case OP_FLUSH:
         case OP_CHECKPOINT:
         case OP_REOPEN:
@@ -224,11 +248,13 @@ static enum op_kind pick_kind(struct state *s)
             {OP_FLUSH, 8},      {OP_SNAPSHOT, 9},        {OP_RESTORE, 4},       {OP_CLONE, 5},
             {OP_RESIZE, 4},     {OP_DELETE_SNAPSHOT, 5}, {OP_DELETE_VOLUME, 3}, {OP_CREATE, 3},
             {OP_CHECKPOINT, 4}, {OP_RENAME, 2},          {OP_ADD, 1},           {OP_REOPEN, 1},
-            {OP_CRASH, 2},
+            {OP_CRASH, 2},      {OP_COPY, 14},           {OP_CREATE_ON, 3},     {OP_COMPLETE, 3},
         };
+        const unsigned n_weights =
+            sizeof(weights) / sizeof(weights[0]) - (s->next_image != 0 ? 0 : 3);
         unsigned total = 0, at;
 
-        for (unsigned i = 0; i < sizeof(weights) / sizeof(weights[0]); i++)
+        for (unsigned i = 0; i < n_weights; i++)
                 total += weights[i].weight;
         at = below(s, total);
         for (unsigned i = 0;; i++) {
@@ -238,7 +264,49 @@ static enum op_kind pick_kind(struct state *s)
         }
 }
 
-void plan_make_random(struct plan *plan, unsigned n_ops, bool roomy)
+/* What the names say: "v1", "v1@s2", "v1@k3". */
+static void state_from(struct state *s, const struct model_roots *now)
+{
+        for (unsigned i = 0; i < now->n; i++) {
+                const struct model_root *root = &now->root[i];
+                unsigned volume, snapshot;
+                char kind;
+                int n = sscanf(root->name, "v%u@%c%u", &volume, &kind, &snapshot);
+
+                if (n < 1 || volume >= VOLUME_SLOTS)
+                        continue;
+                if (n == 1) {
+                        s->exists[volume] = true;
+                        s->size_bytes[volume] = root->size_bytes;
+                        continue;
+                }
+                if (n < 3 || snapshot >= SNAPSHOT_SLOTS)
+                        continue;
+                if (kind == 'k' && s->kept[volume] <= snapshot)
+                        s->kept[volume] = (uint8_t)(snapshot + 1);
+                snapshot += kind == 'k' ? SNAPSHOT_SLOTS : 0;
+                s->snapshot_bytes[volume][snapshot] = root->size_bytes;
+        }
+}
+
+bool op_make_random(const struct model_roots *now, struct sim_random *random, bool greedy,
+                    uint32_t next_image, bool io, struct op *op)
+{
+        static const enum op_kind ios[] = {OP_WRITE, OP_WRITE,   OP_WRITE, OP_WRITE,
+                                           OP_WRITE, OP_READ,    OP_READ,  OP_READ,
+                                           OP_READ,  OP_DISCARD, OP_ZERO,  OP_FLUSH};
+        struct state s = {.random = *random, .greedy = greedy, .next_image = next_image};
+        enum op_kind kind;
+        bool possible;
+
+        state_from(&s, now);
+        kind = io ? ios[below(&s, sizeof(ios) / sizeof(ios[0]))] : pick_kind(&s);
+        possible = make_op(&s, kind, op);
+        *random = s.random;
+        return possible;
+}
+
+void plan_make_random(struct plan *plan, unsigned n_ops, bool roomy, bool images)
 {
         struct state s = {.n_members = plan->n_members};
         static const uint64_t first_sizes[] = {BLOCKS(16), BLOCKS(21) + 512, LARGE_BYTES};
@@ -257,11 +325,14 @@ void plan_make_random(struct plan *plan, unsigned n_ops, bool roomy)
                     .alone = true,
                     .volume = (uint8_t)v,
                     .size_bytes = first_sizes[v] + (s.greedy && v < 2 ? BLOCKS(150) : 0),
+                    .image = images ? v + 1 : 0,
                 };
                 s.exists[v] = true;
                 s.size_bytes[v] = plan->ops[v].size_bytes;
         }
-        while (plan->n_ops < 3 + n_ops)
+        while (plan->n_ops < 3 + n_ops) {
+                s.next_image = images ? plan->n_ops + 1 : 0;
                 if (make_op(&s, pick_kind(&s), &plan->ops[plan->n_ops]))
                         plan->n_ops++;
+        }
 }

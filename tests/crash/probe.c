@@ -145,11 +145,13 @@ static bool is_as_foretold(struct used before, struct used after, uint64_t foret
                (int64_t)foretold <= data + metadata + CATALOG_GROWTH;
 }
 
-static int co_delete(struct pool *pool, const struct observed_root *root, struct error *err)
+static int co_delete(struct pool *pool, struct images *images, const struct observed_root *root,
+                     struct error *err)
 {
         int r = root->is_snapshot ? co_snapshot_delete(pool, root->name, err)
                                   : co_volume_delete(pool, root->name, false, err);
 
+        co_images_tidy(images, pool); /* what is attached is not freed */
         return r < 0 ? r : co_pool_settle(pool, err);
 }
 
@@ -172,24 +174,25 @@ static int co_see_the_rest(struct pool *pool, const struct observed *before, siz
         return r < 0 ? r : co_check(pool, text, text_size);
 }
 
-int co_probe_delete(struct pool *pool, const struct observed *observed, struct sim_random *random,
-                    char *text, size_t text_size)
+int co_probe_delete(struct pool *pool, struct images *images, const struct observed *observed,
+                    struct sim_random *random, char *text, size_t text_size)
 {
-        size_t index =
-            observed->n_roots > 0 ? (size_t)sim_random_below(random, observed->n_roots) : 0;
-        const struct observed_root *root = &observed->roots[index];
+        const struct observed_root *root;
         struct error err = ERROR_INIT;
         struct used before, after;
         uint64_t foretold = 0;
         char reason[400];
         int r;
 
-        if (observed->n_roots == 0 || (!root->is_snapshot && has_snapshots(observed, root)))
+        if (observed->n_roots == 0)
+                return 0;
+        root = &observed->roots[sim_random_below(random, observed->n_roots)];
+        if (!root->is_snapshot && has_snapshots(observed, root))
                 return 0;
         before = used_bytes(pool);
         r = co_root_get(pool, root->name, on_info, &foretold, &err);
         if (r == 0)
-                r = co_delete(pool, root, &err);
+                r = co_delete(pool, images, root, &err);
         if (r < 0) {
                 snprintf(text, text_size, "deleting %s: %s", root->name, err.message);
                 return r;
@@ -203,7 +206,8 @@ int co_probe_delete(struct pool *pool, const struct observed *observed, struct s
                     (long long)(before.metadata - after.metadata), (unsigned long long)foretold);
                 return -EUCLEAN;
         }
-        r = co_see_the_rest(pool, observed, index, reason, sizeof(reason));
+        r = co_see_the_rest(pool, observed, (size_t)(root - observed->roots), reason,
+                            sizeof(reason));
         if (r < 0)
                 snprintf(text, text_size, "after deleting %s: %s", root->name, reason);
         return r;

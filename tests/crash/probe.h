@@ -7,7 +7,7 @@
  */
 #pragma once
 #include "pool/pool.h"
-#include "tests/crash/model.h"
+#include "tests/crash/images.h"
 #include "tests/sim/sim_random.h"
 
 /* Two roots are compared: every block that differs must be in a range, and the ranges be in order
@@ -16,5 +16,5 @@ int co_probe_diff(struct pool *pool, const struct observed *observed, struct sim
                   char *text, size_t text_size);
 /* A snapshot, or a volume without any, is deleted: what comes free must be what was foretold, the
  * check find nothing, and all else stay what it was. @pool must be settled. */
-int co_probe_delete(struct pool *pool, const struct observed *observed, struct sim_random *random,
-                    char *text, size_t text_size);
+int co_probe_delete(struct pool *pool, struct images *images, const struct observed *observed,
+                    struct sim_random *random, char *text, size_t text_size);

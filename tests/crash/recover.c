@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "pool/pool.h"
+#include "tests/crash/images.h"
 #include "tests/crash/loops.h"
 #include "tests/crash/members.h"
 #include "tests/crash/observe.h"
@@ -15,6 +16,7 @@ struct recoverer {
         struct loop *loop;
         struct sim_disk *disks[DISKS_MAX];
         struct pool *pool;
+        struct images images; /* of the pool */
         bool opened, probing;
         struct observed observed;
         const char *stage; /* what is going on, for messages */
@@ -25,8 +27,11 @@ struct recoverer {
 
 static void recoverer_point(struct recoverer *r)
 {
-        struct point times = {
-            .model = r->q->model, .time = r->q->time, .op = r->q->op, .after_open = r->opened};
+        struct point times = {.model = r->q->model,
+                              .time = r->q->time,
+                              .op = r->q->op,
+                              .after_open = r->opened,
+                              .phases = 1u << (r->opened ? PHASE_SETTLE : PHASE_RECOVERY)};
 
         points_take(r->q->points, &times, r->disks, r->q->n_images);
 }
@@ -62,7 +67,11 @@ static int co_open(struct recoverer *r)
                 set_reason(r, err.message[0] != '\0' ? err.message : strerror(-result));
                 while (n-- > 0)
                         member_close(members[n]);
+                return result;
         }
+        result = co_images_open(&r->images, r->pool, &err);
+        if (result < 0)
+                set_reason(r, err.message);
         return result;
 }
 
@@ -91,12 +100,17 @@ static int co_first_open(struct recoverer *r)
         char reason[REASON_MAX - 100];
 
         r->stage = "opening after the crash";
+        if (q->n_images > q->plan->n_members && !co_members_agree(r->loop, r->disks, q->n_images)) {
+                set_reason(r, "only the disk that was added says that it is a member");
+                return -1;
+        }
         if (co_open(r) < 0)
                 return -1;
         r->opened = true;
         r->stage = "after the crash";
         if (see_no_damage(r, reason, sizeof(reason)) < 0 ||
             co_observe(r->pool, &r->observed, reason, sizeof(reason)) < 0 ||
+            !images_all_needed(&r->observed, reason, sizeof(reason)) ||
             !model_crash_allowed(q->model, q->time, &r->observed, reason, sizeof(reason)) ||
             (q->expected != NULL &&
              !observed_equal(q->expected, &r->observed, reason, sizeof(reason))) ||
@@ -132,6 +146,7 @@ static int co_settle_and_close(struct recoverer *r)
                 return -1;
         }
         r->stage = "closing after the crash";
+        co_images_close(&r->images, r->pool);
         result = co_pool_close(r->pool, &err);
         r->pool = NULL;
         if (result < 0)
@@ -150,6 +165,7 @@ static int co_second_open(struct recoverer *r)
                 return -1;
         r->stage = "after opening a second time";
         if (co_observe(r->pool, &observed, reason, sizeof(reason)) < 0 ||
+            !images_all_needed(&observed, reason, sizeof(reason)) ||
             !observed_equal(&r->observed, &observed, reason, sizeof(reason)) ||
             co_check(r->pool, reason, sizeof(reason)) < 0 ||
             see_no_damage(r, reason, sizeof(reason)) < 0) {
@@ -174,7 +190,8 @@ static int co_probe(struct recoverer *r)
         if (co_pool_settle(r->pool, &err) < 0)
                 snprintf(reason, sizeof(reason), "%s", err.message);
         else if (co_probe_diff(r->pool, &r->observed, &random, reason, sizeof(reason)) == 0 &&
-                 co_probe_delete(r->pool, &r->observed, &random, reason, sizeof(reason)) == 0)
+                 co_probe_delete(r->pool, &r->images, &r->observed, &random, reason,
+                                 sizeof(reason)) == 0)
                 return 0;
         set_reason(r, reason);
         return -1;
@@ -188,6 +205,7 @@ static void co_recoverer(void *arg)
                   co_probe(r) == 0;
         if (r->pool != NULL)
                 co_pool_abandon(r->pool);
+        images_free(&r->images);
         r->ended = true;
 }
 

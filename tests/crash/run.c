@@ -22,35 +22,8 @@ void runner_fail(struct runner *runner, const char *format, ...)
 
 /* ---- starting operations ---- */
 
-/* Does a catalog operation need its volumes without I/O: a restore, a deletion, a shrink, a change
- * of slots. */
-static bool needs_quiet(const struct runner *runner, const struct op *op)
-{
-        const struct model_root *root;
-        char name[MODEL_NAME_MAX];
-
-        if (op->kind != OP_RESIZE)
-                return op->kind == OP_RESTORE || op->kind == OP_DELETE_VOLUME ||
-                       op->kind == OP_RENAME;
-        snprintf(name, sizeof(name), "v%u", op->volume);
-        root = model_roots_find(model_now(runner->run->model), name);
-        return root != NULL && op->size_bytes < root->size_bytes;
-}
-
-/* The slots that a catalog operation names, a bit each. */
-static unsigned slots_named(const struct op *op)
-{
-        if (op->kind == OP_SNAPSHOT)
-                return op->volumes;
-        if (op->kind == OP_CLONE || op->kind == OP_RENAME)
-                return 1u << op->volume | 1u << op->other;
-        return 1u << op->volume;
-}
-
 static bool may_start(const struct runner *runner, const struct op *op)
 {
-        const struct slot *slot = &runner->slots[op->volume];
-
         if (runner->reopening)
                 return false;
         if (runner->in_flight > 0 && (op->alone || runner->in_flight >= runner->plan->depth))
@@ -59,65 +32,56 @@ static bool may_start(const struct runner *runner, const struct op *op)
                 return runner->in_flight == 0;
         if (op->kind == OP_ADD)
                 return !runner->adding;
-        if (op_is_io(op))
-                return !slot->exclusive && (!op_is_wide(op) || slot->io == 0);
-        for (unsigned i = 0; op_is_catalog(op) && i < VOLUME_SLOTS; i++) {
-                slot = &runner->slots[i];
-                if (!(slots_named(op) >> i & 1))
-                        continue;
-                if (slot->catalog > 0 || (slot->exclusive && needs_quiet(runner, op)) ||
-                    (slot->io > 0 && needs_quiet(runner, op)))
-                        return false;
-        }
-        return true;
+        return slots_may_start(runner->slots, runner->run->model, op);
 }
 
 /* Once it may start: is it possible at all, as things are now? */
 static bool is_possible(const struct runner *runner, const struct op *op,
                         struct catalog_request *request)
 {
-        const struct model_root *root;
-        char name[MODEL_NAME_MAX];
-
-        if (op_is_catalog(op)) {
+        if (op_is_catalog(op))
                 op_request(op, request);
-                return model_catalog_valid(runner->run->model, request);
-        }
-        if (!op_is_io(op))
-                return op->kind != OP_ADD || runner->n_disks < DISKS_MAX;
-        snprintf(name, sizeof(name), "v%u", op->volume);
-        root = model_roots_find(model_now(runner->run->model), name);
-        if (root == NULL || op->offset >= root->size_bytes ||
-            op->length > root->size_bytes - op->offset)
+        if (op->kind == OP_ADD && runner->n_disks == DISKS_MAX)
                 return false;
-        for (uint64_t b = op->offset / BLOCK_SIZE;
-             !op_is_wide(op) && b * BLOCK_SIZE < op->offset + op->length; b++)
-                if (model_unsettled(runner->run->model, name, b) >= 8)
-                        return false; /* too many orders to look at */
-        return true;
+        return op_is_possible(runner->run->model, op);
+}
+
+/* What an operation makes of a moment; N_PHASES: nothing. */
+static enum phase phase_of(const struct op *op)
+{
+        switch (op->kind) {
+        case OP_CHECKPOINT:
+        case OP_REOPEN:
+                return PHASE_CHECKPOINT;
+        case OP_DELETE_SNAPSHOT:
+        case OP_DELETE_VOLUME:
+                return PHASE_DELETE;
+        case OP_RESIZE:
+                return PHASE_RESIZE;
+        case OP_ADD:
+                return PHASE_ADD;
+        case OP_COPY:
+        case OP_COMPLETE:
+                return PHASE_COPY;
+        default:
+                return N_PHASES;
+        }
 }
 
 static void mark(struct runner *runner, const struct running *running, bool on)
 {
+        enum phase phase = phase_of(running->op);
         const struct op *op = running->op;
         unsigned change = on ? 1 : -1u;
 
         runner->in_flight += change;
+        if (phase != N_PHASES)
+                runner->under_way[phase] += change;
         if (op->kind == OP_ADD)
                 runner->adding = on;
         if (op->kind == OP_REOPEN)
                 runner->reopening = on;
-        if (op_is_io(op)) {
-                runner->slots[op->volume].io += change;
-                if (op_is_wide(op))
-                        runner->slots[op->volume].exclusive = on;
-        }
-        for (unsigned i = 0; op_is_catalog(op) && i < VOLUME_SLOTS; i++)
-                if (slots_named(op) >> i & 1) {
-                        runner->slots[i].catalog += change;
-                        if (running->quiet)
-                                runner->slots[i].exclusive = on;
-                }
+        slots_mark(runner->slots, op, running->quiet, on);
 }
 
 static void co_running(void *arg)
@@ -174,7 +138,7 @@ static int co_start(struct runner *runner, unsigned index)
                 return r;
         }
         runner->op = index;
-        running->quiet = op_is_catalog(op) && needs_quiet(runner, op);
+        running->quiet = op_is_catalog(op) && op_needs_quiet(runner->run->model, op);
         mark(runner, running, true);
         return co_spawn(runner->loop, co_running, running);
 }
@@ -204,6 +168,7 @@ static void co_runner(void *arg)
         runner_close_handles(runner);
         if (runner->pool != NULL)
                 co_pool_abandon(runner->pool);
+        images_free(&runner->images);
 }
 
 void run_plan(const struct plan *plan, const bool *kept, struct run *ret_run)

@@ -22,12 +22,26 @@
 
 struct pool_options;
 
+/* What was under way at a moment. */
+enum phase {
+        PHASE_CHECKPOINT, /* asked for, or by closing */
+        PHASE_DELETE,     /* of a snapshot or volume, up to its answer */
+        PHASE_FREEING,    /* space on its way back: after that, also of shrinks and overwrites */
+        PHASE_RESIZE,
+        PHASE_ADD,      /* of a member */
+        PHASE_COPY,     /* of an image, up to the answer that all of it is there */
+        PHASE_RECOVERY, /* from a crash: a second one */
+        PHASE_SETTLE,   /* the same, once the pool had opened */
+        N_PHASES,
+};
+
 /* A moment: all disks, and the model's time. */
 struct point {
         uint64_t time, answers;
         unsigned op;               /* the last that had begun */
         const struct model *model; /* that judges it */
         bool after_open;           /* of a recovery: it had ended */
+        unsigned phases;           /* a bit a phase */
         unsigned n_disks;
         struct sim_snapshot *disks[DISKS_MAX];
 };

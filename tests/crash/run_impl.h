@@ -2,15 +2,9 @@
 #pragma once
 #include "common/coroutine.h"
 #include "pool/pool.h"
+#include "tests/crash/images.h"
+#include "tests/crash/op_io.h"
 #include "tests/crash/run.h"
-
-/* What goes on with the volume of a slot. */
-struct slot {
-        struct volume *handle;
-        unsigned io;      /* requests in flight */
-        unsigned catalog; /* operations of the catalog in flight: at most one */
-        bool exclusive;   /* one that tolerates no I/O, or a request that tolerates no other */
-};
 
 struct runner {
         struct run *run;
@@ -18,12 +12,14 @@ struct runner {
         const bool *kept;
         struct loop *loop;
         struct pool *pool;
+        struct images images; /* of the pool */
         struct sim_disk *disks[DISKS_MAX];
         unsigned n_disks;
         size_t first_point; /* since the last crash */
         struct slot slots[VOLUME_SLOTS];
         unsigned in_flight;
-        bool adding, reopening; /* in flight */
+        unsigned under_way[N_PHASES]; /* operations */
+        bool adding, reopening;       /* in flight */
         bool capturing;
         unsigned op;             /* the last begun */
         struct co_queue changed; /* something ended */
@@ -48,10 +44,5 @@ int co_runner_create(struct runner *runner);
 int co_runner_open(struct runner *runner);
 void runner_close_handles(struct runner *runner);
 
-bool op_is_io(const struct op *op);
-bool op_is_catalog(const struct op *op);
-/* More blocks than are recorded one by one: it must be alone on its volume. */
-bool op_is_wide(const struct op *op);
-void op_request(const struct op *op, struct catalog_request *ret_request);
 /* Carry it out, with the model told. */
 void co_op_run(struct running *running);

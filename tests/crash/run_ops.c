@@ -6,114 +6,24 @@
 #include "tests/crash/model_impl.h"
 #include "tests/crash/run_impl.h"
 
-#define WIDE_BLOCKS 128u
-
-bool op_is_io(const struct op *op)
-{
-        return op->kind == OP_WRITE || op->kind == OP_DISCARD || op->kind == OP_ZERO ||
-               op->kind == OP_READ;
-}
-
-bool op_is_catalog(const struct op *op)
-{
-        return !op_is_io(op) && op->kind != OP_FLUSH && op->kind != OP_CHECKPOINT &&
-               op->kind != OP_ADD && op->kind != OP_REOPEN && op->kind != OP_CRASH;
-}
-
-bool op_is_wide(const struct op *op)
-{
-        return op_is_io(op) && op->kind != OP_WRITE && op->length > WIDE_BLOCKS * BLOCK_SIZE;
-}
-
-static void op_name(const struct running *running, char name[MODEL_NAME_MAX])
-{
-        snprintf(name, MODEL_NAME_MAX, "v%u", running->op->volume);
-}
-
 /* ---- the catalog ---- */
 
-void op_request(const struct op *op, struct catalog_request *q)
-{
-        static const enum catalog_kind kinds[] = {
-            [OP_CREATE] = CATALOG_CREATE,
-            [OP_SNAPSHOT] = CATALOG_SNAPSHOT,
-            [OP_RESTORE] = CATALOG_RESTORE,
-            [OP_DELETE_SNAPSHOT] = CATALOG_DELETE_SNAPSHOT,
-            [OP_DELETE_VOLUME] = CATALOG_DELETE_VOLUME,
-            [OP_CLONE] = CATALOG_CLONE,
-            [OP_RESIZE] = CATALOG_RESIZE,
-            [OP_RENAME] = CATALOG_RENAME,
-        };
-
-        *q = (struct catalog_request){.kind = kinds[op->kind], .size_bytes = op->size_bytes};
-        snprintf(q->volume, sizeof(q->volume), "v%u", op->volume);
-        if (op->kind == OP_RENAME)
-                snprintf(q->other, sizeof(q->other), "v%u", op->other);
-        else if (op->snapshot < SNAPSHOT_SLOTS)
-                snprintf(q->other, sizeof(q->other), "s%u", op->snapshot);
-        else
-                snprintf(q->other, sizeof(q->other), "k%u", op->snapshot - SNAPSHOT_SLOTS);
-        if (op->kind == OP_CLONE)
-                snprintf(q->keep, sizeof(q->keep), "v%u", op->other);
-        if (op->kind == OP_RESTORE && op->keep)
-                snprintf(q->keep, sizeof(q->keep), "k%u", op->kept);
-        for (unsigned i = 0; op->kind == OP_SNAPSHOT && i < VOLUME_SLOTS; i++)
-                if (op->volumes >> i & 1 && q->n_volumes < MODEL_GROUP_MAX)
-                        snprintf(q->volumes[q->n_volumes++], MODEL_NAME_MAX, "v%u", i);
-}
-
-static int co_catalog_snapshot(struct pool *pool, const struct catalog_request *q,
-                               struct error *err)
-{
-        char names[MODEL_GROUP_MAX][2 * MODEL_NAME_MAX];
-        const char *list[MODEL_GROUP_MAX];
-
-        for (unsigned i = 0; i < q->n_volumes; i++) {
-                snprintf(names[i], sizeof(names[i]), "%s@%s", q->volumes[i], q->other);
-                list[i] = names[i];
-        }
-        return co_snapshot_create(pool, list, q->n_volumes, err);
-}
-
-static int co_catalog(struct pool *pool, const struct catalog_request *q, struct error *err)
-{
-        char name[2 * MODEL_NAME_MAX];
-
-        snprintf(name, sizeof(name), "%s@%s", q->volume, q->other);
-        switch (q->kind) {
-        case CATALOG_CREATE:
-                return co_volume_create(pool, q->volume, q->size_bytes, err);
-        case CATALOG_RESIZE:
-                return co_volume_resize(pool, q->volume, q->size_bytes, err);
-        case CATALOG_RENAME:
-                return co_volume_rename(pool, q->volume, q->other, err);
-        case CATALOG_DELETE_VOLUME:
-                return co_volume_delete(pool, q->volume, true, err);
-        case CATALOG_SNAPSHOT:
-                return co_catalog_snapshot(pool, q, err);
-        case CATALOG_DELETE_SNAPSHOT:
-                return co_snapshot_delete(pool, name, err);
-        case CATALOG_RESTORE:
-                return co_snapshot_restore(pool, name, q->keep[0] != '\0' ? q->keep : NULL, err);
-        case CATALOG_CLONE:
-                return co_snapshot_clone(pool, name, q->keep, err);
-        }
-        return -EINVAL;
-}
-
-static void co_op_catalog(struct running *running)
+static void co_run_catalog(struct running *running)
 {
         struct runner *runner = running->runner;
         uint32_t operation = model_catalog_begin(runner->run->model, &running->request);
         struct error err = ERROR_INIT;
         char text[200];
-        int r = co_catalog(runner->pool, &running->request, &err);
+        int r = co_op_catalog(runner->pool, &running->request, &err);
 
         op_print(running->op, text, sizeof(text));
         if (r == -ENOSPC)
                 runner->run->n_no_space++;
         else if (r < 0)
                 runner_fail(runner, "%s: %s (%s)", text, err.message, strerror(-r));
+        if (r == 0 && co_images_open(&runner->images, runner->pool, &err) < 0)
+                runner_fail(runner, "%s: %s", text, err.message);
+        co_images_tidy(&runner->images, runner->pool);
         model_catalog_end(runner->run->model, operation, r == 0);
         if (r == 0 && running->op->kind == OP_RENAME) {
                 runner->slots[running->op->other].handle =
@@ -125,77 +35,13 @@ static void co_op_catalog(struct running *running)
 
 /* ---- reads and writes ---- */
 
-/* The grains of @block in the range. */
-static uint16_t op_mask(const struct op *op, uint64_t block)
-{
-        uint64_t start = block * BLOCK_SIZE, end = start + BLOCK_SIZE;
-        uint64_t from = op->offset > start ? op->offset : start;
-        uint64_t to = op->offset + op->length < end ? op->offset + op->length : end;
-
-        if (from >= to)
-                return 0;
-        return (uint16_t)(((1u << (to - from) / GRAIN) - 1) << (from - start) / GRAIN);
-}
-
-/* The blocks that a request changes, as far as the model must know: of a wide one those that hold
- * anything. */
-static size_t op_blocks(const struct running *running, uint64_t **ret_blocks)
-{
-        const struct op *op = running->op;
-        const struct model *model = running->runner->run->model;
-        uint64_t *blocks = NULL;
-        char name[MODEL_NAME_MAX];
-        size_t n = 0, touched;
-
-        op_name(running, name);
-        if (op_is_wide(op)) {
-                touched = model_touched(model, model_roots_find(model_now(model), name), &blocks);
-                for (size_t i = 0; i < touched; i++)
-                        if (op_mask(op, blocks[i]) != 0)
-                                blocks[n++] = blocks[i];
-        } else {
-                for (uint64_t b = op->offset / BLOCK_SIZE; b * BLOCK_SIZE < op->offset + op->length;
-                     b++) {
-                        blocks = model_grow(blocks, n, sizeof(*blocks));
-                        blocks[n++] = b;
-                }
-        }
-        *ret_blocks = blocks;
-        return n;
-}
-
-/* The bytes at which a block of the range begins in the request's buffer. */
-static void buffer_fill(const struct op *op, uint8_t *buffer, uint64_t block, uint32_t version)
-{
-        for (unsigned g = 0; g < BLOCK_GRAINS; g++)
-                if (op_mask(op, block) >> g & 1)
-                        content_fill(buffer + (block * BLOCK_SIZE + g * GRAIN - op->offset),
-                                     version, g);
-}
-
-static int co_op_submit(const struct running *running, const uint8_t *buffer)
-{
-        const struct op *op = running->op;
-        struct volume *volume = running->runner->slots[op->volume].handle;
-        /* To the loss of power a logged write is as any other: its pages in the log are what differs.
-         */
-        unsigned other = running->runner->op % 3 == 0 ? VOLUME_LOGGED : 0;
-        unsigned flags = op->fua ? VOLUME_FUA : other;
-
-        if (op->kind == OP_WRITE)
-                return co_volume_write(volume, buffer, op->length, op->offset, flags);
-        if (op->kind == OP_DISCARD)
-                return co_volume_discard(volume, op->offset, op->length, flags);
-        return co_volume_zero(volume, op->offset, op->length, flags);
-}
-
 static void co_op_write(struct running *running)
 {
         struct runner *runner = running->runner;
         const struct op *op = running->op;
         bool zeroes = op->kind != OP_WRITE;
         uint64_t *blocks;
-        size_t n = op_blocks(running, &blocks);
+        size_t n = op_blocks(runner->run->model, op, &blocks);
         uint32_t *versions = calloc(n + 1, sizeof(*versions));
         uint8_t *bytes =
             zeroes
@@ -206,15 +52,17 @@ static void co_op_write(struct running *running)
         char name[MODEL_NAME_MAX], text[200];
         int r;
 
-        op_name(running, name);
+        op_volume(op, name);
         op_print(op, text, sizeof(text));
         for (size_t i = 0; i < n; i++) {
                 versions[i] = model_write_begin(runner->run->model, name, blocks[i],
                                                 op_mask(op, blocks[i]), zeroes);
                 if (!zeroes)
-                        buffer_fill(op, buffer, blocks[i], versions[i]);
+                        op_fill(op, buffer, blocks[i], versions[i]);
         }
-        r = co_op_submit(running, buffer);
+        /* To the loss of power a logged write is as any other: its pages in the log are what differs.
+         */
+        r = co_op_submit(runner->slots[op->volume].handle, op, buffer, runner->op % 3 == 0);
         if (r == -ENOSPC)
                 runner->run->n_no_space++;
         else if (r < 0)
@@ -235,19 +83,15 @@ static void check_read(struct running *running, const uint8_t *buffer, uint64_t 
         const struct op *op = running->op;
         char name[MODEL_NAME_MAX], text[200];
 
-        op_name(running, name);
+        op_volume(op, name);
         op_print(op, text, sizeof(text));
         for (uint64_t b = op->offset / BLOCK_SIZE; b * BLOCK_SIZE < op->offset + op->length; b++) {
-                uint16_t mask = op_mask(op, b);
-                struct content content = {{0}};
+                struct content content;
                 char known[600];
 
-                for (unsigned g = 0; g < BLOCK_GRAINS; g++)
-                        if (mask >> g & 1)
-                                content.grain[g] = content_decode(
-                                    buffer + (b * BLOCK_SIZE + g * GRAIN - op->offset), g);
-                if (model_read_allowed(running->runner->run->model, name, b, mask, &content,
-                                       requested))
+                op_content(op, buffer, b, &content);
+                if (model_read_allowed(running->runner->run->model, name, b, op_mask(op, b),
+                                       &content, requested))
                         continue;
                 model_describe(running->runner->run->model,
                                model_roots_find(model_now(running->runner->run->model), name), b,
@@ -320,6 +164,61 @@ static void co_op_checkpoint(struct running *running)
         runner_take_point(runner);
 }
 
+/* ---- images ---- */
+
+/* Its last volume may have been deleted meanwhile, and the pool may be full. */
+static void see_copied(struct running *running, int r, const struct error *err)
+{
+        char text[200];
+
+        op_print(running->op, text, sizeof(text));
+        if (r == -ENOSPC)
+                running->runner->run->n_no_space++;
+        else if (r < 0 && r != -ENOENT)
+                runner_fail(running->runner, "%s: %s", text, err->message);
+}
+
+static void co_op_copy(struct running *running)
+{
+        struct runner *runner = running->runner;
+        struct error err = ERROR_INIT;
+        char name[MODEL_NAME_MAX];
+        struct image *image;
+        int r;
+
+        op_volume(running->op, name);
+        image = co_images_of(&runner->images, runner->pool, name);
+        if (image == NULL)
+                return;
+        r = co_image_copy(image, runner->pool, running->op->offset, running->op->length, &err);
+        see_copied(running, r, &err);
+        runner_take_point(runner);
+}
+
+static void co_op_complete(struct running *running)
+{
+        struct runner *runner = running->runner;
+        struct error err = ERROR_INIT;
+        char name[MODEL_NAME_MAX];
+        struct image *image;
+        int r;
+
+        op_volume(running->op, name);
+        image = co_images_of(&runner->images, runner->pool, name);
+        if (image == NULL || !image_complete_begin(image))
+                return;
+        r = co_image_copy(image, runner->pool, 0, image_bytes(image_number(image)), &err);
+        if (r == 0)
+                model_complete_begin(runner->run->model, image_number(image));
+        r = co_image_complete(image, runner->pool, r, &err);
+        if (r == 0)
+                model_complete_end(runner->run->model, image_number(image));
+        see_copied(running, r, &err);
+        runner_take_point(runner);
+}
+
+/* ---- the pool ---- */
+
 static void co_op_add(struct running *running)
 {
         struct runner *runner = running->runner;
@@ -342,6 +241,7 @@ static void co_op_reopen(struct running *running)
         int r;
 
         runner_close_handles(runner);
+        co_images_close(&runner->images, runner->pool);
         r = co_pool_close(runner->pool, &err);
         runner->pool = NULL;
         if (r < 0) {
@@ -373,6 +273,12 @@ void co_op_run(struct running *running)
         case OP_CHECKPOINT:
                 co_op_checkpoint(running);
                 return;
+        case OP_COPY:
+                co_op_copy(running);
+                return;
+        case OP_COMPLETE:
+                co_op_complete(running);
+                return;
         case OP_ADD:
                 co_op_add(running);
                 return;
@@ -383,7 +289,7 @@ void co_op_run(struct running *running)
                 co_runner_crash(runner, running->op->random);
                 return;
         default:
-                co_op_catalog(running);
+                co_run_catalog(running);
                 return;
         }
 }

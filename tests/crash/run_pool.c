@@ -38,6 +38,18 @@ void points_free(struct points *points)
         *points = (struct points){.n = 0};
 }
 
+static unsigned phases(struct runner *runner)
+{
+        struct pool_info info = {.freeing_bytes = 0};
+        unsigned mask = 0;
+
+        if (runner->pool != NULL)
+                pool_get_info(runner->pool, &info);
+        for (unsigned i = 0; i < N_PHASES; i++)
+                mask |= (runner->under_way[i] > 0) << i;
+        return mask | (info.freeing_bytes > 0) << PHASE_FREEING;
+}
+
 void runner_take_point(struct runner *runner)
 {
         struct point times = {
@@ -45,6 +57,7 @@ void runner_take_point(struct runner *runner)
             .time = model_tick(runner->run->model),
             .answers = model_answers(runner->run->model),
             .op = runner->op,
+            .phases = runner->capturing ? phases(runner) : 0,
         };
 
         if (runner->capturing)
@@ -145,6 +158,9 @@ int co_runner_open(struct runner *runner)
                         member_close(members[n]);
                 return r;
         }
+        r = co_images_open(&runner->images, runner->pool, &err);
+        if (r < 0)
+                runner_fail(runner, "cannot attach the images: %s", err.message);
         for (unsigned i = runner->n_disks; i-- > 0;)
                 if (!(kept >> i & 1)) { /* no member, after a crash */
                         sim_disk_free(runner->disks[i]);
@@ -152,7 +168,7 @@ int co_runner_open(struct runner *runner)
                         memmove(&runner->disks[i], &runner->disks[i + 1],
                                 (runner->n_disks - i) * sizeof(runner->disks[0]));
                 }
-        return 0;
+        return r;
 }
 
 void runner_close_handles(struct runner *runner)
@@ -238,6 +254,7 @@ void co_runner_crash(struct runner *runner, uint64_t seed)
         runner_close_handles(runner);
         co_pool_abandon(runner->pool);
         runner->pool = NULL;
+        images_free(&runner->images);
         runner->capturing = false;
         n = points->n - 1 - (size_t)sim_random_below(&random, n < CRASH_POINTS ? n : CRASH_POINTS);
         time = points->point[n].time;

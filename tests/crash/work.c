@@ -1,30 +1,14 @@
 /* work.c - see work.h */
-#include <errno.h>
-#include <malloc.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/time.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include "common/log.h"
+#include "tests/crash/process.h"
 #include "tests/crash/work.h"
 
 #define RANDOM_STATES 300u /* of one random plan, about */
-
-void *work_share(size_t size)
-{
-        void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-        if (memory == MAP_FAILED) {
-                perror("mmap");
-                exit(1);
-        }
-        return memory;
-}
 
 static uint64_t now_seconds(void)
 {
@@ -32,14 +16,6 @@ static uint64_t now_seconds(void)
 
         clock_gettime(CLOCK_MONOTONIC, &now);
         return (uint64_t)now.tv_sec;
-}
-
-/* An engine over simulated disks waits for nothing outside, so that a hang takes processor time. The
- * wall clock only ends what sleeps all the same. 0: no watch any more. */
-static void watch_for_hang(unsigned seconds)
-{
-        setitimer(ITIMER_PROF, &(struct itimerval){.it_value.tv_sec = seconds}, NULL);
-        alarm(20 * seconds);
 }
 
 static void explore_plan(struct worker *worker, const char *name, const bool *kept,
@@ -55,13 +31,13 @@ static void explore_plan(struct worker *worker, const char *name, const bool *ke
         };
 
         snprintf(worker->plan, sizeof(worker->plan), "%s", name);
-        watch_for_hang(STATE_SECONDS_MAX + (unsigned)(max_states / 20));
+        process_watch(STATE_SECONDS_MAX + (unsigned)(max_states / 20));
         if (plan_make(name, &plan) < 0) {
                 fprintf(stderr, "crash: '%s' names no plan\n", name);
                 exit(2);
         }
         explore(&exploration);
-        watch_for_hang(0);
+        process_watch(0);
 }
 
 /* ---- sharing out ---- */
@@ -73,7 +49,8 @@ static bool time_is_up(const struct settings *settings, uint64_t started)
 
 static const char *alphabet(const struct settings *settings, unsigned length)
 {
-        return settings->alphabet != NULL ? settings->alphabet : ops_alphabet(length);
+        return settings->alphabet != NULL ? settings->alphabet
+                                          : ops_alphabet(settings->images, length);
 }
 
 /* Sequences one after another of each length; of two and more also all at once. */
@@ -102,7 +79,7 @@ static bool name_exhaustive(const struct settings *settings, uint64_t number,
                         number -= n;
                         continue;
                 }
-                kind = index % n_kinds == 0 ? 'x' : 'c';
+                kind = (settings->images ? "bd" : "xc")[index % n_kinds];
                 index /= n_kinds;
                 members = settings->members_min + (unsigned)(index % n_members);
                 return plan_exhaustive(kind, alphabet(settings, length), length, members,
@@ -147,7 +124,10 @@ static void work_random(const struct settings *settings, unsigned job, uint64_t 
                         return;
                 if (settings->max_states == 0 || left > RANDOM_STATES)
                         left = RANDOM_STATES;
-                snprintf(name, sizeof(name), "%c%u-%u-%llx", settings->roomy ? 'w' : 'r',
+                snprintf(name, sizeof(name), "%c%u-%u-%llx",
+                         settings->images  ? 'i'
+                         : settings->roomy ? 'w'
+                                           : 'r',
                          settings->members_min + (unsigned)(i % n_members), settings->n_ops,
                          (unsigned long long)(settings->seed + i));
                 worker->n_random++;
@@ -167,25 +147,6 @@ static void work_job(const struct settings *settings, unsigned job, struct worke
 
 /* ---- processes ---- */
 
-static pid_t start(void)
-{
-        pid_t pid;
-
-        fflush(NULL);
-        pid = fork();
-        if (pid < 0) {
-                perror("fork");
-                exit(1);
-        }
-        if (pid == 0) {
-                log_set_sink(NULL);
-                /* Memory of one state serves the next: giving it back costs more than the rest. */
-                mallopt(M_MMAP_THRESHOLD, 1 << 30);
-                mallopt(M_TRIM_THRESHOLD, 1 << 30);
-        }
-        return pid;
-}
-
 static void log_to_stderr(enum log_level level, const char *message)
 {
         fprintf(stderr, "  log: %s\n", message);
@@ -194,20 +155,12 @@ static void log_to_stderr(enum log_level level, const char *message)
 /* A process that a signal ended has found something as well. */
 static void finish(pid_t pid, struct worker *worker)
 {
-        int status;
+        struct violation *violation = &worker->violation;
 
-        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-                ;
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        if (process_finish(pid, &worker->signal, violation->reason, sizeof(violation->reason)))
                 return;
-        worker->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-        worker->violation.found = true;
+        violation->found = true;
         worker->figures.violations++;
-        if (worker->signal == SIGPROF || worker->signal == SIGALRM)
-                snprintf(worker->violation.reason, sizeof(worker->violation.reason), "it hangs");
-        else
-                snprintf(worker->violation.reason, sizeof(worker->violation.reason), "it died: %s",
-                         worker->signal != 0 ? strsignal(worker->signal) : "by exit");
 }
 
 void work(const struct settings *settings, struct worker *workers)
@@ -215,7 +168,7 @@ void work(const struct settings *settings, struct worker *workers)
         pid_t pids[JOBS_MAX];
 
         for (unsigned i = 0; i < settings->n_jobs; i++) {
-                pids[i] = start();
+                pids[i] = process_start();
                 if (pids[i] == 0) {
                         work_job(settings, i, &workers[i]);
                         _exit(0);
@@ -236,7 +189,7 @@ static void look_at_one(const char *name, const bool *kept, const char *id, stru
         };
 
         snprintf(worker->plan, sizeof(worker->plan), "%s", name);
-        watch_for_hang(STATE_SECONDS_MAX);
+        process_watch(STATE_SECONDS_MAX);
         if (plan_make(name, &plan) < 0 || explore_one(&exploration, id) < 0) {
                 fprintf(stderr, "crash: '%s:%s' names no state\n", name, id);
                 _exit(2);
@@ -246,7 +199,7 @@ static void look_at_one(const char *name, const bool *kept, const char *id, stru
 void work_one(const char *plan, const bool *kept, const char *id, uint64_t max_states, bool quiet,
               struct worker *worker)
 {
-        pid_t pid = start();
+        pid_t pid = process_start();
 
         if (pid == 0) {
                 if (id != NULL) /* the engine's own words may help */

@@ -5,7 +5,7 @@
  * Units      seconds where the name says so.
  * Threads    called from the program's only thread; each process has one of its own.
  * Errors     a violation is in its worker, and the signal of a process that died.
- * Ownership  workers are memory of work_share(), never released.
+ * Ownership  workers are memory of process_share(), never released.
  */
 #pragma once
 #include "tests/crash/explore.h"
@@ -17,6 +17,7 @@ struct settings {
         unsigned length;             /* of exhaustive sequences; 0: none */
         const char *alphabet;        /* NULL: ops_alphabet() */
         unsigned exhaustive_percent; /* of max_states */
+        bool images;                 /* plans with volumes on images */
         bool roomy;                  /* random plans with room on the disks only */
         unsigned n_ops;              /* of a random plan */
         unsigned members_min, members_max, random_members_max;
@@ -35,9 +36,6 @@ struct worker {
 #define JOBS_MAX 64u
 /* A state that takes more of a processor than this hangs, however busy the machine is. */
 #define STATE_SECONDS_MAX 60u
-
-/* Memory that processes share; never released. */
-void *work_share(size_t size);
 
 /* Explore all that @settings asks for; @workers is shared memory, one each. */
 void work(const struct settings *settings, struct worker *workers);

@@ -34,9 +34,23 @@ ok tarn snapshot create tank/web@monday tank/data@monday
 ok tarn snapshot create tank/web@tuesday
 touch disk-a disk-b 'lone file'
 
+mkdir -p state/vm/mill/snapshots/{march,may,.june} state/vm/web
+touch state/vm/{mill,web}/vm.yaml state/vm/mill/snapshots/{march,may,.june}/vm.yaml
+
 # nouns, verbs, options: those that are built
 offers 'tarn po' pool
 offers 'tarn --' --help --version
+# machines, and their snapshots
+offers 'tarn vm show ' mill web
+offers 'tarn vm restore mill m' march may
+offers 'tarn vm clone mill ma' march may
+nothing 'tarn vm snapshot mill m'
+offers 'tarn vm delete m' mill
+offers 'tarn vm delete mill@mar' @march
+offers 'tarn vm export m' mill
+nothing 'tarn vm export mill mi'
+offers 'tarn vm export mill disk' disk-a disk-b
+offers 'tarn image import x tank --vm-file disk' disk-a disk-b
 offers 'tarn snapshot ' create delete diff list restore --help
 offers 'tarn snapshot d' delete diff
 offers 'tarn pool sc'
@@ -48,7 +62,7 @@ nothing 'tarn frobnicate something -'
 
 # values of options
 offers 'tarn pool create tank d0 --layout ' concat stripe
-offers 'tarn image import x tank/y --format ' raw
+offers 'tarn image import x tank/y --format ' qcow2 raw vdi vhd vhdx vmdk
 offers 'tarn serve tank --nbd ' tcp: unix: vsock:
 offers 'tarn serve tank --nbd unix:disk' disk-a disk-b
 offers "tarn serve tank --group $(id -gn)" "$(id -gn)"

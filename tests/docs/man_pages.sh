@@ -58,8 +58,8 @@ while read -r noun verb; do
     fi
 done <<<"$commands"
 
-# What is described is there: a section for a verb that is not built, an option or a page that does not exist.
-for page in "$pages"/*.scd; do
+# What is described is there: a section for a verb that is not built, an option that does not exist.
+for page in "$pages"/*.1.scd; do
     name=${page##*/}
     noun=${name#tarn-}
     noun=${noun%.1.scd}
@@ -72,8 +72,20 @@ for page in "$pages"/*.scd; do
     for option in $(plain "$page" | awk '/^# / { here = !/^# SYNOPSIS/ } here' | options); do
         grep -qxF -- "$option" <<<"$all_options" || die "$name names an option that is not there: $option"
     done
-    for other in $(grep -oE '\*tarn-[a-z]+\*\([1-8]\)' "$page" | sed 's/[*]//g; s/(\(.\))/.\1/'); do
-        [ -e "$pages/$other.scd" ] || die "$name refers to $other, which is not there"
+done
+
+# A page on a file has all its keys, and no others. In the schema they stand behind what kind they are.
+page=$pages/tarn-vm-file.5.scd schema=$pages/../../vm/file_schema.c
+keys=$(sed -nE 's/^ +[A-Z_]+\("([a-z-]+)",.*/\1/p' "$schema" | sort -u)
+[ "$(wc -l <<<"$keys")" -ge 30 ] || die "$schema has too few keys: $keys"
+described=$(awk '/^```/ { example = !example } !example' "$page" | grep -E '^\*[a-z-]+\*(:| is a list| gives)' |
+    grep -oE '\*[a-z-]+\*(:| is a list| gives)' | sed 's/^\*//; s/\*.*//' | sort -u)
+[ "$described" = "$keys" ] ||
+    die "keys: < the page's, > the schema's: $(diff <(echo "$described") <(echo "$keys"))"
+
+for page in "$pages"/*.scd; do
+    for other in $(grep -oE '\*tarn-[a-z-]+\*\([1-8]\)' "$page" | sed 's/[*]//g; s/(\(.\))/.\1/'); do
+        [ -e "$pages/$other.scd" ] || die "${page##*/} refers to $other, which is not there"
     done
 done
 

@@ -7,12 +7,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "common/passed_fds.h"
 #include "server/control.h"
 #include "tests/fuzz/fuzz_loop.h"
 #include "tests/fuzz/input.h"
 
 #define CLIENTS 3u
-#define FDS_MAX 253u /* SCM_MAX_FD */
 
 struct scene {
         struct loop *loop;
@@ -53,33 +53,19 @@ static void take_replies(struct scene *s)
 
 static void flush(struct scene *s, unsigned n_fds)
 {
-        union {
-                char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
-                struct cmsghdr align;
-        } control;
-        struct iovec iov = {s->out.bytes, s->out.n};
-        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+        int fds[PASSED_FDS_MAX];
+        size_t at = 0;
 
-        if (n_fds > 0) {
-                memset(&control, 0, sizeof(control));
-                msg.msg_control = control.bytes;
-                msg.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-                control.align.cmsg_level = SOL_SOCKET;
-                control.align.cmsg_type = SCM_RIGHTS;
-                control.align.cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-                for (unsigned i = 0; i < n_fds; i++)
-                        memcpy(CMSG_DATA(&control.align) + i * sizeof(int), &s->null_fd,
-                               sizeof(int));
-        }
-        while (s->clients[s->at] >= 0 && iov.iov_len > 0) {
-                ssize_t n = sendmsg(s->clients[s->at], &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+        for (unsigned i = 0; i < n_fds; i++)
+                fds[i] = s->null_fd;
+        while (s->clients[s->at] >= 0 && at < s->out.n) {
+                ssize_t n = passed_fds_send(s->clients[s->at], s->out.bytes + at, s->out.n - at,
+                                            fds, n_fds, MSG_DONTWAIT);
 
                 if (n <= 0)
                         break;
-                iov.iov_base = (char *)iov.iov_base + n;
-                iov.iov_len -= (size_t)n;
-                msg.msg_controllen = 0;
-                msg.msg_control = NULL;
+                at += (size_t)n;
+                n_fds = 0;
                 fuzz_loop_settle(s->loop);
                 take_replies(s);
         }
@@ -162,7 +148,7 @@ static void play(struct scene *s, struct input *in)
                         flush(s, 0);
                         break;
                 case 4:
-                        flush(s, input_u8(in) % (FDS_MAX + 1));
+                        flush(s, input_u8(in) % (PASSED_FDS_MAX + 1));
                         break;
                 case 5:
                         play_client(s, in);

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include "common/timer_heap.h"
@@ -142,6 +143,15 @@ static ssize_t try_receive(struct fuzz_loop *f, struct loop_io *io)
                     (int)io->flags | MSG_DONTWAIT);
 }
 
+static ssize_t try_receive_beside(struct fuzz_loop *f, struct loop_io *io)
+{
+        struct iovec iov = {io->iov[0].iov_base, move_bytes(f, io->iov[0].iov_len)};
+
+        io->msg.msg_iov = &iov;
+        io->msg.msg_iovlen = 1;
+        return recvmsg(io->fd, &io->msg, (int)io->flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+}
+
 static ssize_t try_send(struct fuzz_loop *f, struct loop_io *io)
 {
         struct iovec part = io->n_iov ? io->iov[0] : (struct iovec){0};
@@ -154,6 +164,18 @@ static ssize_t try_send(struct fuzz_loop *f, struct loop_io *io)
                 msg.msg_iovlen = 1;
         }
         return sendmsg(io->fd, &msg, (int)io->flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static ssize_t try_read_at(struct fuzz_loop *f, const struct loop_io *io)
+{
+        return pread(io->fd, io->iov[0].iov_base, move_bytes(f, io->iov[0].iov_len),
+                     (off_t)io->offset);
+}
+
+static ssize_t try_write_at(struct fuzz_loop *f, const struct loop_io *io)
+{
+        return pwrite(io->fd, io->iov[0].iov_base, move_bytes(f, io->iov[0].iov_len),
+                      (off_t)io->offset);
 }
 
 static bool is_ready(const struct loop_io *io, short events)
@@ -177,11 +199,11 @@ static ssize_t try_accept(const struct loop_io *io)
         return accept4(io->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 }
 
-static ssize_t try_write(const struct loop_io *io)
+static ssize_t try_signal(const struct loop_io *io)
 {
         if (!is_ready(io, POLLOUT))
                 return not_yet();
-        return writev(io->fd, io->iov, (int)io->n_iov);
+        return eventfd_write(io->fd, 1);
 }
 
 static ssize_t try_poll(const struct loop_io *io)
@@ -204,20 +226,32 @@ static int try(struct fuzz_loop *f, struct loop_io *io)
         case LOOP_RECV:
                 n = try_receive(f, io);
                 break;
+        case LOOP_RECVMSG:
+                n = try_receive_beside(f, io);
+                break;
         case LOOP_SENDMSG:
                 n = try_send(f, io);
                 break;
         case LOOP_ACCEPT:
                 n = try_accept(io);
                 break;
-        case LOOP_WRITEV:
-                n = try_write(io);
+        case LOOP_SIGNAL:
+                n = try_signal(io);
                 break;
         case LOOP_POLL:
                 n = try_poll(io);
                 break;
+        case LOOP_READV:
+                n = try_read_at(f, io);
+                break;
+        case LOOP_WRITEV:
+                n = try_write_at(f, io);
+                break;
+        case LOOP_FDATASYNC:
+                n = 0;
+                break;
         default:
-                abort(); /* what no network server asks for */
+                abort(); /* what no server asks for on its sockets, nor who reads or writes images */
         }
         return n < 0 ? -errno : (int)n;
 }

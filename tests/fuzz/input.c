@@ -94,6 +94,20 @@ void output_fill(struct output *out, uint8_t byte, size_t length)
         out->n += length;
 }
 
+void input_words(struct input *in, const char *const *words, size_t n_words, struct output *out)
+{
+        uint8_t kind = input_u8(in);
+        const uint8_t *bytes;
+        size_t n;
+
+        if (kind < 0xc0)
+                output_put(out, words[kind % n_words], strlen(words[kind % n_words]));
+        else if (kind >= 0xf0)
+                output_fill(out, input_u8(in), (size_t)2 << (kind & 15));
+        else if ((n = input_take(in, kind & 31, &bytes)) > 0)
+                output_put(out, bytes, n);
+}
+
 /* The kernel gives the lowest that is free. */
 int fuzz_lowest_fd(void)
 {

@@ -35,6 +35,9 @@ struct output {
 void output_put(struct output *out, const void *data, size_t length);
 void output_fill(struct output *out, uint8_t byte, size_t length);
 
+/* One more piece of a text: one of @words, bytes of the input, or many of one byte. */
+void input_words(struct input *in, const char *const *words, size_t n_words, struct output *out);
+
 /* A new descriptor would be this one: the same before and after an input. */
 int fuzz_lowest_fd(void);
 /* A listening Unix socket without a name in the file system; and a connection to it. */

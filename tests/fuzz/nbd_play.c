@@ -389,9 +389,9 @@ static void play_engine(struct world *w, struct input *in)
         uint8_t kind = input_u8(in);
 
         if (kind & 0x80)
-                engine_play(w->big, WORLD_BIG_BYTES, kind, in);
+                engine_play(w->exports.big, WORLD_BIG_BYTES, kind, in);
         else
-                engine_play(w->volume, WORLD_VOL_BYTES, kind, in);
+                engine_play(w->exports.volume, WORLD_VOL_BYTES, kind, in);
 }
 
 static void co_stop(void *arg)

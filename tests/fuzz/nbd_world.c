@@ -1,7 +1,6 @@
-/* nbd_world.c - see nbd_world.h: the server, its exports, its beginning and its end. */
+/* nbd_world.c - see nbd_world.h: the server, its beginning and its end. */
 #include "tests/fuzz/nbd_world.h"
 #include <assert.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,83 +9,6 @@
 #include <unistd.h>
 
 #define STOP_MS 2000u
-
-/* ---- exports ---- */
-
-static int co_export_open(void *arg, const char *name, bool to_use, struct nbd_client *client,
-                          struct nbd_export *ret, struct error *err)
-{
-        struct world *w = arg;
-
-        co_yield_loop(); /* as one that has to read */
-        if (strcmp(name, "") == 0 || strcmp(name, "vol") == 0 || strcmp(name, "pool/vol") == 0) {
-                *ret = (struct nbd_export){
-                    .volume = w->volume, .name = "pool/vol", .description = "a volume"};
-        } else if (strcmp(name, "pool/vol@snap") == 0) {
-                *ret = (struct nbd_export){
-                    .volume = w->snapshot, .name = "pool/vol@snap", .readonly = true};
-        } else if (strcmp(name, "pool/big") == 0) {
-                *ret = (struct nbd_export){.volume = w->big, .name = "pool/big"};
-        } else {
-                return error_set(err, strcmp(name, "secret") == 0 ? -EPERM : -ENOENT,
-                                 "there is no export '%s'", name);
-        }
-        w->n_open++;
-        return 0;
-}
-
-static void co_export_close(void *arg, struct nbd_export *export)
-{
-        struct world *w = arg;
-
-        co_yield_loop();
-        assert(w->n_open > 0);
-        w->n_open--;
-}
-
-static int co_export_list(void *arg, struct nbd_client *client,
-                          int (*each)(const char *name, const char *description, void *each_arg),
-                          void *each_arg, struct error *err)
-{
-        int r = each("pool/vol", "a volume", each_arg);
-
-        if (r == 0)
-                r = each("pool/vol@snap", "", each_arg);
-        return r == 0 ? each("pool/big", NULL, each_arg) : r;
-}
-
-static int co_snapshot_open(void *arg, const struct nbd_export *export, const char *snapshot,
-                            struct volume **ret_volume, struct error *err)
-{
-        struct world *w = arg;
-
-        co_yield_loop();
-        if (strcmp(snapshot, "locked") == 0)
-                return error_set(err, -EPERM, "'locked' is not for you");
-        if (snapshot[0] != 's' || export->volume == w->big)
-                return error_set(err, -ENOENT, "there is no snapshot '%s'", snapshot);
-        w->n_held++;
-        *ret_volume = w->snapshot;
-        return 0;
-}
-
-static void co_snapshot_close(void *arg, struct volume *snapshot)
-{
-        struct world *w = arg;
-
-        co_yield_loop();
-        assert(snapshot == w->snapshot && w->n_held > 0);
-        w->n_held--;
-}
-
-static int co_snapshot_list(void *arg, const struct nbd_export *export,
-                            int (*each)(const char *snapshot, void *each_arg), void *each_arg,
-                            struct error *err)
-{
-        const struct world *w = arg;
-
-        return export->volume == w->big ? 0 : each("snap", each_arg);
-}
 
 /* ---- beginning ---- */
 
@@ -154,16 +76,12 @@ struct world *world_new(struct input *in)
         w->lowest_fd = fuzz_lowest_fd();
         fuzz_loop_reset(loop);
         w->loop = loop;
-        w->volume = volume;
-        w->snapshot = snapshot;
-        w->big = big;
-        struct nbd_exports exports = {.co_open = co_export_open,
-                                      .co_close = co_export_close,
-                                      .co_list = co_export_list,
-                                      .co_snapshot_open = co_snapshot_open,
-                                      .co_snapshot_close = co_snapshot_close,
-                                      .co_snapshot_list = co_snapshot_list,
-                                      .arg = w};
+        w->exports = (struct fake_exports){.volume = volume,
+                                           .snapshot = snapshot,
+                                           .big = big,
+                                           .description = "a volume",
+                                           .n_snapshots = 10};
+        struct nbd_exports exports = fake_exports_calls(&w->exports);
         struct nbd_server_options options = take_options(in);
         options.tls = options.tls_mode == NBD_TLS_OFF ? NULL : tls;
         w->listen_fd = fuzz_listen();
@@ -193,9 +111,9 @@ static void let_go(struct volume *volume)
 void world_free(struct world *w)
 {
         world_flush(w);
-        let_go(w->volume);
-        let_go(w->snapshot);
-        let_go(w->big);
+        let_go(w->exports.volume);
+        let_go(w->exports.snapshot);
+        let_go(w->exports.big);
         fuzz_loop_settle(w->loop);
         if (!w->stopping)
                 fuzz_loop_co_run(w->loop, co_stop, w, 2 * STOP_MS * UINT64_C(1000000));
@@ -203,11 +121,11 @@ void world_free(struct world *w)
         for (unsigned i = 0; i < WORLD_CLIENTS; i++)
                 if (w->clients[i].fd >= 0)
                         close(w->clients[i].fd);
-        assert(w->n_open == 0 && w->n_held == 0 && w->n_stopping == 0);
+        assert(w->exports.n_open == 0 && w->exports.n_held == 0 && w->n_stopping == 0);
         nbd_server_free(w->server);
-        fake_volume_reset(w->volume);
-        fake_volume_reset(w->snapshot);
-        fake_volume_reset(w->big);
+        fake_volume_reset(w->exports.volume);
+        fake_volume_reset(w->exports.snapshot);
+        fake_volume_reset(w->exports.big);
         fuzz_loop_reset(w->loop);
         assert(fuzz_lowest_fd() == w->lowest_fd);
 }

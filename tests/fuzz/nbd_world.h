@@ -13,6 +13,7 @@
 #include "tests/fuzz/fuzz_loop.h"
 #include "tests/fuzz/input.h"
 #include "tests/fuzz/nbd_replies.h"
+#include "tests/protocol/fake_exports.h"
 #include "tests/protocol/fake_pool.h"
 
 #define WORLD_CLIENTS   3u
@@ -28,8 +29,8 @@ struct world {
         struct loop *loop;
         struct nbd_server *server;
         int listen_fd, lowest_fd;
-        struct volume *volume, *snapshot, *big;
-        unsigned n_open, n_held, n_stopping;
+        struct fake_exports exports;
+        unsigned n_stopping;
         bool stopping;
         struct world_client clients[WORLD_CLIENTS];
         unsigned at; /* of clients, who speaks */

@@ -1,11 +1,13 @@
 /* vhost_play.c - what front ends, engine, clock and operator do, as the input says. */
 #include <assert.h>
+#include <limits.h>
 #include <endian.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "common/passed_fds.h"
 #include "tests/fuzz/engine_play.h"
 #include "tests/fuzz/vhost_world.h"
 
@@ -68,29 +70,13 @@ static void take_replies(struct vhost_world *w)
 static void put(struct vhost_world *w, const void *data, size_t length, const enum vw_file *files,
                 unsigned n_files)
 {
-        union {
-                char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
-                struct cmsghdr align;
-        } control;
-        struct iovec iov = {(void *)(uintptr_t)data, length};
-        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+        int fds[FDS_MAX];
 
         assert(n_files <= FDS_MAX);
-        if (w->clients[w->at] < 0 || length == 0)
-                return;
-        if (n_files > 0) {
-                memset(&control, 0, sizeof(control));
-                msg.msg_control = control.bytes;
-                msg.msg_controllen = CMSG_SPACE(n_files * sizeof(int));
-                control.align.cmsg_level = SOL_SOCKET;
-                control.align.cmsg_type = SCM_RIGHTS;
-                control.align.cmsg_len = CMSG_LEN(n_files * sizeof(int));
-                for (unsigned i = 0; i < n_files; i++)
-                        memcpy(CMSG_DATA(&control.align) + i * sizeof(int), &w->files[files[i]],
-                               sizeof(int));
-        }
-        if (sendmsg(w->clients[w->at], &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-                return;
+        for (unsigned i = 0; i < n_files; i++)
+                fds[i] = w->files[files[i]];
+        if (w->clients[w->at] >= 0 && length > 0)
+                passed_fds_send(w->clients[w->at], data, length, fds, n_files, MSG_DONTWAIT);
 }
 
 void vw_send(struct vhost_world *w, const void *data, size_t length, const enum vw_file *files,
@@ -616,9 +602,9 @@ static void play_kick(struct vhost_world *w, struct input *in)
                 vw_settle(w);
 }
 
-void vw_play(struct vhost_world *w, struct input *in)
+void vw_play_some(struct vhost_world *w, struct input *in, unsigned n_acts)
 {
-        while (in->left > 0) {
+        for (; n_acts > 0 && in->left > 0; n_acts--) {
                 uint8_t what = input_u8(in);
 
                 switch (what & 15) {
@@ -661,4 +647,9 @@ void vw_play(struct vhost_world *w, struct input *in)
                         vw_settle(w);
                 }
         }
+}
+
+void vw_play(struct vhost_world *w, struct input *in)
+{
+        vw_play_some(w, in, UINT_MAX);
 }

@@ -206,13 +206,23 @@ static void co_close(void *arg, struct vhost_volume *volume)
         w->n_open--;
 }
 
+static void device_new(struct vhost_world *w, int fd, bool held)
+{
+        struct vhost_device_options device = {.name = "pool/vol",
+                                              .n_queues = VW_QUEUES,
+                                              .volumes = {co_open, co_close, w},
+                                              .held = held};
+        struct error err = ERROR_INIT;
+        int r = vhost_device_new(w->server, &device, fd, &w->device, &err);
+
+        assert(r == 0);
+}
+
 static void start(struct vhost_world *w, struct input *in)
 {
         struct error err = ERROR_INIT;
         uint8_t limits = input_u8(in);
         struct vhost_server_options options = {.no_polling = limits & 1};
-        struct vhost_device_options device = {
-            .name = "pool/vol", .n_queues = VW_QUEUES, .volumes = {co_open, co_close, w}};
 
         if (limits & 2)
                 options.max_bytes = 64u << 10;
@@ -221,8 +231,7 @@ static void start(struct vhost_world *w, struct input *in)
         w->listen_fd = fuzz_listen();
         int r = vhost_server_new(w->loop, &options, &w->server, &err);
         assert(r == 0);
-        r = vhost_device_new(w->server, &device, w->listen_fd, &w->device, &err);
-        assert(r == 0);
+        device_new(w, w->listen_fd, false);
 }
 
 struct vhost_world *vw_new(struct input *in)
@@ -254,6 +263,63 @@ struct vhost_world *vw_new(struct input *in)
                 w->clients[i] = -1;
         vw_connect(w, 0);
         return w;
+}
+
+/* ---- from one server to the next ---- */
+
+static void keep(struct vhost_saved *saved, void *arg)
+{
+        struct vhost_world *w = arg;
+
+        assert(w->n_saved < VW_SAVED_MAX);
+        w->saved[w->n_saved++] = *saved;
+}
+
+static void co_save_end(void *arg)
+{
+        struct vhost_world *w = arg;
+
+        w->listen_fd = co_vhost_device_save_end(w->device);
+}
+
+struct restoring {
+        struct vhost_world *w;
+        bool all;
+};
+
+static void co_restore(void *arg)
+{
+        struct restoring *to = arg;
+        struct vhost_world *w = to->w;
+
+        for (unsigned i = 0; i < w->n_saved; i++) {
+                struct error err = ERROR_INIT;
+                int r = co_vhost_device_restore(w->device, &w->saved[i], &err);
+
+                assert(w->saved[i].n_fds == 0 && !w->saved[i].bytes);
+                assert(r == 0 || err.message[0]);
+                to->all = to->all && r == 0;
+        }
+}
+
+bool vw_pass_on(struct vhost_world *w, struct input *in,
+                void (*change)(struct vhost_saved *saved, struct vhost_world *w, struct input *in))
+{
+        struct restoring to = {w, true};
+
+        vw_settle(w);
+        interleave_forget();
+        fake_release_all(w->volume);
+        w->n_saved = 0;
+        vhost_device_save(w->device, keep, w);
+        fuzz_loop_co_run(w->loop, co_save_end, w, UINT64_C(60) * 1000000000);
+        for (unsigned i = 0; i < w->n_saved; i++)
+                change(&w->saved[i], w, in);
+        device_new(w, w->listen_fd, true);
+        fuzz_loop_co_run(w->loop, co_restore, &to, UINT64_C(60) * 1000000000);
+        vhost_device_go(w->device);
+        vw_settle(w);
+        return to.all;
 }
 
 /* ---- end ---- */

@@ -54,7 +54,8 @@ enum vw_file { /* that a message can carry */
                VW_FILES
 };
 
-#define VW_WRITTEN 16u
+#define VW_WRITTEN   16u
+#define VW_SAVED_MAX VHOST_CLIENTS_MAX /* front ends on their way to another server */
 
 struct vw_flip { /* memory that changes under the reader, there and back */
         uint64_t offset;
@@ -91,12 +92,20 @@ struct vhost_world {
         unsigned n_written;
         struct vw_flip flips[INTERLEAVE_MAX];
         unsigned n_flips;
+        struct vhost_saved saved[VW_SAVED_MAX];
+        unsigned n_saved;
 };
 
 struct vhost_world *vw_new(struct input *in);
 void vw_free(struct vhost_world *w);
 /* What the input says, to its end. */
 void vw_play(struct vhost_world *w, struct input *in);
+/* The same, but for so many acts at most. */
+void vw_play_some(struct vhost_world *w, struct input *in, unsigned n_acts);
+/* Another server takes the device over, with those who are connected. What it is told of each may be
+ * changed by @change first. False: one of them was not taken. */
+bool vw_pass_on(struct vhost_world *w, struct input *in,
+                void (*change)(struct vhost_saved *saved, struct vhost_world *w, struct input *in));
 /* A device that is ready for requests, in one of the ways there are. */
 void vw_set_up(struct vhost_world *w, struct input *in);
 /* Send a message with descriptors, let it take effect, and take the reply. */

@@ -88,6 +88,17 @@ stop_server() {
         [ $status = 0 ] || fail "the server's exit status is $status"
 }
 
+# Programs of this machine that a guest is to have.
+need_tools() {
+        local tool
+        for tool in "$@"; do
+                PATH=$PATH:/sbin:/usr/sbin command -v "$tool" >/dev/null || {
+                        printf 'SKIP: no %s on this machine\n' "$tool" >&2
+                        exit 77
+                }
+        done
+}
+
 # tests/lab/run; a machine that cannot run it skips the test.
 lab() {
         local status=0
@@ -111,18 +122,18 @@ end_guest() {
 # What tests/lab/stamps needs, and how far it has come.
 stamps_arguments=(--program mke2fs --program e2fsck --program sync --file "$lab/stamps=lab/stamps")
 
-newest_stamp() {
-        sed -n 's/^stamp \([0-9]*\)\r\?$/\1/p' "$work/output" | tail -1
+newest_stamp() { # [NAME]
+        sed -n "s/^${1:-stamp} \\([0-9]*\\)\\r\\?\$/\\1/p" "$work/output" | tail -1
 }
 
-wait_for_stamp() { # NUMBER
-        wait_until 240 stamp_is_there "$1" || fail "the guest is too slow"
+wait_for_stamp() { # NUMBER [NAME]
+        wait_until 240 stamp_is_there "$@" || fail "the guest is too slow"
 }
 
 stamp_is_there() {
         local newest
         kill -0 "$guest" 2>/dev/null || guest_has_ended
-        newest=$(newest_stamp)
+        newest=$(newest_stamp "${2-}")
         [ "${newest:-0}" -ge "$1" ]
 }
 
@@ -133,6 +144,9 @@ guest_has_ended() {
         [ $status != 77 ] || exit 77
         fail "the guest ended with status $status"
 }
+
+# What tests/lab/guest-pool needs.
+pool_arguments=(--program "$tarn" --program nbd-client --file "$lab/guest-pool=lab/guest-pool")
 
 # How a guest is told to end: what it looks at is a volume of the pool's, written over NBD.
 make_told() { # POOL
@@ -162,6 +176,18 @@ limit_fio_volumes() { # POOL IOPS
         done
 }
 
+# Serves a new POOL whose volumes a guest writes to and verifies until it is told to end, for 320 seconds and SECONDS at most.
+# A server that is faster than its guest has nothing to lose when it ends. Requests that wait for a limit are under way in
+# it: below what the slowest machine does there are always some, and flushes, which do not wait, overtake them.
+start_limited_fio() { # POOL SECONDS
+        "$tarn" pool create "$1" "$work/disk" --file-size 1G
+        make_fio_volumes "$1"
+        make_told "$1"
+        limit_fio_volumes "$1" 10
+        start_vhost_server "$1"
+        start_guest "${fio_arguments[@]}" --disk "$told_disk" --timeout $((320 + $2)) -- sh /lab/verify /dev/vde
+}
+
 # In the last second each volume of POOL tank has answered requests, and had so many more under way.
 every_volume_works() { # DEPTH
         local report
@@ -174,9 +200,10 @@ least = int(sys.argv[2])
 sys.exit(len(volumes) < 4 or any(v["reads"] + v["writes"] == 0 or v["depth"] < least for v in volumes))' "$report" "$1"
 }
 
-# The guest, which was told, has verified everything.
-end_of_fio() {
+# The guest is told to end, and has verified everything; the server stops, and the pool is sound.
+end_of_fio() { # POOL
         local status=0
+        tell "$1"
         wait "$guest" || status=$?
         guest=
         [ $status = 0 ] && grep -q '^verified in' "$work/output" || {
@@ -184,4 +211,29 @@ end_of_fio() {
                 fail "the guest ended with status $status"
         }
         tail -1 "$work/output"
+        stop_server
+        "$tarn" pool check "$1" --data
 }
+
+# A guest in the lab's machine: makes $nested_arguments of tests/lab/run, which bring its kernel and its initramfs as
+# /lab/guest/vmlinuz and /lab/guest/initramfs. The words are guest-initramfs's.
+make_nested_guest() { # [OPTION]... [COMMAND...]
+        local kernel status=0 options=()
+        while [[ ${1-} = --* ]]; do
+                options+=("$1" "$2")
+                shift 2
+        done
+        kernel=$("$lab/kernel") && "$lab/guest-initramfs" "${options[@]}" "$work/guest-initramfs" "$@" || status=$?
+        [ $status != 77 ] || exit 77
+        [ $status = 0 ] || fail "no initramfs can be made for the nested guest"
+        nested_arguments=(--file "$kernel/vmlinuz=lab/guest/vmlinuz"
+                --file "$work/guest-initramfs=lab/guest/initramfs")
+}
+
+# QEMU as a program of the lab's machine, with the firmware that q35 and microvm start: beside it, where it looks for it.
+nested_qemu_arguments=(--program qemu-system-x86_64)
+for file in /usr/share/seabios/bios-256k.bin /usr/share/seabios/bios-microvm.bin /usr/share/qemu/linuxboot_dma.bin \
+        /usr/share/qemu/kvmvapic.bin; do
+        nested_qemu_arguments+=(--file "$file=lab${file#/usr}")
+done
+unset file

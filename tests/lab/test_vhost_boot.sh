@@ -33,8 +33,7 @@ used_is_below() { # BYTES
         [ "$(used)" -lt "$1" ]
 }
 
-accel=tcg,thread=multi
-[ ! -w /dev/kvm ] || accel=kvm
+accel=$("$lab/../../scripts/accelerator")
 qemu-system-x86_64 -machine q35,memory-backend=memory -accel $accel -cpu max -smp 2 -m 512 -nodefaults \
         -no-user-config -no-reboot -display none -object memory-backend-memfd,id=memory,size=512M,share=on \
         -chardev "socket,id=boot,path=$work/vhost/boot.sock,reconnect=1" \

@@ -4,13 +4,7 @@
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
 rounds=${ROUNDS:-3}
-"$tarn" pool create tank "$work/disk" --file-size 1G
-make_fio_volumes tank
-make_told tank
-# As in test_vhost_fio_kill.sh: requests that wait for a limit are under way in the server that hands over.
-limit_fio_volumes tank 10
-start_vhost_server tank
-start_guest "${fio_arguments[@]}" --disk "$told_disk" --timeout $((320 + 20 * rounds)) -- sh /lab/verify /dev/vde
+start_limited_fio tank $((20 * rounds))
 
 # So many takeovers, each with so many requests of each volume under way.
 take_over_often() { # ROUNDS DEPTH
@@ -37,9 +31,6 @@ wait_until 120 every_volume_works 0 || fail "the guest does no work after ${#res
 "$tarn" snapshot create tank/told@mark
 wait_until 60 marked || fail "events do not come from the last server"
 ! grep client- "$work/events" || fail "a front end was hung up on"
-tell tank
-end_of_fio
-stop_server
+end_of_fio tank
 wait $follower || true # it ends with its server
-"$tarn" pool check tank --data
 echo "front ends rested for ms: ${rested[*]}"

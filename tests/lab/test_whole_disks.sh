@@ -3,8 +3,8 @@
 # machine loses power while it writes, and finds everything that it had synchronised.
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
-arguments=(--memory 768 --program "$tarn" --program nbd-client --program mke2fs --program e2fsck
-        --program sync --file "$lab/whole-disks=lab/whole-disks")
+arguments=(--memory 768 --program mke2fs --program e2fsck
+        --program sync "${pool_arguments[@]}" --file "$lab/whole-disks=lab/whole-disks")
 for disk in 1 2 3; do
         truncate -s 192M "$work/disk$disk"
         arguments+=(--disk "$work/disk$disk")

@@ -26,7 +26,7 @@ git -C "$source" ls-files -z | (cd "$source" && xargs -0 tar c) | tar x -C tree
 deb=$(echo tarn_"$version"_*.deb)
 [ -e "$deb" ] || die "there is no package: $(ls)"
 
-for library in libgnutls30 libisal2 libjansson4 libsystemd0 liburing2; do
+for library in libgnutls30 libisal2 libjansson4 libnbd0 liburing2; do
     dpkg-deb -f "$deb" Depends | grep -q "$library" || die "it does not depend on $library: $(dpkg-deb -f "$deb" Depends)"
 done
 mkdir control root
@@ -34,13 +34,15 @@ dpkg-deb -e "$deb" control
 same "$(find control -type f -printf '%f\n' | sort | tr '\n' ' ')" "control md5sums " "what runs when it is installed"
 dpkg-deb -x "$deb" root
 for file in usr/bin/tarn usr/share/man/man1/tarn{,-image,-pool,-serve,-snapshot,-stat,-volume}.1.gz \
-    usr/share/bash-completion/completions/tarn usr/share/doc/tarn/copyright; do
+    usr/share/man/man5/tarn-vm-file.5.gz usr/share/bash-completion/completions/tarn usr/share/doc/tarn/copyright; do
     [ -s "root/$file" ] || die "the package lacks $file"
 done
 units=root$(pkg-config --variable=systemdsystemunitdir systemd 2>/dev/null || echo /lib/systemd/system)
 grep -q '^ExecStart=/usr/bin/tarn serve ' "$units/tarn@.service" || die "the service starts something else"
 reload=$(sed -n 's/^ExecReload=\([^ ]*\) .*/\1/p' "$units/tarn@.service")
 [ -x "root$reload" ] && grep -q '(/usr/bin/tarn serve ' "root$reload" || die "the service cannot be reloaded: '$reload'"
+[ -x "root${reload%/*}/tarn-engine" ] || die "the package lacks the engine"
+[ -s "$units/tarn-vms.service" ] || die "the package lacks the unit of machines that start with the host"
 [ -s "$units/tarn@.socket" ] || die "the package lacks the socket unit"
 
 # Paths of those who built it are in nobody's way.

@@ -11,12 +11,16 @@ root=$work/root$PREFIX
 # Manual pages are made where there is scdoc.
 expected="$PREFIX/bin/tarn
 $LIBEXECDIR/tarn/reload
+$LIBEXECDIR/tarn/tarn-engine
 $PREFIX/share/bash-completion/completions/tarn
 $PREFIX/share/doc/tarn/README.md
 $PREFIX/share/doc/tarn/control.md
+$PREFIX/share/doc/tarn/reliability.md
+$UNITDIR/tarn-vm@.service
+$UNITDIR/tarn-vms.service
 $UNITDIR/tarn@.service
 $UNITDIR/tarn@.socket"
-pages=$(cd "$docs/man" && printf "$PREFIX/share/man/man1/%s\n" *.1.scd | sed 's/\.scd$//')
+pages=$(cd "$docs/man" && printf '%s\n' *.scd | sed -E "s|(.*)\.([15])\.scd$|$PREFIX/share/man/man\2/\1.\2|")
 command -v scdoc >/dev/null || pages=
 recipes=$(cd "$docs/recipes" && printf "$PREFIX/share/doc/tarn/recipes/%s\n" *.md)
 have=$(cd root && find . ! -type d -printf '/%P\n' | sort)

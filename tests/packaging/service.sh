@@ -13,17 +13,17 @@ for tool in qemu-system-x86_64 qemu-img mmdebstrap mke2fs; do
     command -v $tool >/dev/null || skip "$tool is not installed"
 done
 grep -q '^VERSION_CODENAME=bookworm' /etc/os-release || skip "the machine's libraries are for this release, not for Debian 12"
-ldd "$TARN" | grep -q libsystemd || skip "this tarn does not tell systemd when it is ready"
 image=$("$scripts/cached-image") || die "there is no Debian image"
 
 # What is installed, and the libraries that the guest has not; brought on a disk.
 tree=$work/tree
 mkdir -p "$tree/root$PREFIX/bin" "$tree/root$UNITDIR" "$tree/root$LIBEXECDIR/tarn" "$tree/libraries"
 cp "$TARN" "$tree/root$PREFIX/bin/tarn"
+cp "$TARN-engine" "$tree/root$LIBEXECDIR/tarn/"
 cp "$VHOSTLOAD" "$tree/root$PREFIX/bin/vhostload"
 cp "$UNITS/tarn@.service" "$sources/tarn@.socket" "$tree/root$UNITDIR/"
 install "$UNITS/reload" "$tree/root$LIBEXECDIR/tarn/reload"
-{ ldd "$TARN" && ldd "$VHOSTLOAD"; } | grep -o '/[^ ]*' | sort -u | xargs cp -L -t "$tree/libraries"
+{ ldd "$TARN-engine" && ldd "$VHOSTLOAD"; } | grep -o '/[^ ]*' | sort -u | xargs cp -L -t "$tree/libraries"
 cat >"$tree/setup" <<'SETUP'
 set -eu
 cp -a /media/root/. /
@@ -38,8 +38,8 @@ mke2fs -q -t ext4 -d "$tree" tree.img
 qemu-img create -q -f qcow2 -b "$image" -F raw root.qcow2
 
 boot() { # DISK...
-    local disk arguments=() accel=tcg
-    [ ! -w /dev/kvm ] || accel=kvm
+    local disk arguments=() accel
+    accel=$("$scripts/accelerator")
     for disk in "$work/tree.img" "$@"; do
         arguments+=(-drive "file=$disk,format=raw,if=virtio")
     done

@@ -2,32 +2,10 @@
 # Volumes over vhost-user as a user sees them: attached, shown, in use, resized, renamed, remembered, detached; a folder
 # with a socket for each.
 set -eu
-client=$(dirname "$(readlink -f "$0")")/vhost_client.py
-. "$(dirname "$0")/cli_common.sh"
+here=$(dirname "$(readlink -f "$0")")
+. "$here/cli_common.sh"
+. "$here/vhost_common.sh"
 
-wait_for() { # FILE...: until all are there
-    local file
-    for file in "$@"; do
-        for _ in $(seq 600); do
-            [ ! -e "$file" ] || continue 2
-            sleep 0.05
-        done
-        die "'$file' did not come"
-    done
-}
-wait_for_text() { # FILE TEXT
-    for _ in $(seq 600); do
-        [ "$(cat "$1" 2>/dev/null)" != "$2" ] || return 0
-        sleep 0.05
-    done
-    die "'$1' holds '$(cat "$1")', not '$2'"
-}
-connect() { # SOCKET NAME: a front end that stays; $pid
-    $python "$client" "$1" "$work/$2" 2>"$work/$2.log" &
-    pid=$!
-    server_pids+=("$pid")
-    wait_for "$work/$2.capacity"
-}
 has_feature() { # NAME BIT
     [ $(($(cat "$work/$1.features") >> $2 & 1)) = 1 ]
 }

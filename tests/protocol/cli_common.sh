@@ -46,7 +46,7 @@ skip() {
 
 # A command that hangs is ended here: what meson ends is this shell, which would wait for it.
 tarn() {
-    timeout -k 5 120 "$TARN" "$@" </dev/null
+    timeout -k 5 "${tarn_seconds:-120}" "$TARN" "$@" </dev/null
 }
 
 # ok COMMAND...: it must succeed; what it prints is in $out.
@@ -56,7 +56,7 @@ ok() {
 
 # fails STATUS PATTERN COMMAND...: it must end with STATUS and one sentence on stderr that matches.
 fails() {
-    local want=$1 pattern=$2 got=0
+    local want=$1 pattern=$2 got=0 tarn_seconds=60 # for a server that is to be refused, and serves
     shift 2
     out=$("$@" 2>"$work/err") || got=$?
     [ "$got" = "$want" ] || die "'$*' ended with $got, not $want: $out $(cat "$work/err")"

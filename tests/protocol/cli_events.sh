@@ -81,6 +81,9 @@ h.shutdown()
 PY
 next client-connected volume=web readonly=False
 grep -Eq '"user":"nbd unix pid [0-9]+"' <<<"$out" || die "nothing tells who: $out"
+next pool-filling
+next pool-filling
+grep -Eq '"percent":9[5-9]' <<<"$out" || die "nothing tells how full: $out"
 next pool-full
 next client-disconnected volume=web readonly=False
 ok tarn volume delete --yes --snapshots tank/web

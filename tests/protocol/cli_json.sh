@@ -34,7 +34,7 @@ shape "" "checksum_errors:i epoch:i failed:n free:i freeing:i generation:i layou
 shape "['log']" "size:i used:i"
 shape "['members'][0]" "data:i discard_bytes:i discards:i errors:i flushes:i free:i metadata:i path:s read_bytes:i
     reads:i size:i unassigned:i used:i uuid:s write_bytes:i writes:i"
-[ "$MODE" = direct ] || shape "['server']" "clients:a control:s nbd:a pid:i"
+[ "$MODE" = direct ] || shape "['server']" "clients:a control:s machines:a nbd:a pid:i"
 ok tarn pool check --json tank
 shape "" "findings:a n_findings:i"
 ok tarn volume list --json
@@ -54,9 +54,22 @@ ok tarn volume create tank/empty 2M
 ok tarn snapshot diff --json tank/web tank/empty
 shape "['ranges'][0]" "length:i offset:i"
 ok tarn image info --json one.raw
-shape "" "allocated:i file:s file_size:i format:s guessed:b supported:b virtual_size:i"
-{ printf 'QFI\373'; head -c 4096 /dev/zero; } >a.qcow2
-ok tarn image info --json a.qcow2
+shape "" "allocated:i backing_file:n backing_format:n bitmaps:a cluster_size:n compression:n corrupt:b data_file:n dirty:b file:s file_size:i format:s guessed:b snapshots:a supported:b variant:n version:n virtual_size:i"
+cat >m.ovf <<'X'
+<Envelope><DiskSection><Disk diskId="d" capacity="1048576"/></DiskSection><VirtualSystem id="m"><VirtualHardwareSection>
+<Item><ResourceType>3</ResourceType><VirtualQuantity>2</VirtualQuantity></Item>
+<Item><ResourceType>4</ResourceType><VirtualQuantity>256</VirtualQuantity></Item>
+<Item><ResourceType>17</ResourceType><HostResource>ovf:/disk/d</HostResource></Item>
+<Item><ResourceType>10</ResourceType><Connection>NAT</Connection></Item>
+</VirtualHardwareSection></VirtualSystem></Envelope>
+X
+ok tarn image info --json m.ovf
+shape "" "allocated:i file:s file_size:i format:s guessed:b machine:o supported:b virtual_size:n"
+shape "['machine']" "cpus:i disks:a firmware:s memory:i name:s networks:a"
+shape "['machine']['disks'][0]" "capacity:i controller:s file:n format:n"
+shape "['machine']['networks'][0]" "mac:n network:s type:n"
+gzip -c one.raw >a.gz
+ok tarn image info --json a.gz
 shape "" "allocated:i file:s file_size:i format:s guessed:b supported:b virtual_size:n"
 unserve
 

@@ -4,8 +4,9 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$(dirname "$0")/cli_common.sh"
 
-# Every file with its size, its time of change, and what it takes.
+# Every file with its size, its time of change, and what it takes: which file systems decide when they write it out.
 files() {
+    find . -path ./state -prune -o -type f ! -name err -exec sync {} +
     find . -path ./state -prune -o -type f ! -name err -printf '%p %s %T@ %b\n' | sort
 }
 unchanged() { # STATUS PATTERN COMMAND... must fail and leave every file here as it is
@@ -132,6 +133,20 @@ grep -q 'state/tank.json' <<<"$(json "['pools'][0]['error']")" || die "the list 
 ok tarn pool list
 grep -q '^note: .*state/tank.json' err || die "the list does not tell why"
 rm state/tank.json
+ok tarn pool import d0
+ok tarn volume list tank
+
+# so does one that names no members
+$python - <<'END'
+import json
+with open('state/tank.json') as file:
+    state = json.load(file)
+with open('state/tank.json', 'w') as file:
+    json.dump(dict(state, members=[]), file)
+END
+fails 1 "the state file of pool 'tank' names no members" tarn volume list tank
+grep -q '^hint: .*pool import' err || die "there is no hint"
+fails 1 "names no members" tarn serve tank
 ok tarn pool import d0
 ok tarn volume list tank
 

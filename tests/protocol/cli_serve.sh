@@ -294,6 +294,24 @@ kill -TERM "$pid"
 ends 143
 kill "$fake"
 wait "$fake" 2>/dev/null || true
+# one that ends before it has read the request has not begun: the command is done without it
+$python -I -S - "$work/run/tank.control" <<'P' &
+import os, select, socket, sys
+os.unlink(sys.argv[1])
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen()
+open("listening-again", "w")
+c = s.accept()[0]
+select.select([c], [], [])
+s.close()
+c.close()
+P
+fake=$!
+server_pids+=("$fake")
+until_there listening-again
+ok tarn volume list tank
+wait "$fake"
 
 # a volume is deleted while clients are about to open it: by a new server, which has to read it first
 cat >deletes.py <<'P'

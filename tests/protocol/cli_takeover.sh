@@ -5,32 +5,9 @@ set -eu
 here=$(dirname "$(readlink -f "$0")")
 . "$here/cli_common.sh"
 . "$here/takeover_common.sh"
-client=$here/vhost_client.py
+. "$here/vhost_common.sh"
 taker=$here/../vhost/taker.py
 n_failed=0
-
-wait_for() { # FILE...: until all are there
-    local file
-    for file in "$@"; do
-        for _ in $(seq 600); do
-            [ ! -e "$file" ] || continue 2
-            sleep 0.05
-        done
-        die "'$file' did not come"
-    done
-}
-wait_for_text() { # FILE TEXT
-    for _ in $(seq 600); do
-        [ "$(cat "$1" 2>/dev/null)" != "$2" ] || return 0
-        sleep 0.05
-    done
-    die "'$1' holds '$(cat "$1")', not '$2'"
-}
-connect() { # SOCKET NAME: a front end that stays
-    $python "$client" "$1" "$work/$2" 2>"$work/$2.err" &
-    server_pids+=("$!")
-    wait_for "$work/$2.capacity"
-}
 
 # ---- refused, by wrong usage ----
 for option in '--nbd unix:x' '--vhost-user x' '--control x' '--group root'; do
@@ -200,6 +177,21 @@ $python halves.py &
 halves=$!
 wait_for half
 
+# One so long that everybody would wait for it to be handed over: nothing of it has begun, and it is told to ask again.
+cat >long.py <<'PYTHON'
+import os, socket
+s = socket.socket(socket.AF_UNIX)
+s.connect("run/tank.control")
+s.settimeout(60)
+s.sendall(b'{"command":"volume-list","pool":"' + b"x" * 300000)
+open("long", "w")
+answer = s.makefile().read()
+assert '"code":"EAGAIN"' in answer and "ask again" in answer, answer
+PYTHON
+$python long.py &
+long=$!
+wait_for long
+
 for round in 1 2 3; do
     take_over tank pond --threads $round
     $python "$taker" run/tank.control tank,pond handed
@@ -209,6 +201,7 @@ for round in 1 2 3; do
 done
 touch taken
 wait $halves || die "a request in halves was not answered"
+wait $long || die "half a request that is too long was not refused"
 ok tarn volume resize tank/web 96M
 wait_for_text web.capacity $((96 << 20))
 ok tarn volume resize tank/data 80M

@@ -31,6 +31,17 @@ same "$got" 0 "$out"
 grep -q 'importing \[.*%' <<<"$out" || die "an import shows no bar on a terminal: $out"
 tarn image import one.raw tank/two >out 2>err
 ! grep -q 'importing' out err || die "a bar is shown where there is no terminal: $(cat err)"
+for mode in direct served; do
+    [ $mode = direct ] || serve_now tank
+    on_tty '' image import one.raw tank/verified --verify
+    same "$got" 0 "$out"
+    grep -q 'importing \[.*verifying \[.*%' <<<"$out" || die "the bar of an import does not say that it verifies ($mode): $out"
+    ok tarn volume delete tank/verified --yes
+    [ $mode = direct ] || serve_end
+done
+on_tty '' image convert one.raw two.raw --verify
+same "$got" 0 "$out"
+grep -q 'converting \[.*verifying \[.*%' <<<"$out" || die "the bar of a conversion does not say that it verifies: $out"
 tarn snapshot create tank/web@s tank/two@s >/dev/null
 
 asks "shrink 'tank/web' from 20.0 MiB to 20.0 MiB? The 512 bytes" volume resize tank/web $(((20 << 20) - 512))

@@ -32,6 +32,9 @@ for size in 0 511 1000 8P 16E 99999999999999999999 1.3 x '' ' '; do
     fails 1 . tarn volume create tank/bad "$size"
 done
 fails 1 "negative|not a size" tarn volume create tank/bad -5
+fails 1 "'-5G' is negative" tarn volume create tank/bad -5G
+fails 2 "no option '-xy' here" tarn volume create tank/bad -xy
+fails 2 "no option '-x' here" tarn volume create tank/bad -x
 for name in .hidden 'a b' 'a*' "$(printf 'x%.0s' $(seq 64))" 'ä'; do
     fails 1 . tarn volume create "tank/$name" 1M
 done

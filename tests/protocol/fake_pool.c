@@ -168,9 +168,18 @@ int co_volume_use_from(struct volume *volume, struct loop *loop)
         return 0;
 }
 
-uint8_t *fake_data(struct volume *volume)
+const uint8_t *fake_data(struct volume *volume)
 {
+        pthread_mutex_lock(&volume->mutex);
+        pthread_mutex_unlock(&volume->mutex);
         return volume->data;
+}
+
+void fake_fill(struct volume *volume, uint64_t offset, uint8_t byte, uint64_t length)
+{
+        pthread_mutex_lock(&volume->mutex);
+        memset(volume->data + offset, byte, length);
+        pthread_mutex_unlock(&volume->mutex);
 }
 
 /* ---- faults and counts ---- */

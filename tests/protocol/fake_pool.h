@@ -51,5 +51,7 @@ struct fake_counts {
 struct fake_counts fake_counts(struct volume *volume);
 /* Wait until as many requests are held. */
 void fake_wait_held(struct volume *volume, unsigned n);
-/* The content, for the test to look at and to fill while nothing is in flight. */
-uint8_t *fake_data(struct volume *volume);
+/* The content, for the test to look at while nothing is in flight: as it is at the call. */
+const uint8_t *fake_data(struct volume *volume);
+/* Fill it with @byte from @offset on, while nothing is in flight. */
+void fake_fill(struct volume *volume, uint64_t offset, uint8_t byte, uint64_t length);

@@ -5,7 +5,6 @@
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -13,6 +12,8 @@
 #include "common/coroutine.h"
 #include "common/log.h"
 #include "common/loop_thread.h"
+#include "common/sanitizers.h"
+#include "tests/protocol/fake_exports.h"
 #include "tests/protocol/fixture.h"
 #include "tests/protocol/loop_call.h"
 
@@ -21,117 +22,13 @@
 struct fixture {
         struct loop_thread *thread;
         struct nbd_server *server;
-        struct volume *volume, *snapshot, *big;
+        struct fake_exports exports;
         char folder[64], path[96];
         unsigned port;
-        unsigned n_open, n_held, n_extra, n_snapshots;
-        unsigned n_asked;        /* to open an export, in all */
-        char identities[8][600]; /* of who asked last; empty behind them */
         unsigned stop_timeout_ms;
         bool stop_begun, stopped, leaving;
         sem_t stop_done;
 };
-
-/* ---- exports ---- */
-
-static int co_export_open(void *arg, const char *name, bool to_use, struct nbd_client *client,
-                          struct nbd_export *ret, struct error *err)
-{
-        struct fixture *f = arg;
-
-        f->n_asked++;
-        memset(f->identities, 0, sizeof(f->identities));
-        for (unsigned i = 0; i < 8 && nbd_client_identity(client, i); i++)
-                snprintf(f->identities[i], sizeof(f->identities[i]), "%s",
-                         nbd_client_identity(client, i));
-        co_yield_loop(); /* as one that has to read */
-        if (strcmp(name, "") == 0 || strcmp(name, "vol") == 0 || strcmp(name, "pool/vol") == 0) {
-                *ret = (struct nbd_export){.volume = f->volume, .name = "pool/vol"};
-                snprintf(ret->description, sizeof(ret->description), "%s", FIXTURE_DESCRIPTION);
-        } else if (strcmp(name, "pool/vol@snap") == 0) {
-                *ret = (struct nbd_export){
-                    .volume = f->snapshot, .name = "pool/vol@snap", .readonly = true};
-        } else if (strcmp(name, "pool/big") == 0) {
-                *ret = (struct nbd_export){.volume = f->big, .name = "pool/big"};
-        } else if (strcmp(name, "secret") == 0) {
-                return error_set(err, -EPERM, "'secret' is not for you");
-        } else {
-                return error_set(err, -ENOENT, "there is no export '%s'", name);
-        }
-        f->n_open++;
-        return 0;
-}
-
-static void co_export_close(void *arg, struct nbd_export *export)
-{
-        struct fixture *f = arg;
-
-        co_yield_loop();
-        assert(f->n_open > 0);
-        f->n_open--;
-}
-
-static int co_export_list(void *arg, struct nbd_client *client,
-                          int (*each)(const char *name, const char *description, void *each_arg),
-                          void *each_arg, struct error *err)
-{
-        struct fixture *f = arg;
-        int r = each("pool/vol", FIXTURE_DESCRIPTION, each_arg);
-
-        if (r == 0)
-                r = each("pool/vol@snap", "", each_arg);
-        if (r == 0)
-                r = each("pool/big", NULL, each_arg);
-        for (unsigned i = 0; r == 0 && i < f->n_extra; i++) {
-                char name[64];
-                snprintf(name, sizeof(name), "pool/extra-%u", i);
-                r = each(name, "one more, so that the list is long", each_arg);
-        }
-        return r;
-}
-
-static int co_snapshot_open(void *arg, const struct nbd_export *export, const char *snapshot,
-                            struct volume **ret_volume, struct error *err)
-{
-        struct fixture *f = arg;
-        unsigned i;
-        char end;
-
-        co_yield_loop();
-        if (strcmp(snapshot, "locked") == 0)
-                return error_set(err, -EPERM, "'locked' is not for you");
-        bool is_there = strcmp(snapshot, "snap") == 0 ||
-                        (sscanf(snapshot, "s%u%c", &i, &end) == 1 && i < f->n_snapshots);
-        if (!is_there || export->volume == f->big)
-                return error_set(err, -ENOENT, "there is no snapshot '%s'", snapshot);
-        f->n_held++;
-        *ret_volume = f->snapshot;
-        return 0;
-}
-
-static void co_snapshot_close(void *arg, struct volume *snapshot)
-{
-        struct fixture *f = arg;
-
-        co_yield_loop();
-        assert(snapshot == f->snapshot && f->n_held > 0);
-        f->n_held--;
-}
-
-static int co_snapshot_list(void *arg, const struct nbd_export *export,
-                            int (*each)(const char *snapshot, void *each_arg), void *each_arg,
-                            struct error *err)
-{
-        struct fixture *f = arg;
-        int r = export->volume == f->big ? 0 : each("snap", each_arg);
-
-        for (unsigned i = 0; r == 0 && i < f->n_snapshots && export->volume != f->big; i++) {
-                char name[16];
-                snprintf(name, sizeof(name), "s%u", i);
-                r = each(name, each_arg);
-        }
-        return r;
-}
 
 /* ---- the thread ---- */
 
@@ -196,13 +93,7 @@ static void start_server(void *arg)
 {
         const struct start *start = arg;
         struct fixture *f = start->fixture;
-        const struct nbd_exports exports = {.co_open = co_export_open,
-                                            .co_close = co_export_close,
-                                            .co_list = co_export_list,
-                                            .co_snapshot_open = co_snapshot_open,
-                                            .co_snapshot_close = co_snapshot_close,
-                                            .co_snapshot_list = co_snapshot_list,
-                                            .arg = f};
+        const struct nbd_exports exports = fake_exports_calls(&f->exports);
         struct error err = ERROR_INIT;
         int r = nbd_server_new(fixture_loop(f), start->options, &exports, &f->server, &err);
 
@@ -226,9 +117,10 @@ struct fixture *fixture_start(const struct nbd_server_options *options)
         int r = loop_thread_start("nbd", &f->thread, NULL);
         assert(r == 0);
         struct loop *engine = options && options->n_loops > 0 ? options->loops[0] : fixture_loop(f);
-        f->volume = fake_volume_new(engine, VOL_BYTES);
-        f->snapshot = fake_volume_new(engine, VOL_BYTES);
-        f->big = fake_volume_new(engine, BIG_BYTES);
+        f->exports.volume = fake_volume_new(engine, VOL_BYTES);
+        f->exports.snapshot = fake_volume_new(engine, VOL_BYTES);
+        f->exports.big = fake_volume_new(engine, BIG_BYTES);
+        f->exports.description = FIXTURE_DESCRIPTION;
         loop_call(fixture_loop(f), start_server, &(struct start){f, options});
         return f;
 }
@@ -285,12 +177,12 @@ void fixture_stop(struct fixture *fixture, unsigned timeout_ms)
                 fixture_begin_stop(fixture, timeout_ms);
         if (!fixture->stopped)
                 fixture_wait_stopped(fixture);
-        assert(fixture->n_open == 0 && fixture->n_held == 0);
+        assert(fixture->exports.n_open == 0 && fixture->exports.n_held == 0);
         fixture_run(fixture, free_server, fixture);
         loop_thread_stop(fixture->thread);
-        fake_volume_free(fixture->volume);
-        fake_volume_free(fixture->snapshot);
-        fake_volume_free(fixture->big);
+        fake_volume_free(fixture->exports.volume);
+        fake_volume_free(fixture->exports.snapshot);
+        fake_volume_free(fixture->exports.big);
         unlink(fixture->path);
         rmdir(fixture->folder);
         sem_destroy(&fixture->stop_done);
@@ -311,17 +203,17 @@ unsigned fixture_port(const struct fixture *fixture)
 
 struct volume *fixture_volume(struct fixture *fixture)
 {
-        return fixture->volume;
+        return fixture->exports.volume;
 }
 
 struct volume *fixture_snapshot(struct fixture *fixture)
 {
-        return fixture->snapshot;
+        return fixture->exports.snapshot;
 }
 
 struct volume *fixture_big(struct fixture *fixture)
 {
-        return fixture->big;
+        return fixture->exports.big;
 }
 
 struct loop *fixture_loop(struct fixture *fixture)
@@ -391,82 +283,61 @@ unsigned fixture_n_clients(struct fixture *fixture)
         return c.n;
 }
 
-static void count_open(void *arg)
-{
-        struct counting *c = arg;
+/* A number of the server's loop, read or written there. */
+struct copying {
+        const unsigned *from;
+        unsigned *to;
+};
 
-        c->n = c->fixture->n_open;
+static void copy(void *arg)
+{
+        const struct copying *c = arg;
+
+        *c->to = *c->from;
+}
+
+static unsigned get(struct fixture *fixture, const unsigned *number)
+{
+        unsigned n;
+
+        fixture_run(fixture, copy, &(struct copying){number, &n});
+        return n;
+}
+
+static void set(struct fixture *fixture, unsigned *number, unsigned n)
+{
+        fixture_run(fixture, copy, &(struct copying){&n, number});
 }
 
 unsigned fixture_n_open(struct fixture *fixture)
 {
-        struct counting c = {fixture, 0};
-
-        fixture_run(fixture, count_open, &c);
-        return c.n;
-}
-
-const char *fixture_identity(const struct fixture *fixture, unsigned i)
-{
-        return fixture->identities[i];
-}
-
-static void count_asked(void *arg)
-{
-        struct counting *c = arg;
-
-        c->n = c->fixture->n_asked;
-}
-
-unsigned fixture_n_asked(struct fixture *fixture)
-{
-        struct counting c = {fixture, 0};
-
-        fixture_run(fixture, count_asked, &c);
-        return c.n;
-}
-
-static void count_held(void *arg)
-{
-        struct counting *c = arg;
-
-        c->n = c->fixture->n_held;
+        return get(fixture, &fixture->exports.n_open);
 }
 
 unsigned fixture_n_held(struct fixture *fixture)
 {
-        struct counting c = {fixture, 0};
-
-        fixture_run(fixture, count_held, &c);
-        return c.n;
+        return get(fixture, &fixture->exports.n_held);
 }
 
-static void set_snapshots(void *arg)
+unsigned fixture_n_asked(struct fixture *fixture)
 {
-        struct counting *c = arg;
-
-        c->fixture->n_snapshots = c->n;
+        return get(fixture, &fixture->exports.n_asked);
 }
 
 void fixture_snapshots_extra(struct fixture *fixture, unsigned n)
 {
-        struct counting c = {fixture, n};
-
-        fixture_run(fixture, set_snapshots, &c);
-}
-
-static void set_extra(void *arg)
-{
-        struct counting *c = arg;
-
-        c->fixture->n_extra = c->n;
+        set(fixture, &fixture->exports.n_snapshots, n);
 }
 
 void fixture_list_extra(struct fixture *fixture, unsigned n)
 {
-        struct counting c = {fixture, n};
+        set(fixture, &fixture->exports.n_extra, n);
+}
 
-        fixture_run(fixture, set_extra, &c);
+const char *fixture_identity(struct fixture *fixture, unsigned i)
+{
+        fixture_n_clients(fixture); /* what the server's thread has written is seen here */
+        return fixture->exports.identities[i];
 }
 
 void fixture_wait_left(struct fixture *fixture, unsigned n)
@@ -487,6 +358,7 @@ void fixture_wait_gone(struct fixture *fixture)
 
 int fixture_setup(void **state)
 {
+        alarm(WITH_ASAN || WITH_TSAN ? 360 : 90); /* a hang is a failure */
         *state = fixture_start(NULL);
         return 0;
 }
@@ -494,5 +366,6 @@ int fixture_setup(void **state)
 int fixture_teardown(void **state)
 {
         fixture_stop(*state, 5000);
+        alarm(0);
         return 0;
 }

@@ -1,10 +1,7 @@
 /* fixture.h - an NBD server over volumes in memory, on a loop and thread of its own, for tests that
  * speak to it over a real socket.
  *
- * Exports: "pool/vol" ("vol" and "" mean the same), described; "pool/vol@snap", read-only;
- * "pool/big", of BIG_BYTES; opening "secret" is not permitted. Snapshots of both "pool/vol" and
- * "pool/vol@snap", for what changed since: "snap", and "s0", "s1" and so on, as many as the test
- * wants, which are the same; opening "locked" is not permitted.
+ * The exports are fake_exports.h's; "pool/vol" has VOL_BYTES, "pool/big" BIG_BYTES.
  *
  * Units      bytes; times are milliseconds.
  * Threads    the test's own calls; the server's loop runs on the fixture's thread.
@@ -49,7 +46,7 @@ unsigned fixture_n_open(struct fixture *fixture);  /* exports opened and not clo
 unsigned fixture_n_held(struct fixture *fixture);  /* snapshots of contexts, likewise */
 unsigned fixture_n_asked(struct fixture *fixture); /* times that one was to be opened */
 /* The @i-th identity of the client that opened an export last; "" behind the last. */
-const char *fixture_identity(const struct fixture *fixture, unsigned i);
+const char *fixture_identity(struct fixture *fixture, unsigned i);
 /* Have this many snapshots more. */
 void fixture_snapshots_extra(struct fixture *fixture, unsigned n);
 /* Wait until no more than @n are connected. */

@@ -60,3 +60,5 @@ h.shutdown()
 PYTHON
 serve_end
 ok tarn pool check p --data
+# Who runs the server was warned before.
+grep -q "'p': [89][0-9] % of the space for data is taken" serve.p.log || die "no warning before the pool was full"

@@ -60,10 +60,10 @@ while not os.path.exists("done"):
         time.sleep(0.01)
         continue
     n_connections += 1
-    for offset, value in list(last.items()):
-        assert h.pread(4096, offset) == bytes([value]) * 4096, offset
-    last = {}
     try:
+        for offset, value in last.items():
+            assert h.pread(4096, offset) == bytes([value]) * 4096, offset
+        last = {}
         while not os.path.exists("done"):
             flights = []
             for _ in range(16):

@@ -1,6 +1,7 @@
 /* pki.c - see pki.h. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,7 @@ struct kind {
         const char *name; /* of the files, and its CN */
         int from_days, until_days;
         const char *purpose; /* NULL: any */
+        bool rsa;            /* else an elliptic curve */
 };
 
 static void make(struct pki *pki, const struct kind *kind, const struct pair *ca,
@@ -68,8 +70,9 @@ static void make(struct pki *pki, const struct kind *kind, const struct pair *ca
         time_t now = time(NULL);
 
         ok(gnutls_x509_privkey_init(&key));
-        ok(gnutls_x509_privkey_generate(key, GNUTLS_PK_ECDSA,
-                                        GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1), 0));
+        ok(gnutls_x509_privkey_generate(
+            key, kind->rsa ? GNUTLS_PK_RSA : GNUTLS_PK_ECDSA,
+            kind->rsa ? 2048 : GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1), 0));
         ok(gnutls_x509_crt_init(&c));
         ok(gnutls_x509_crt_set_version(c, 3));
         ok(gnutls_x509_crt_set_serial(c, &serial, 1));
@@ -145,6 +148,7 @@ struct pki *pki_new(void)
         static const struct kind kinds[] = {
             {"server", -1, 30, NULL},
             {"server2", -1, 30, NULL},
+            {"server-rsa", -1, 30, NULL, true},
             {"client", -1, 30, NULL},
             {"expired", -10, -1, NULL},
             {"future", 5, 30, NULL},

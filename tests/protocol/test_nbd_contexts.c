@@ -233,8 +233,12 @@ static void contexts_are_few_and_snapshots_listed_are_bounded(void **state)
                 for (unsigned k = 0; k < i; k++)
                         assert_int_not_equal(named->id[i], named->id[k]);
         assert_int_equal(fixture_n_held(*state), 64);
-        assert_int_equal(ask(w, NBD_OPT_LIST_META_CONTEXT, "vol", QUERIES())->final,
-                         NBD_REP_ERR_TOO_BIG);
+        assert_int_equal(
+            ask(w, NBD_OPT_LIST_META_CONTEXT, "vol", QUERIES("qemu:dirty-bitmap:"))->final,
+            NBD_REP_ERR_TOO_BIG);
+        /* Whoever asks for everything is told what to ask for instead. */
+        expect_list(w, QUERIES(), "base:allocation qemu:allocation-depth qemu:dirty-bitmap: ");
+        expect_list(w, QUERIES("qemu:"), "qemu:allocation-depth qemu:dirty-bitmap: ");
         assert_int_equal(fixture_n_held(*state), 64);
         wire_go(w, "vol", NULL, NULL);
         wire_close(w);

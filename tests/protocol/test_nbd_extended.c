@@ -122,6 +122,39 @@ static void block_status_payload_is_offered_with_extended_headers_and_a_context_
         assert_true(flags & NBD_FLAG_SEND_DF);
 }
 
+static uint16_t info_flags(struct wire *w, const char *name)
+{
+        struct wire_reply reply;
+        struct nbd_info_export info;
+        uint8_t data[64];
+
+        wire_option(w, NBD_OPT_INFO, data, wire_info_data(data, name, NULL, 0));
+        wire_reply(w, NBD_OPT_INFO, &reply);
+        assert_int_equal(reply.type, NBD_REP_INFO);
+        assert_int_equal(reply.length, sizeof(info));
+        memcpy(&info, reply.data, sizeof(info));
+        assert_int_equal(wire_final(w, NBD_OPT_INFO), NBD_REP_ACK);
+        return be16_get(info.flags);
+}
+
+/* proto.md, NBD_OPT_GO: right behind INFO it MUST say the same. */
+static void go_says_what_info_has_said_of_the_same_export(void **state)
+{
+        static const char *const names[] = {"vol", "pool/big"};
+
+        for (unsigned i = 0; i < 2; i++) {
+                struct wire *w = wire_greeted(fixture_path(*state));
+                uint16_t flags;
+                wire_extended(w);
+                wire_set_meta(w, "vol");
+                uint16_t said = info_flags(w, names[i]);
+                wire_go(w, names[i], NULL, &flags);
+                assert_int_equal(flags, said);
+                assert_int_equal((flags & NBD_FLAG_BLOCK_STATUS_PAYLOAD) != 0, i == 0);
+                wire_close(w);
+        }
+}
+
 static void a_compact_request_ends_a_connection_of_extended_headers_and_the_other_way(void **state)
 {
         struct wire *w = open_extended(state, "vol");
@@ -451,6 +484,7 @@ int main(void)
             TEST(the_option_takes_no_data),
             TEST(export_name_closes_when_extended_headers_are_agreed_on),
             TEST(block_status_payload_is_offered_with_extended_headers_and_a_context_only),
+            TEST(go_says_what_info_has_said_of_the_same_export),
             TEST(a_compact_request_ends_a_connection_of_extended_headers_and_the_other_way),
             TEST(every_reply_is_an_extended_chunk_with_the_requests_offset),
             TEST(block_status_uses_the_longer_descriptors_whatever_the_length),

@@ -121,6 +121,25 @@ static void names_are_bounded_at_4096_bytes_and_hold_no_nul(void **state)
         ask_name(*state, "%s%n", 4, NBD_REP_ERR_UNKNOWN);
 }
 
+static void a_name_that_is_echoed_is_printable(void **state)
+{
+        struct wire *w = wire_greeted(fixture_path(*state));
+        struct wire_reply reply;
+        uint8_t data[1000];
+        char name[800];
+
+        memset(name, 0xc3, sizeof(name)); /* the first byte of two, over and over: no UTF-8 */
+        memcpy(name, "\x1b[2J\n", 5);
+        name[799] = 0;
+        wire_option(w, NBD_OPT_INFO, data, wire_info_data(data, name, NULL, 0));
+        wire_reply(w, NBD_OPT_INFO, &reply);
+        assert_int_equal(reply.type, NBD_REP_ERR_UNKNOWN);
+        assert_non_null(strstr((char *)reply.data, "?[2J?"));
+        for (unsigned i = 0; i < reply.length; i++)
+                assert_in_range(reply.data[i], ' ', '~');
+        wire_close(w);
+}
+
 static void a_name_that_is_echoed_is_cut(void **state)
 {
         struct wire *w = wire_greeted(fixture_path(*state));
@@ -532,6 +551,7 @@ int main(void)
             TEST(abort_is_acknowledged_and_the_connection_closed),
             TEST(names_are_bounded_at_4096_bytes_and_hold_no_nul),
             TEST(a_name_that_is_echoed_is_cut),
+            TEST(a_name_that_is_echoed_is_printable),
             TEST(a_long_name_in_export_name_closes),
             TEST(an_unknown_export_is_told_apart_from_a_forbidden_one),
             TEST(export_name_pads_with_124_zeroes_unless_agreed_otherwise),

@@ -157,6 +157,31 @@ static void where_required_export_name_disconnects(void **state)
         fixture_stop(f, 5000);
 }
 
+/* proto.md, "Server-side requirements" of TLS: to such a client the server has none. */
+static void who_does_not_speak_fixed_newstyle_does_not_hear_of_tls(void **state)
+{
+        for (enum nbd_tls_mode mode = NBD_TLS_ALLOW; mode <= NBD_TLS_REQUIRE; mode++) {
+                struct fixture *f = tls_start(mode, 0);
+                bool required = mode == NBD_TLS_REQUIRE;
+                struct wire *w = wire_connect(fixture_path(f));
+                wire_greet(w, NBD_FLAG_NO_ZEROES);
+                assert_int_equal(wire_ask(w, NBD_OPT_STARTTLS, NULL, 0), NBD_REP_ERR_UNSUP);
+                for (uint32_t option = NBD_OPT_STRUCTURED_REPLY; option < 20; option++) {
+                        uint32_t type = wire_ask(w, option, NULL, 0);
+                        assert_int_not_equal(type, NBD_REP_ERR_TLS_REQD);
+                        assert_int_equal(type == NBD_REP_ERR_POLICY, required);
+                }
+                if (!required)
+                        assert_int_equal(wire_ask(w, NBD_OPT_ABORT, NULL, 0), NBD_REP_ACK);
+                else
+                        wire_option(w, NBD_OPT_EXPORT_NAME, "vol", 3);
+                wire_expect_closed(w);
+                wire_close(w);
+                assert_int_equal(fixture_n_asked(f), 0);
+                fixture_stop(f, 5000);
+        }
+}
+
 static void where_allowed_plain_clients_are_served_too(void **state)
 {
         struct fixture *f = tls_start(NBD_TLS_ALLOW, 0);
@@ -281,10 +306,78 @@ static void what_is_older_than_tls_1_2_is_refused(void **state)
         tls_expect_refused(f,
                            &(struct tls_client_options){
                                .priority = "NORMAL:-VERS-ALL:+VERS-TLS1.1:+VERS-TLS1.0:%COMPAT"});
-        /* and what has no forward secrecy */
-        tls_expect_refused(
-            f, &(struct tls_client_options){.user = "alice", .priority = TLS12 ":-KX-ALL:+PSK"});
         fixture_stop(f, 5000);
+}
+
+/* Whoever gets the key one day could read all that was recorded. */
+static void what_has_no_forward_secrecy_is_refused(void **state)
+{
+        const struct tls_client_options by_psk = {.user = "alice",
+                                                  .priority = TLS12 ":-KX-ALL:+PSK"},
+                                        by_rsa = {.priority = TLS12 ":-KX-ALL:+RSA"},
+                                        by_dh = {.priority = TLS12};
+
+        for (unsigned psk = 0; psk < 2; psk++) {
+                struct nbd_tls_options o = {.certificate = pki_path(tls_pki, "server-rsa.pem"),
+                                            .key = pki_path(tls_pki, "server-rsa.key"),
+                                            .psk = psk ? pki_path(tls_pki, "keys.psk") : NULL};
+                struct fixture *f = tls_start(NBD_TLS_REQUIRE, 0);
+                struct nbd_tls *tls = NULL;
+
+                assert_int_equal(nbd_tls_new(&o, &tls, NULL), 0);
+                nbd_server_set_tls(fixture_server(f), tls);
+                nbd_tls_unref(tls);
+                tls_expect_serving(f, &by_dh);
+                tls_expect_refused(f, &by_rsa);
+                tls_expect_refused(f, &by_psk);
+                fixture_stop(f, 5000);
+        }
+}
+
+/* The alert that ends a handshake with this name and a wrong key. */
+static unsigned alert_of(struct fixture *f, const char *user, const char *priority)
+{
+        static const uint8_t wrong[32] = {0};
+        const struct tls_client_options o = {
+            .pki = tls_pki, .user = user, .key = wrong, .priority = priority};
+        struct wire *w = wire_connect(fixture_path(f));
+        struct tls_client *c;
+        unsigned alert;
+
+        wire_greet(w, NBD_FLAG_FIXED_NEWSTYLE);
+        assert_int_equal(wire_ask(w, NBD_OPT_STARTTLS, NULL, 0), NBD_REP_ACK);
+        assert_int_equal(tls_client_start(w, &o, &c), GNUTLS_E_FATAL_ALERT_RECEIVED);
+        alert = gnutls_alert_get(c->session);
+        tls_client_close(c);
+        return alert;
+}
+
+static void who_guesses_does_not_learn_which_keys_there_are(void **state)
+{
+        struct nbd_tls_options o = {.psk = pki_path(tls_pki, "keys.psk")};
+        struct fixture *f = tls_start(NBD_TLS_REQUIRE, 0);
+        struct nbd_tls *tls = NULL;
+
+        assert_int_equal(nbd_tls_new(&o, &tls, NULL), 0);
+        nbd_server_set_tls(fixture_server(f), tls);
+        nbd_tls_unref(tls);
+        tls_expect_serving(f, &tls_alice);
+        for (unsigned i = 0; i < 2; i++)
+                assert_int_equal(alert_of(f, "mallory", i ? TLS13 : TLS12),
+                                 alert_of(f, "alice", i ? TLS13 : TLS12));
+        fixture_stop(f, 5000);
+}
+
+struct new_tls {
+        struct nbd_server *server;
+        struct nbd_tls *tls;
+};
+
+static void set_tls(void *arg)
+{
+        struct new_tls *n = arg;
+
+        nbd_server_set_tls(n->server, n->tls);
 }
 
 static void new_credentials_are_for_new_connections(void **state)
@@ -292,11 +385,11 @@ static void new_credentials_are_for_new_connections(void **state)
         struct nbd_tls_options o = {.psk = pki_path(tls_pki, "keys.psk")};
         struct fixture *f = tls_start(NBD_TLS_REQUIRE, 0);
         struct tls_client *old = tls_opened(f, &tls_anonymous);
-        struct nbd_tls *tls = NULL;
+        struct new_tls n = {.server = fixture_server(f)};
 
-        assert_int_equal(nbd_tls_new(&o, &tls, NULL), 0);
-        nbd_server_set_tls(fixture_server(f), tls); /* nobody connects at this moment */
-        nbd_tls_unref(tls);
+        assert_int_equal(nbd_tls_new(&o, &n.tls, NULL), 0);
+        fixture_run(f, set_tls, &n);
+        nbd_tls_unref(n.tls);
         tls_expect_refused(f, &tls_anonymous);
         wire_expect_alive(old->wire);
         tls_client_close(old);
@@ -412,6 +505,7 @@ int main(void)
             cmocka_unit_test(starttls_with_data_is_invalid),
             cmocka_unit_test(where_required_every_option_but_starttls_and_abort_gets_tls_reqd),
             cmocka_unit_test(where_required_export_name_disconnects),
+            cmocka_unit_test(who_does_not_speak_fixed_newstyle_does_not_hear_of_tls),
             cmocka_unit_test(where_allowed_plain_clients_are_served_too),
             cmocka_unit_test(required_on_the_network_it_is_offered_on_unix_sockets),
             cmocka_unit_test(export_name_works_through_tls),
@@ -420,6 +514,8 @@ int main(void)
             cmocka_unit_test(a_bad_certificate_is_refused_where_one_is_required_or_not),
             cmocka_unit_test(without_a_certificate_only_who_must_have_one_is_refused),
             cmocka_unit_test(what_is_older_than_tls_1_2_is_refused),
+            cmocka_unit_test(what_has_no_forward_secrecy_is_refused),
+            cmocka_unit_test(who_guesses_does_not_learn_which_keys_there_are),
             cmocka_unit_test(new_credentials_are_for_new_connections),
             cmocka_unit_test(each_mistake_with_certificates_has_its_sentence),
             cmocka_unit_test(each_mistake_with_keys_has_its_line),

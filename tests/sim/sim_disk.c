@@ -266,6 +266,7 @@ static void sim_member_submit(struct member *m, struct member_io *io)
         }
         if (io->op == MEMBER_WRITE) {
                 op->pending.buffer = sim_buffer_new(io->length);
+                op->pending.data_length = io->length;
                 op->pending.data = op->pending.buffer->data;
                 gather(op->pending.buffer->data, io->iov, io->n_iov);
                 trace_data(disk, op->pending.data, io->length);

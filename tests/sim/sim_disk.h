@@ -76,8 +76,9 @@ struct sim_pending {
         enum member_op op; /* MEMBER_WRITE or MEMBER_DISCARD */
         uint64_t number;   /* of the operation on this disk, from 1, in order of submission */
         uint64_t offset, length;
-        const uint8_t *data; /* NULL for a discard */
-        bool completed;      /* its done() has run or is about to */
+        const uint8_t *data;  /* NULL for a discard */
+        uint64_t data_length; /* bytes at data: more than length where a fault loses the write */
+        bool completed;       /* its done() has run or is about to */
         struct sim_buffer *buffer;
 };
 
@@ -165,6 +166,7 @@ void sim_disk_set_latency(struct sim_disk *disk, uint64_t min_ns, uint64_t max_n
 struct sim_disk_stats {
         /* How often each fault hit. */
         uint64_t errors, misdirected, lost, lies, corrupted;
+        uint64_t read_errors, write_errors, flush_errors, no_space; /* among the errors */
         /* Mistakes of the member's user that no disk reports; all should be 0. */
         uint64_t changed_buffers; /* data of a write was changed while it was in flight */
         /* writes or discards in flight on the same bytes: no order is promised */

@@ -1,5 +1,6 @@
 /* sim_disk_fault.c - what goes wrong, and what it leaves behind. */
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,11 +31,21 @@ static bool touches(const struct sim_fault *fault, const struct member_io *io)
                fault->offset < io->offset + io->length;
 }
 
-static void count_hit(struct sim_disk_stats *stats, enum sim_fault_kind kind)
+static void count_error(struct sim_disk_stats *stats, int error, enum member_op op)
 {
-        switch (kind) {
+        stats->errors++;
+        stats->no_space += error == -ENOSPC;
+        stats->read_errors += op == MEMBER_READ;
+        stats->write_errors += op == MEMBER_WRITE && error != -ENOSPC;
+        stats->flush_errors += op == MEMBER_FLUSH;
+}
+
+static void count_hit(struct sim_disk_stats *stats, const struct sim_fault *fault,
+                      enum member_op op)
+{
+        switch (fault->kind) {
         case SIM_FAULT_ERROR:
-                stats->errors++;
+                count_error(stats, fault->error, op);
                 break;
         case SIM_FAULT_MISDIRECT:
                 stats->misdirected++;
@@ -60,7 +71,7 @@ const struct sim_fault *sim_fault_match(struct sim_disk *disk, const struct memb
                 if (entry->seen <= fault->skip ||
                     (fault->count && entry->seen > fault->skip + fault->count))
                         continue;
-                count_hit(&disk->stats, fault->kind);
+                count_hit(&disk->stats, fault, io->op);
                 return fault;
         }
         return NULL;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -129,6 +130,18 @@ struct member *must_open(struct fixture *f, const char *path)
         return must(f, path, &(struct disk_options){0});
 }
 
+int fd_of_disk(const struct fixture *f)
+{
+        struct stat wanted, st;
+
+        assert_int_equal(stat(f->path, &wanted), 0);
+        for (int fd = 0; fd < 1024; fd++)
+                if (fstat(fd, &st) == 0 && st.st_dev == wanted.st_dev && st.st_ino == wanted.st_ino)
+                        return fd;
+        fail();
+        return -1;
+}
+
 struct request {
         struct member_io io;
         struct loop *loop;
@@ -189,16 +202,4 @@ void fill_pattern(void *to, size_t length, unsigned seed)
                 seed = seed * 1103515245u + 12345u;
                 bytes[i] = (uint8_t)(seed >> 16);
         }
-}
-
-unsigned count_open_fds(void)
-{
-        DIR *folder = opendir("/proc/self/fd");
-        unsigned n = 0;
-
-        assert_non_null(folder);
-        while (readdir(folder))
-                n++;
-        closedir(folder);
-        return n;
 }

@@ -34,6 +34,9 @@ struct member *make_disk(struct fixture *f, uint64_t size_bytes);
 /* What is at f->path, or whatever the options say. */
 struct member *must_open(struct fixture *f, const char *path);
 
+/* The descriptor of this process that is of the file at f->path. */
+int fd_of_disk(const struct fixture *f);
+
 /* One request, awaited. Buffers of reads and writes are one vector. */
 int do_io(struct fixture *f, struct member *m, enum member_op op, void *buffer, uint64_t length,
           uint64_t offset);
@@ -42,4 +45,3 @@ int do_iov(struct fixture *f, struct member *m, enum member_op op, const struct 
 
 void *page_alloc(size_t length);
 void fill_pattern(void *to, size_t length, unsigned seed);
-unsigned count_open_fds(void);

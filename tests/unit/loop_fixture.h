@@ -9,8 +9,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include "common/loop.h"
+#include "common/sanitizers.h"
+
+/* A hang is a failure. */
+#define FIXTURE_TEST_SECONDS (WITH_TSAN ? 400u : 60u)
 
 static enum loop_backend fixture_backend;
 
@@ -22,12 +27,14 @@ static inline int fixture_setup(void **state)
         if (loop_new(fixture_backend, &loop, NULL) < 0)
                 return -1;
         *state = loop;
+        alarm(FIXTURE_TEST_SECONDS);
         return 0;
 }
 
 static inline int fixture_teardown(void **state)
 {
         loop_free(*state);
+        alarm(0);
         return 0;
 }
 

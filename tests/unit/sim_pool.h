@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include "pool/meter.h"
 #include "pool/pool.h"
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_loop.h"
@@ -163,6 +164,18 @@ static inline int co_sim_pool_discard(struct sim_pool *s, const char *volume, ui
 static inline int co_sim_pool_snapshot(struct sim_pool *s, const char *name)
 {
         return co_snapshot_create(s->pool, &name, 1, NULL);
+}
+
+/* What all members have done of one kind. */
+static inline struct meter_line sim_pool_done(struct sim_pool *s, enum meter_kind kind)
+{
+        struct meter_line sum = {0};
+        for (unsigned i = 0; i < s->n_disks; i++) {
+                struct pool_member_info info;
+                pool_get_member_info(s->pool, i, &info);
+                meter_line_add(&sum, &info.meter->line[kind]);
+        }
+        return sum;
 }
 
 /* Run @entry, a co_entry on the sim_pool, over @n_disks empty disks. @each is for its use. */

@@ -2,9 +2,7 @@
  * against a comparison byte by byte, against co_pool_diff(), and against a model of depths. */
 #include <errno.h>
 #include "common/log.h"
-#include "tests/unit/sim_pool.h"
-
-#define BLOCKS_MAX 1300u /* more than five leaves */
+#include "tests/unit/content_fixture.h"
 
 /* ---- asking ---- */
 
@@ -53,38 +51,7 @@ static int co_flags(struct sim_pool *s, co_ask *co_one, struct volume *v, struct
         return r;
 }
 
-/* ---- what is there ---- */
-
-struct content {
-        char *data; /* BLOCKS_MAX; zeroes behind the end */
-        uint64_t size;
-};
-
-static int co_content(struct volume *v, struct content *c)
-{
-        int r = 0;
-
-        c->size = volume_size(v);
-        c->data = calloc(BLOCKS_MAX, POOL_BLOCK);
-        for (uint64_t at = 0; at < c->size && r == 0; at += 1 << 20) {
-                uint64_t n = c->size - at < 1 << 20 ? c->size - at : 1 << 20;
-                r = co_volume_read(v, c->data + at, n, at);
-        }
-        return r;
-}
-
-struct diff_map {
-        bool changed[BLOCKS_MAX];
-};
-
-static int each_range(uint64_t offset, uint64_t length, void *arg)
-{
-        struct diff_map *map = arg;
-
-        for (uint64_t b = offset / POOL_BLOCK; b * POOL_BLOCK < offset + length; b++)
-                map->changed[b] = true;
-        return 0;
-}
+/* ---- comparing ---- */
 
 struct comparing {
         struct volume *v, *since;
@@ -140,34 +107,6 @@ static void co_compare(struct sim_pool *s, const char *name, const char *since, 
 }
 
 /* ---- histories ---- */
-
-static int co_write_some(struct sim_pool *s, const char *volume)
-{
-        struct sim_random *rnd = &s->random;
-        struct volume *v;
-        int r = co_volume_open(s->pool, volume, &v, NULL);
-
-        if (r < 0)
-                return r;
-        uint64_t size = volume_size(v), at = sim_random_below(rnd, size),
-                 n = 1 + sim_random_below(rnd, 60 * POOL_BLOCK);
-        n = n < size - at ? n : size - at;
-        char *data = calloc(1, n);
-        memset(data, (int)sim_random_below(rnd, 3), n); /* few different contents */
-        switch (sim_random_below(rnd, 4)) {
-        case 0:
-                r = co_volume_discard(v, at, n, 0);
-                break;
-        case 1:
-                r = co_volume_zero(v, at, n, 0);
-                break;
-        default:
-                r = co_volume_write(v, data, n, at, 0);
-        }
-        free(data);
-        co_volume_close(v);
-        return r;
-}
 
 /* One line of snapshots, with resizes and restores: a restore makes the one before a branch. */
 static void co_history(void *arg)

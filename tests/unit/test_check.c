@@ -254,6 +254,56 @@ static void gives_up_where_a_writer_needs_the_space(void **state)
         sim_pool_run(1, 1, co_full);
 }
 
+/* As when slabs are made: what the pool knows of the table's pages lies elsewhere in memory, and where it
+ * lay is other things. */
+struct mover {
+        struct sim_pool *s;
+        struct slab_extent *left[512];
+        unsigned n;
+        bool stop, ended;
+};
+
+static void mover_main(void *arg)
+{
+        struct mover *m = arg;
+        struct pool *pool = m->s->pool;
+        size_t size = pool->n_table * sizeof(*pool->table);
+        while (!m->stop && m->n < 512) {
+                m->left[m->n++] = pool->table;
+                pool->table = malloc(size);
+                memcpy(pool->table, m->left[m->n - 1], size);
+                memset(m->left[m->n - 1], 0, size);
+                co_sleep_ns(200000);
+        }
+        m->ended = true;
+}
+
+static void co_table_moves(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct mover m = {.s = s};
+        struct findings f;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        for (unsigned i = 0; i < s->n_disks; i++)
+                sim_disk_set_latency(s->disk[i], 1000000, 1000000);
+        expect(s, co_spawn(s->loop, mover_main, &m) == 0);
+        int r = co_check(s, false, &f);
+        m.stop = true;
+        while (!m.ended)
+                co_sleep_ns(100000);
+        while (m.n > 0)
+                free(m.left[--m.n]);
+        expect(s, r == 0);
+        expect(s, f.n == 0);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void finds_nothing_while_the_table_grows(void **state)
+{
+        sim_pool_run(2, 1, co_table_moves);
+}
+
 /* ---- a byte is wrong ---- */
 
 struct rot {
@@ -366,6 +416,7 @@ int main(void)
             cmocka_unit_test(finds_nothing_while_it_is_written_to),
             cmocka_unit_test(a_checkpoint_is_held_for_long),
             cmocka_unit_test(gives_up_where_a_writer_needs_the_space),
+            cmocka_unit_test(finds_nothing_while_the_table_grows),
             cmocka_unit_test(finds_a_flipped_bit_wherever_it_is),
         };
         log_set_sink(NULL);

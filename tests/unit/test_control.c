@@ -7,15 +7,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "common/coroutine.h"
+#include "common/passed_fds.h"
 #include "server/control.h"
+#include "tests/unit/open_fds.h"
 
 struct fixture {
         struct loop *loop;
@@ -34,6 +38,7 @@ static int setup(void **state)
         if (!mkdtemp(f->folder))
                 return -1;
         snprintf(f->path, sizeof(f->path), "%s/s", f->folder);
+        alarm(60); /* a hang is a failure */
         return loop_new(LOOP_BACKEND_AUTO, &f->loop, NULL);
 }
 
@@ -41,6 +46,7 @@ static int teardown(void **state)
 {
         struct fixture *f = *state;
 
+        alarm(0);
         loop_free(f->loop);
         unlink(f->path);
         rmdir(f->folder);
@@ -230,44 +236,20 @@ static void one_client_too_many_is_told_and_the_rest_served(void **state)
         run(state, co_crowd);
 }
 
-static unsigned count_fds(void)
-{
-        DIR *dir = opendir("/proc/self/fd");
-        unsigned n = 0;
-
-        assert_non_null(dir);
-        while (readdir(dir))
-                n++;
-        closedir(dir);
-        return n;
-}
-
 static void pass_fds(int fd, const char *text, size_t n_fds)
 {
-        union {
-                char buffer[CMSG_SPACE(COMMAND_FDS_MAX * sizeof(int))];
-                struct cmsghdr align;
-        } control = {0};
-        struct iovec iov = {(void *)text, strlen(text)};
-        struct msghdr msg = {.msg_iov = &iov,
-                             .msg_iovlen = 1,
-                             .msg_control = control.buffer,
-                             .msg_controllen = CMSG_SPACE(n_fds * sizeof(int))};
-        struct cmsghdr *h = CMSG_FIRSTHDR(&msg);
+        static const int fds[COMMAND_FDS_MAX]; /* descriptor 0, many times */
 
-        h->cmsg_level = SOL_SOCKET;
-        h->cmsg_type = SCM_RIGHTS;
-        h->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-        memset(CMSG_DATA(h), 0, n_fds * sizeof(int)); /* descriptor 0, many times */
-        assert_int_equal(sendmsg(fd, &msg, MSG_NOSIGNAL), (ssize_t)strlen(text));
+        assert_int_equal(passed_fds_send(fd, text, strlen(text), fds, n_fds, 0),
+                         (ssize_t)strlen(text));
 }
 
 /* Some are closed by another thread, a moment later. */
 static void co_expect_fds(unsigned n)
 {
-        for (unsigned left_ms = 5000; count_fds() > n && left_ms > 0; left_ms--)
+        for (unsigned left_ms = 5000; count_open_fds() > n && left_ms > 0; left_ms--)
                 co_sleep_ns(1000000);
-        assert_true(count_fds() <= n);
+        assert_true(count_open_fds() <= n);
 }
 
 static void co_fds(struct fixture *f)
@@ -276,7 +258,7 @@ static void co_fds(struct fixture *f)
         unsigned before;
 
         co_expect(fd, "{}\n", "EINVAL");
-        before = count_fds();
+        before = count_open_fds();
         for (int i = 0; i < 20; i++) {
                 pass_fds(fd, "{}", COMMAND_FDS_MAX);
                 pass_fds(fd, " ", COMMAND_FDS_MAX); /* more than a command may have */
@@ -333,6 +315,41 @@ static void a_socket_is_the_users_alone_and_replaces_a_stale_one(void **state)
         assert_int_equal(socket_listen_unix(f->path, (gid_t)-1, &other, &e), -EEXIST);
 }
 
+static void *close_soon(void *arg)
+{
+        const int *fd = arg;
+
+        usleep(50000);
+        close(*fd);
+        return NULL;
+}
+
+/* The kernel's part, that holds the sockets of a process for a while after its end, is this one's. */
+static void a_socket_that_a_killed_server_leaves_for_a_moment_is_replaced(void **state)
+{
+        struct fixture *f = *state;
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), client, other;
+        pthread_t thread;
+        pid_t pid;
+
+        snprintf(address.sun_path, sizeof(address.sun_path), "%s", f->path);
+        assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+        pid = fork();
+        if (pid == 0) {
+                listen(fd, 8);
+                _exit(0);
+        }
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+        client = dial(f);
+        assert_false(socket_is_left(client, getpid())); /* taken over by one who lives */
+        close(client);
+        assert_int_equal(pthread_create(&thread, NULL, close_soon, &fd), 0);
+        assert_int_equal(socket_listen_unix(f->path, (gid_t)-1, &other, NULL), 0);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        close(other);
+}
+
 static void tcp_addresses_are_read_strictly(void **state)
 {
         static const char *const bad[] = {"",           "1",         "127.0.0.1",
@@ -370,6 +387,11 @@ static void errors_cross_the_socket_unchanged(void **state)
         reply = json_loads("{\"error\":{}}", 0, NULL);
         assert_int_equal(control_error_parse(reply, &back), -EIO);
         json_decref(reply);
+        reply = json_loads("{\"error\":{\"message\":\"\"}}", 0, NULL);
+        back = ERROR_INIT;
+        assert_int_equal(control_error_parse(reply, &back), -EIO);
+        assert_true(back.message[0]);
+        json_decref(reply);
 }
 
 #define control_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -385,6 +407,7 @@ int main(void)
             control_test(descriptors_that_are_passed_do_not_stay),
             control_test(stopping_does_not_wait_for_idle_clients),
             control_test(a_socket_is_the_users_alone_and_replaces_a_stale_one),
+            control_test(a_socket_that_a_killed_server_leaves_for_a_moment_is_replaced),
             cmocka_unit_test(tcp_addresses_are_read_strictly),
             cmocka_unit_test(errors_cross_the_socket_unchanged),
         };

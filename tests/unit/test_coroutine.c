@@ -9,20 +9,12 @@
 #include <unistd.h>
 #include "common/coroutine.h"
 #include "common/loop_thread.h"
+#include "common/sanitizers.h"
 #include "tests/unit/loop_fixture.h"
 
 /* More than a loop keeps for reuse. ThreadSanitizer takes milliseconds to make a fiber. */
 enum { CROWD = 5000, CROWD_UNDER_TSAN = 300 };
-#if defined(__SANITIZE_THREAD__)
-#define N_CROWD CROWD_UNDER_TSAN
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define N_CROWD CROWD_UNDER_TSAN
-#endif
-#endif
-#ifndef N_CROWD
-#define N_CROWD CROWD
-#endif
+#define N_CROWD (WITH_TSAN ? CROWD_UNDER_TSAN : CROWD)
 
 static char trace[256];
 

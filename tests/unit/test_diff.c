@@ -2,52 +2,18 @@
  * byte. */
 #include <errno.h>
 #include "common/log.h"
-#include "tests/unit/sim_pool.h"
+#include "tests/unit/content_fixture.h"
 
-#define SIZE_MAX_BLOCKS 1200u /* more than four leaves */
-
-/* ---- what is read ---- */
-
-struct content {
-        char *data; /* SIZE_MAX_BLOCKS; zeroes behind the end */
-        uint64_t size;
-};
-
-static int co_content(struct sim_pool *s, const char *name, struct content *c)
+static int co_content_of(struct sim_pool *s, const char *name, struct content *c)
 {
         struct volume *v;
         int r = co_volume_open(s->pool, name, &v, NULL);
+
         if (r < 0)
                 return r;
-        c->size = volume_size(v);
-        c->data = calloc(SIZE_MAX_BLOCKS, POOL_BLOCK);
-        for (uint64_t at = 0; at < c->size && r == 0; at += 1 << 20) {
-                uint64_t n = c->size - at < 1 << 20 ? c->size - at : 1 << 20;
-                r = co_volume_read(v, c->data + at, n, at);
-        }
+        r = co_content(v, c);
         co_volume_close(v);
         return r;
-}
-
-/* ---- what the diff says ---- */
-
-struct diff_map {
-        bool changed[SIZE_MAX_BLOCKS];
-        uint64_t last_end, n_bytes;
-        bool malformed; /* out of order, not merged, empty */
-};
-
-static int each_range(uint64_t offset, uint64_t length, void *arg)
-{
-        struct diff_map *map = arg;
-        if (length == 0 || offset % POOL_BLOCK || (map->last_end && offset <= map->last_end))
-                map->malformed = true;
-        for (uint64_t b = offset / POOL_BLOCK; b * POOL_BLOCK < offset + length; b++)
-                if (b < SIZE_MAX_BLOCKS)
-                        map->changed[b] = true;
-        map->last_end = offset + length;
-        map->n_bytes += length;
-        return 0;
 }
 
 /* Every block that differs is reported, and none that is equal, but where one is the other's
@@ -58,11 +24,11 @@ static void co_compare(struct sim_pool *s, const char *a, const char *b, bool ex
         struct diff_map *map = calloc(1, sizeof(*map));
         struct error err = ERROR_INIT;
         char text[200] = "";
-        int r = co_content(s, a, &ca);
-        r = r ? r : co_content(s, b, &cb);
+        int r = co_content_of(s, a, &ca);
+        r = r ? r : co_content_of(s, b, &cb);
         r = r ? r : co_pool_diff(s->pool, a, b, each_range, map, &err);
         uint64_t end = ca.size > cb.size ? ca.size : cb.size;
-        for (uint64_t i = 0; i < SIZE_MAX_BLOCKS && r == 0; i++) {
+        for (uint64_t i = 0; i < BLOCKS_MAX && r == 0; i++) {
                 bool differs =
                     memcmp(ca.data + i * POOL_BLOCK, cb.data + i * POOL_BLOCK, POOL_BLOCK) != 0;
                 if (differs && !map->changed[i])
@@ -99,34 +65,6 @@ static const char *random_name(struct history *h)
         return h->name[sim_random_below(&h->s->random, h->n_names)];
 }
 
-static int co_write_some(struct history *h, const char *volume)
-{
-        struct sim_random *rnd = &h->s->random;
-        struct volume *v;
-        int r = co_volume_open(h->s->pool, volume, &v, NULL);
-        if (r < 0)
-                return r;
-        uint64_t size = volume_size(v), at = sim_random_below(rnd, size),
-                 n = 1 + sim_random_below(rnd, 40 * POOL_BLOCK);
-        n = n < size - at ? n : size - at;
-        char *data = calloc(1, n);
-        /* Few different contents, so that different blocks are equal now and then; zeroes too. */
-        memset(data, (int)sim_random_below(rnd, 3), n);
-        switch (sim_random_below(rnd, 4)) {
-        case 0:
-                r = co_volume_discard(v, at, n, 0);
-                break;
-        case 1:
-                r = co_volume_zero(v, at, n, 0);
-                break;
-        default:
-                r = co_volume_write(v, data, n, at, 0);
-        }
-        free(data);
-        co_volume_close(v);
-        return r;
-}
-
 static int co_history_step(struct history *h)
 {
         struct sim_random *rnd = &h->s->random;
@@ -154,12 +92,12 @@ static int co_history_step(struct history *h)
                 return r;
         }
         case 3:
-                return co_volume_resize(
-                    pool, volume, 512 * (1 + sim_random_below(rnd, SIZE_MAX_BLOCKS * 8)), NULL);
+                return co_volume_resize(pool, volume,
+                                        512 * (1 + sim_random_below(rnd, BLOCKS_MAX * 8)), NULL);
         case 4:
                 return co_pool_checkpoint(pool, NULL);
         default:
-                return co_write_some(h, volume);
+                return co_write_some(h->s, volume);
         }
 }
 
@@ -170,7 +108,7 @@ static void co_history(void *arg)
         expect(s, co_sim_pool_create(s) == 0);
         expect(s, co_volume_create(s->pool, "v0", 200 * POOL_BLOCK + 512, NULL) == 0);
         for (unsigned i = 0; i < 6; i++)
-                expect(s, co_write_some(&h, "v0") == 0);
+                expect(s, co_write_some(s, "v0") == 0);
         expect(s, co_sim_pool_snapshot(s, "v0@origin") == 0);
         expect(s, co_snapshot_clone(s->pool, "v0@origin", "v1", NULL) == 0);
         for (unsigned i = 0; i < 60 && !s->failure[0]; i++) {
@@ -200,7 +138,6 @@ static void tells_what_differs_over_random_histories(void **state)
 static void co_siblings(void *arg)
 {
         struct sim_pool *s = arg;
-        struct history h = {.s = s, .n_names = 2, .n_volumes = 2, .name = {"v0", "v1"}};
         expect(s, co_sim_pool_create(s) == 0);
         expect(s, co_volume_create(s->pool, "v", 600 * POOL_BLOCK, NULL) == 0);
         expect(s, co_sim_pool_write(s, "v", 100, 300) == 0);
@@ -208,7 +145,7 @@ static void co_siblings(void *arg)
         expect(s, co_snapshot_clone(s->pool, "v@s", "v0", NULL) == 0);
         expect(s, co_snapshot_clone(s->pool, "v@s", "v1", NULL) == 0);
         for (unsigned i = 0; i < 30 && !s->failure[0]; i++) {
-                expect(s, co_write_some(&h, i % 2 ? "v0" : "v1") == 0);
+                expect(s, co_write_some(s, i % 2 ? "v0" : "v1") == 0);
                 co_compare(s, "v0", "v1", true);
         }
         expect(s, co_volume_resize(s->pool, "v0", 700 * POOL_BLOCK - 512, NULL) == 0);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -10,12 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
 #include "common/log.h"
 #include "tests/unit/disk_fixture.h"
+#include "tests/unit/open_fds.h"
 
 #define DISK_BYTES (64 * MIB)
 
@@ -388,7 +391,7 @@ static void test_requests_in_memory_are_answered_together_by_the_loop(void **sta
         free(data);
 }
 
-struct reading {
+struct paged {
         struct member_io io;
         struct iovec iov;
         struct loop *loop;
@@ -396,31 +399,31 @@ struct reading {
         int result;
 };
 
-static void reading_done(struct member_io *io, int result)
+static void paged_done(struct member_io *io, int result)
 {
-        struct reading *r = container_of(io, struct reading, io);
+        struct paged *r = container_of(io, struct paged, io);
 
         r->result = result;
         if (--*r->n_left == 0)
                 loop_stop(r->loop);
 }
 
-static void read_pages(struct fixture *f, struct member *m, struct reading *readings, char *data,
-                       unsigned n)
+/* @n requests of a page each in one round, @stride pages apart. */
+static void do_pages(struct fixture *f, struct member *m, enum member_op op, struct paged *pages,
+                     char *data, unsigned n, unsigned stride)
 {
         unsigned n_left = n;
 
-        memset(data, 0, n * PAGE);
         for (unsigned i = 0; i < n; i++) {
-                readings[i] = (struct reading){
+                pages[i] = (struct paged){
                     .iov = {data + i * PAGE, PAGE}, .loop = f->loop, .n_left = &n_left};
-                readings[i].io = (struct member_io){.op = MEMBER_READ,
-                                                    .offset = i * PAGE,
-                                                    .length = PAGE,
-                                                    .iov = &readings[i].iov,
-                                                    .n_iov = 1,
-                                                    .done = reading_done};
-                member_submit(m, &readings[i].io);
+                pages[i].io = (struct member_io){.op = op,
+                                                 .offset = (uint64_t)i * stride * PAGE,
+                                                 .length = PAGE,
+                                                 .iov = &pages[i].iov,
+                                                 .n_iov = 1,
+                                                 .done = paged_done};
+                member_submit(m, &pages[i].io);
         }
         loop_run(f->loop);
 }
@@ -430,18 +433,19 @@ static void test_many_reads_of_one_round_all_arrive(void **state)
         enum { N = 40 };
         struct fixture *f = *state;
         struct member *m = make_disk(f, DISK_BYTES);
-        struct reading readings[N];
+        struct paged readings[N];
         char *data = page_alloc(N * PAGE), *back = page_alloc(N * PAGE);
 
         fill_pattern(data, N * PAGE, 3);
         assert_int_equal(do_io(f, m, MEMBER_WRITE, data, N * PAGE, 0), 0);
-        read_pages(f, m, readings, back, N);
+        do_pages(f, m, MEMBER_READ, readings, back, N, 1);
         for (unsigned i = 0; i < N; i++)
                 assert_int_equal(readings[i].result, 0);
         assert_memory_equal(data, back, N * PAGE);
         assert_int_equal(m->meter.line[METER_READ].requests, N);
         assert_int_equal(truncate(f->path, N / 2 * PAGE), 0);
-        read_pages(f, m, readings, back, N);
+        memset(back, 0, N * PAGE);
+        do_pages(f, m, MEMBER_READ, readings, back, N, 1);
         for (unsigned i = 0; i < N; i++)
                 assert_int_equal(readings[i].result, i < N / 2 ? 0 : -EIO);
         assert_memory_equal(data, back, N / 2 * PAGE);
@@ -452,6 +456,44 @@ static void test_many_reads_of_one_round_all_arrive(void **state)
 
 /* ---- writes that become one ---- */
 
+#define PARTS_MAX 16u
+
+struct part {
+        uint64_t offset, length;
+        char *data;
+};
+
+/* All of them before the first is looked at; then what is there. */
+static void write_in_one_round(struct fixture *f, struct member *m, const struct part *part,
+                               unsigned n)
+{
+        struct many many[PARTS_MAX];
+        char *read = page_alloc(MIB);
+        unsigned n_done = 0;
+        struct after after = {.task.run = look, .loop = f->loop, .n_done = &n_done};
+
+        assert_true(n <= PARTS_MAX);
+        for (unsigned i = 0; i < n; i++) {
+                many[i] = (struct many){.n_done = &n_done, .iov = {part[i].data, part[i].length}};
+                many[i].io = (struct member_io){.op = MEMBER_WRITE,
+                                                .offset = part[i].offset,
+                                                .length = part[i].length,
+                                                .iov = &many[i].iov,
+                                                .n_iov = 1,
+                                                .done = many_done};
+                member_submit(m, &many[i].io);
+        }
+        while (n_done < n) {
+                loop_post(f->loop, &after.task);
+                loop_run(f->loop);
+        }
+        for (unsigned i = 0; i < n; i++) {
+                assert_int_equal(do_io(f, m, MEMBER_READ, read, part[i].length, part[i].offset), 0);
+                assert_memory_equal(read, part[i].data, part[i].length);
+        }
+        free(read);
+}
+
 /* Pages of a volume in the order in which they are written: neighbours, a gap, a step back,
  * neighbours. */
 static void test_adjacent_writes_of_one_round_all_arrive(void **state)
@@ -460,30 +502,54 @@ static void test_adjacent_writes_of_one_round_all_arrive(void **state)
         enum { N = sizeof(place) / sizeof(place[0]) };
         struct fixture *f = *state;
         struct member *m = make_disk(f, DISK_BYTES);
-        struct many many[N];
-        char *data = page_alloc(N * PAGE), *read = page_alloc(PAGE);
-        unsigned n_done = 0;
-        struct after after = {.task.run = look, .loop = f->loop, .n_done = &n_done};
+        char *data = page_alloc(N * PAGE);
+        struct part part[N];
 
         for (unsigned i = 0; i < N; i++) {
-                memset(data + i * PAGE, 'a' + (int)i, PAGE);
-                many[i] = (struct many){.n_done = &n_done, .iov = {data + i * PAGE, PAGE}};
-                many[i].io = (struct member_io){.op = MEMBER_WRITE,
-                                                .offset = place[i] * PAGE,
-                                                .length = PAGE,
-                                                .iov = &many[i].iov,
-                                                .n_iov = 1,
-                                                .done = many_done};
-                member_submit(m, &many[i].io);
+                part[i] = (struct part){place[i] * PAGE, PAGE, data + i * PAGE};
+                memset(part[i].data, 'a' + (int)i, PAGE);
         }
-        while (n_done < N) {
-                loop_post(f->loop, &after.task);
-                loop_run(f->loop);
-        }
+        write_in_one_round(f, m, part, N);
+        member_close(m);
+        free(data);
+}
+
+/* What is large enough to be copied by itself, beside the loop: between small ones that are not, and
+ * two that become large together. */
+static void test_large_writes_of_one_round_all_arrive(void **state)
+{
+        struct fixture *f = *state;
+        struct member *m = make_disk(f, DISK_BYTES);
+        char *data = page_alloc(MIB);
+        const struct part part[] = {{0, MIB, data},
+                                    {2 * MIB, PAGE, data},
+                                    {3 * MIB, MIB / 8, data},
+                                    {3 * MIB + MIB / 8, MIB / 8, data},
+                                    {5 * MIB, MIB / 4, data}};
+
+        fill_pattern(data, MIB, 6);
+        write_in_one_round(f, m, part, sizeof(part) / sizeof(part[0]));
+        member_close(m);
+        free(data);
+}
+
+/* More than are copied at once, none next to another. */
+static void test_many_writes_of_one_round_all_arrive(void **state)
+{
+        enum { N = 40 };
+        struct fixture *f = *state;
+        struct member *m = make_disk(f, DISK_BYTES);
+        struct paged writes[N];
+        char *data = page_alloc(N * PAGE), *read = page_alloc(PAGE);
+
+        fill_pattern(data, N * PAGE, 5);
+        do_pages(f, m, MEMBER_WRITE, writes, data, N, 2);
         for (unsigned i = 0; i < N; i++) {
-                assert_int_equal(do_io(f, m, MEMBER_READ, read, PAGE, place[i] * PAGE), 0);
+                assert_int_equal(writes[i].result, 0);
+                assert_int_equal(do_io(f, m, MEMBER_READ, read, PAGE, (uint64_t)i * 2 * PAGE), 0);
                 assert_memory_equal(read, data + i * PAGE, PAGE);
         }
+        assert_int_equal(m->meter.line[METER_WRITE].requests, N);
         member_close(m);
         free(read);
         free(data);
@@ -522,6 +588,27 @@ static void test_file_truncated_in_use_is_an_io_error_and_logged_once(void **sta
         assert_int_equal(meter_errors(&m->meter), 4);
         member_close(m);
         free(data);
+}
+
+/* No test can look into a disk's cache. What the kernel says to it shows that it is asked: with a
+ * pipe in the file's place there is nothing that could be flushed (fsync(2): EINVAL). In memory
+ * nobody is asked. */
+static void test_flush_asks_the_kernel_and_says_what_it_says(void **state)
+{
+        struct fixture *f = *state;
+        struct member *m = make_disk(f, DISK_BYTES);
+        int pipe_fds[2], fd = fd_of_disk(f);
+        struct statfs fs;
+
+        assert_int_equal(fstatfs(fd, &fs), 0);
+        assert_int_equal(do_io(f, m, MEMBER_FLUSH, NULL, 0, 0), 0);
+        assert_int_equal(pipe(pipe_fds), 0);
+        assert_int_equal(dup2(pipe_fds[0], fd), fd);
+        assert_int_equal(do_io(f, m, MEMBER_FLUSH, NULL, 0, 0),
+                         fs.f_type == TMPFS_MAGIC ? 0 : -EINVAL);
+        close(pipe_fds[0]);
+        close(pipe_fds[1]);
+        member_close(m);
 }
 
 /* ---- locks ---- */
@@ -709,8 +796,11 @@ static int run_group(const char *name)
             BOTH(test_discard_gives_space_back_and_keeps_the_size),
             BOTH(test_member_without_discard_answers_that_all_is_well),
             BOTH(test_many_reads_of_one_round_all_arrive),
+            BOTH(test_many_writes_of_one_round_all_arrive),
+            BOTH(test_large_writes_of_one_round_all_arrive),
             BOTH(test_adjacent_writes_of_one_round_all_arrive),
             BOTH(test_file_truncated_in_use_is_an_io_error_and_logged_once),
+            BOTH(test_flush_asks_the_kernel_and_says_what_it_says),
             BOTH(test_second_opener_in_one_process_is_refused),
             BOTH(test_member_in_use_names_the_process_that_has_it),
             BOTH(test_opening_waits_for_a_lock_that_is_about_to_go),

@@ -18,6 +18,7 @@
 #include "common/log.h"
 #include "pool/disk_internal.h"
 #include "tests/unit/disk_fixture.h"
+#include "tests/unit/open_fds.h"
 
 #define DISK_BYTES (128 * MIB)
 #define SKIPPED    77

@@ -1,8 +1,7 @@
 /* What a guest's flush costs, what a full pool keeps doing, and what becomes of damaged blocks. */
 #include <errno.h>
 #include "common/log.h"
-#include "pool/engine.h"
-#include "tests/unit/sim_pool.h"
+#include "tests/unit/check_fixture.h"
 
 #define MANY_BLOCKS 64u
 
@@ -11,17 +10,6 @@ static uint64_t flushes_of(struct sim_pool *s, unsigned member)
         struct pool_member_info info;
         pool_get_member_info(s->pool, member, &info);
         return info.meter->line[METER_FLUSH].requests;
-}
-
-static uint64_t reads_of_all(struct sim_pool *s)
-{
-        uint64_t sum = 0;
-        for (unsigned i = 0; i < s->n_disks; i++) {
-                struct pool_member_info info;
-                pool_get_member_info(s->pool, i, &info);
-                sum += info.meter->line[METER_READ].requests;
-        }
-        return sum;
 }
 
 /* ---- flushes ---- */
@@ -109,6 +97,37 @@ static void flushes_that_come_together_share_a_round(void **state)
         sim_pool_run(2, 1, co_flushes_together);
 }
 
+/* ---- writes ---- */
+
+/* A slab of these pools is 64 blocks, a stripe 16. */
+static void co_large_write(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct meter_line before, after;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 4 << 20, NULL) == 0);
+        /* From the middle of a slab over the ends of at least four. */
+        expect(s, co_sim_pool_write(s, "v", 0, 24) == 0);
+        before = sim_pool_done(s, METER_WRITE);
+        expect(s, co_sim_pool_write(s, "v", 256, 256) == 0);
+        after = sim_pool_done(s, METER_WRITE);
+        if (s->n_disks == 1) /* where no metadata is written beside */
+                expect(s, after.bytes - before.bytes == 256 * POOL_BLOCK &&
+                              after.requests - before.requests <= 6);
+        for (int round = 0; round < 2; round++) {
+                co_expect_sound_here(s);
+                expect(s, co_sim_pool_close(s) == 0);
+                if (round == 0)
+                        expect(s, co_sim_pool_open(s, false) == 0);
+        }
+}
+
+static void stripes_that_are_adjacent_are_written_as_one(void **state)
+{
+        for (unsigned n = 1; n <= SIM_MEMBERS_MAX; n++)
+                sim_pool_run(n, n, co_large_write);
+}
+
 /* ---- reads ---- */
 
 static uint64_t co_reads_for_one(struct sim_pool *s, const char *name)
@@ -118,9 +137,9 @@ static uint64_t co_reads_for_one(struct sim_pool *s, const char *name)
         if (co_volume_open(s->pool, name, &v, NULL) < 0)
                 return UINT64_MAX;
         co_volume_read(v, block, POOL_BLOCK, 0); /* the map is in memory afterwards */
-        uint64_t before = reads_of_all(s);
+        uint64_t before = sim_pool_done(s, METER_READ).requests;
         int r = co_volume_read(v, block, POOL_BLOCK, 4 * POOL_BLOCK);
-        uint64_t after = reads_of_all(s);
+        uint64_t after = sim_pool_done(s, METER_READ).requests;
         co_volume_close(v);
         return r == 0 ? after - before : UINT64_MAX;
 }
@@ -457,17 +476,6 @@ static void deleting_snapshots_frees_a_full_pool(void **state)
         sim_pool_run(2, 1, co_full_of_snapshots);
 }
 
-static uint64_t discarded(struct sim_pool *s)
-{
-        uint64_t sum = 0;
-        for (unsigned i = 0; i < s->n_disks; i++) {
-                struct pool_member_info info;
-                pool_get_member_info(s->pool, i, &info);
-                sum += info.meter->line[METER_DISCARD].bytes;
-        }
-        return sum;
-}
-
 static void co_discards(void *arg)
 {
         struct sim_pool *s = arg;
@@ -477,17 +485,18 @@ static void co_discards(void *arg)
         for (uint64_t block = 0; block < bytes / POOL_BLOCK; block += MANY_BLOCKS)
                 expect(s, co_sim_pool_write(s, "v", block, MANY_BLOCKS) == 0);
         expect(s, co_pool_settle(s->pool, NULL) == 0);
-        expect(s, discarded(s) == 0);
+        expect(s, sim_pool_done(s, METER_DISCARD).bytes == 0);
         expect(s, co_volume_delete(s->pool, "v", false, NULL) == 0);
         expect(s, co_pool_settle(s->pool, NULL) == 0);
-        uint64_t once = discarded(s);
+        uint64_t once = sim_pool_done(s, METER_DISCARD).bytes;
         expect(s, once >= bytes * 9 / 10); /* all but slabs that hold something else, too */
         expect(s, co_pool_settle(s->pool, NULL) == 0);
-        expect(s, discarded(s) == once);
+        expect(s, sim_pool_done(s, METER_DISCARD).bytes == once);
         expect(s, co_sim_pool_close(s) == 0);
         expect(s, co_sim_pool_open(s, false) == 0);
         expect(s, co_pool_settle(s->pool, NULL) == 0);
-        expect(s, discarded(s) == 0); /* the members are known to be clean */
+        expect(s,
+               sim_pool_done(s, METER_DISCARD).bytes == 0); /* the members are known to be clean */
         expect(s, co_sim_pool_close(s) == 0);
 }
 
@@ -655,6 +664,73 @@ static void co_failing_flush(void *arg)
         expect(s, co_sim_pool_close(s) == 0);
 }
 
+/* A checkpoint's flushes, of which the first member's fails at once and the second's takes long. */
+struct slow_flush {
+        struct sim_pool *s;
+        unsigned n_flushes;
+        bool failed, ended;
+};
+
+static void on_slow_flush_event(void *arg, struct sim_disk *disk, const struct sim_event *event)
+{
+        struct slow_flush *slow = arg;
+        if (event->op != MEMBER_FLUSH)
+                return;
+        if (disk == slow->s->disk[0] && !event->completed && ++slow->n_flushes == 2)
+                sim_disk_set_latency(slow->s->disk[1], 10000000000, 10000000000);
+        if (disk == slow->s->disk[1] && !event->completed)
+                sim_disk_set_latency(disk, 20000, 200000);
+        if (event->completed && event->result < 0)
+                slow->failed = true;
+}
+
+static void slow_checkpoint(void *arg)
+{
+        struct slow_flush *slow = arg;
+        expect(slow->s, co_pool_checkpoint(slow->s->pool, NULL) < 0);
+        slow->ended = true;
+}
+
+static void co_failing_flush_beside_slow(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct slow_flush slow = {.s = s};
+        struct sim_fault fault = {.kind = SIM_FAULT_ERROR,
+                                  .ops = SIM_OP(MEMBER_FLUSH),
+                                  .error = -EIO,
+                                  .skip = 1,
+                                  .count = 1};
+        static char bytes[256 << 10] __attribute__((aligned(POOL_BLOCK)));
+        struct volume *v;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        memset(bytes, 'a', sizeof(bytes)); /* on both members */
+        expect(s, co_volume_write(v, bytes, sizeof(bytes), 0, 0) == 0);
+        sim_disk_add_fault(s->disk[0], &fault);
+        for (unsigned i = 0; i < 2; i++)
+                sim_disk_set_hook(s->disk[i], on_slow_flush_event, &slow);
+        expect(s, co_spawn(pool_loop(s->pool), slow_checkpoint, &slow) == 0);
+        while (!slow.failed)
+                co_sleep_ns(1000);
+        expect(s, !slow.ended);
+        /* The member's next flush would succeed, and says nothing of what the failed one lost. */
+        co_volume_write(v, bytes, POOL_BLOCK, 0, 0);
+        expect(s, co_volume_flush(v) == -EIO);
+        while (!slow.ended)
+                co_sleep_ns(1000000);
+        for (unsigned i = 0; i < 2; i++)
+                sim_disk_set_hook(s->disk[i], NULL, NULL);
+        co_volume_close(v);
+        co_pool_abandon(s->pool);
+}
+
+static void a_failed_flush_stops_writing_before_other_members_have_answered(void **state)
+{
+        log_set_sink(NULL);
+        sim_pool_run(2, 1, co_failing_flush_beside_slow);
+}
+
 static void a_failed_flush_stops_writing_until_the_pool_is_opened_again(void **state)
 {
         log_set_sink(NULL);
@@ -698,6 +774,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
             cmocka_unit_test(a_guest_flush_is_at_most_one_flush_of_each_member),
             cmocka_unit_test(flushes_that_come_together_share_a_round),
+            cmocka_unit_test(stripes_that_are_adjacent_are_written_as_one),
             cmocka_unit_test(a_read_costs_one_device_read_however_many_snapshots),
             cmocka_unit_test(a_write_that_waited_goes_nowhere_past_the_end),
             cmocka_unit_test(an_unfinished_shrink_goes_on_at_open),
@@ -711,6 +788,7 @@ int main(void)
             cmocka_unit_test(a_read_that_fails_leaves_zeroes),
             cmocka_unit_test(metadata_is_read_from_the_other_leg_and_repaired),
             cmocka_unit_test(a_failed_flush_stops_writing_until_the_pool_is_opened_again),
+            cmocka_unit_test(a_failed_flush_stops_writing_before_other_members_have_answered),
             cmocka_unit_test(a_failed_data_write_concerns_its_writer_only),
         };
         log_set_sink(NULL);

@@ -102,6 +102,12 @@ static void co_subscribe(struct fixture *f, struct reader *r, const char *pool)
         assert_int_equal(send(r->fd, request, (size_t)n, MSG_NOSIGNAL), n);
 }
 
+static void co_subscribe_ok(struct fixture *f, struct reader *r, const char *pool)
+{
+        co_subscribe(f, r, pool);
+        assert_string_equal(co_line(r), "{\"ok\":true}");
+}
+
 static void emit(struct host_pool *hp, unsigned number)
 {
         events_emit(hp, "test", json_pack("{s:i}", "number", (int)number));
@@ -132,12 +138,9 @@ static void co_order(struct fixture *f)
 {
         unsigned lost = 0;
 
-        co_subscribe(f, &reader, "tank");
-        assert_string_equal(co_line(&reader), "{\"ok\":true}");
-        co_subscribe(f, &second, "tank");
-        assert_string_equal(co_line(&second), "{\"ok\":true}");
-        co_subscribe(f, &idle, "other");
-        assert_string_equal(co_line(&idle), "{\"ok\":true}");
+        co_subscribe_ok(f, &reader, "tank");
+        co_subscribe_ok(f, &second, "tank");
+        co_subscribe_ok(f, &idle, "other");
         for (unsigned i = 0; i < 100; i++) {
                 emit(&f->other, 1000);
                 emit(&f->tank, i);
@@ -166,10 +169,8 @@ static void co_slow(struct fixture *f)
         unsigned lost = 0, got = 0;
         int before = -1;
 
-        co_subscribe(f, &reader, "tank");
-        assert_string_equal(co_line(&reader), "{\"ok\":true}");
-        co_subscribe(f, &second, "tank");
-        assert_string_equal(co_line(&second), "{\"ok\":true}");
+        co_subscribe_ok(f, &reader, "tank");
+        co_subscribe_ok(f, &second, "tank");
         for (unsigned i = 0; i < n; i++) {
                 unsigned none = 0;
 
@@ -207,8 +208,7 @@ static void a_slow_subscriber_is_told_what_it_lost_and_holds_up_nobody(void **st
 static void co_gone(struct fixture *f)
 {
         for (unsigned round = 0; round < 3; round++) {
-                co_subscribe(f, &reader, "tank");
-                assert_string_equal(co_line(&reader), "{\"ok\":true}");
+                co_subscribe_ok(f, &reader, "tank");
                 if (round == 1) /* stuck in sending */
                         for (unsigned i = 0; i < 20000; i++) {
                                 emit(&f->tank, i);
@@ -234,12 +234,9 @@ static void hanging_up_ends_a_subscription(void **state)
 
 static void co_stopped(struct fixture *f)
 {
-        co_subscribe(f, &reader, "tank");
-        assert_string_equal(co_line(&reader), "{\"ok\":true}");
-        co_subscribe(f, &second, "tank");
-        assert_string_equal(co_line(&second), "{\"ok\":true}");
-        co_subscribe(f, &idle, "other");
-        assert_string_equal(co_line(&idle), "{\"ok\":true}");
+        co_subscribe_ok(f, &reader, "tank");
+        co_subscribe_ok(f, &second, "tank");
+        co_subscribe_ok(f, &idle, "other");
         for (unsigned i = 0; i < 20000; i++) {
                 emit(&f->tank, i);
                 if (i % 100 == 0)

@@ -264,6 +264,44 @@ static void discards_at_once_do_not_use_up_the_metadata(void **state)
         sim_pool_run(1, 4, co_discards);
 }
 
+static void settler_main(void *arg)
+{
+        struct sim_pool *s = arg;
+        co_pool_settle(s->pool, NULL);
+}
+
+/* Everything was freed, and is discarded slab by slab: nobody can take the blocks that the disk is
+ * busy with, and it gives them back in a moment. */
+static void co_write_amid_discards(void *arg)
+{
+        struct sim_pool *s = arg;
+        const uint64_t minute_ns = UINT64_C(60000000000);
+        uint64_t n;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 64 << 20, NULL) == 0);
+        co_fill(s, "v", 0);
+        n = s->pool->data_live;
+        expect(s, co_sim_pool_discard(s, "v", 0, (64 << 20) / POOL_BLOCK) == 0);
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        expect(s, s->pool->data_live == 0);
+        sim_disk_set_latency(s->disk[0], minute_ns, minute_ns);
+        expect(s, co_spawn(s->loop, settler_main, s) == 0);
+        for (unsigned i = 0; i < 10000 && !s->pool->discard_in_flight; i++)
+                co_sleep_ns(minute_ns / 60);
+        expect(s, s->pool->discard_in_flight);
+        sim_disk_set_latency(s->disk[0], 20000, 200000);
+        for (uint64_t at = 0; at < n; at++)
+                expect(s, co_sim_pool_write(s, "v", at, 1) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void what_a_disk_is_discarding_is_waited_for(void **state)
+{
+        sim_pool_run(1, 4, co_write_amid_discards);
+}
+
 struct shrinker {
         struct sim_pool *s;
         unsigned *n_left;
@@ -359,23 +397,29 @@ static void a_snapshot_amid_a_shrink_does_not_wait_for_ever(void **state)
         sim_pool_run(1, 6, co_snapshot_amid_a_shrink);
 }
 
-/* A shrink that cannot be worked off, and could be later. */
-static void co_shrink_again(void *arg)
+/* A volume that has shrunk, and whose disk gives back nothing to work that off. */
+static void co_shrink_under_fault(struct sim_pool *s, struct volume **ret_volume)
 {
-        struct sim_pool *s = arg;
         struct sim_fault fault = {
             .kind = SIM_FAULT_ERROR, .ops = SIM_OP(MEMBER_READ), .error = -EIO};
-        struct volume *v;
         expect(s, co_sim_pool_create(s) == 0);
         expect(s, co_volume_create(s->pool, "v", 8 << 20, NULL) == 0);
         expect(s, co_sim_pool_write(s, "v", 0, 1) == 0);
         expect(s, co_sim_pool_write(s, "v", 2000, 1) == 0);
         expect(s, co_sim_pool_close(s) == 0);
         expect(s, co_sim_pool_open(s, false) == 0);
-        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        expect(s, co_volume_open(s->pool, "v", ret_volume, NULL) == 0);
         sim_disk_add_fault(s->disk[0], &fault);
         expect(s, co_volume_resize(s->pool, "v", 4 << 20, NULL) == 0);
         expect(s, co_pool_settle(s->pool, NULL) == 0);
+}
+
+/* A shrink that cannot be worked off, and could be later. */
+static void co_shrink_again(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        co_shrink_under_fault(s, &v);
         expect(s, co_volume_resize(s->pool, "v", 8 << 20, NULL) == -EIO);
         sim_disk_clear_faults(s->disk[0]);
         expect(s, co_volume_resize(s->pool, "v", 8 << 20, NULL) == 0);
@@ -387,6 +431,109 @@ static void co_shrink_again(void *arg)
 static void growing_tries_a_shrink_that_failed_again(void **state)
 {
         sim_pool_run(1, 8, co_shrink_again);
+}
+
+/* Growing shows zeroes where an earlier shrink left data in the last block; what is nothing but
+ * zeroes then takes no space. */
+static void co_grow_over_nothing(void *arg)
+{
+        struct sim_pool *s = arg;
+        static char got[POOL_BLOCK];
+        struct volume *v;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", POOL_BLOCK, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 0, 1) == 0);
+        expect(s, co_volume_resize(s->pool, "v", 1536, NULL) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        expect(s, co_volume_discard(v, 0, 1536, 0) == 0);
+        expect(s, s->pool->data_live == 1);
+        expect(s, co_volume_resize(s->pool, "v", 2 * POOL_BLOCK, NULL) == 0);
+        expect(s, s->pool->data_live == 0);
+        co_volume_close(v);
+        co_sim_pool_crash(s);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        memset(got, 1, sizeof(got));
+        expect(s, co_volume_read(v, got, POOL_BLOCK, 0) == 0);
+        expect(s, got[0] == 0 && !memcmp(got, got + 1, POOL_BLOCK - 1));
+        co_volume_close(v);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_block_of_nothing_but_zeroes_is_not_written_by_growing(void **state)
+{
+        for (uint64_t seed = 1; seed <= 4; seed++)
+                sim_pool_run(2, seed, co_grow_over_nothing);
+}
+
+static unsigned n_told;
+
+static void count_told(enum log_level level, const char *message)
+{
+        n_told +=
+            strstr(message, "what shrinking volume 'v' gave up is freed when it is opened") != NULL;
+}
+
+/* Where the block of @root lies. */
+static int co_root_place(struct sim_pool *s, const struct root *root, struct leg *ret_leg)
+{
+        struct pool *pool = s->pool;
+        uint64_t block = CATALOG_ROOT_BASE + root->slot;
+        struct node *leaf;
+        struct entry e;
+        int r = co_tree_leaf(pool, &pool->catalog, block, &leaf, &e);
+        if (r < 0 || !leaf)
+                return -ENOENT;
+        e = entry_get(&((struct node_disk *)leaf->page)->entry[block % LEAF_BLOCKS]);
+        node_unpin(pool, leaf);
+        const struct slab *slab = address_slab(pool, e.address);
+        *ret_leg =
+            (struct leg){slab->leg[0].member, leg_offset(slab, 0, e.address, pool->slab_blocks)};
+        return 0;
+}
+
+/* A shrink that was not worked off when the pool was closed, and whose volume cannot be read when it
+ * is opened. */
+static void co_shrink_unreadable(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct sim_fault fault = {.kind = SIM_FAULT_ERROR,
+                                  .ops = SIM_OP(MEMBER_READ),
+                                  .error = -EIO,
+                                  .length = POOL_BLOCK};
+        struct pool_info info;
+        struct volume *v;
+        struct leg leg;
+        co_shrink_under_fault(s, &v);
+        co_volume_close(v);
+        expect(s, co_root_place(s, root_by_name(s->pool, "v"), &leg) == 0);
+        expect(s, co_sim_pool_close(s) == 0);
+        sim_disk_clear_faults(s->disk[0]);
+
+        fault.offset = leg.offset;
+        sim_disk_add_fault(s->disk[0], &fault);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        expect(s, n_told == 1);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        pool_get_info(s->pool, &info);
+        expect(s, info.used_bytes == 2 * POOL_BLOCK);
+        sim_disk_clear_faults(s->disk[0]);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        co_volume_close(v);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        pool_get_info(s->pool, &info);
+        expect(s, info.used_bytes == POOL_BLOCK);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_shrink_that_cannot_go_on_when_the_pool_is_opened_is_told(void **state)
+{
+        n_told = 0;
+        log_set_sink(count_told);
+        sim_pool_run(1, 10, co_shrink_unreadable);
+        log_set_sink(NULL);
 }
 
 /* Blocks here and there in the largest volume there can be. */
@@ -529,9 +676,12 @@ int main(void)
             cmocka_unit_test(a_volume_with_many_snapshots_is_deleted_or_refused),
             cmocka_unit_test(growing_that_fails_half_way_leaves_a_sound_map),
             cmocka_unit_test(discards_at_once_do_not_use_up_the_metadata),
+            cmocka_unit_test(what_a_disk_is_discarding_is_waited_for),
             cmocka_unit_test(a_write_that_waited_for_a_shrink_is_not_done_behind_the_end),
             cmocka_unit_test(a_snapshot_amid_a_shrink_does_not_wait_for_ever),
             cmocka_unit_test(growing_tries_a_shrink_that_failed_again),
+            cmocka_unit_test(a_block_of_nothing_but_zeroes_is_not_written_by_growing),
+            cmocka_unit_test(a_shrink_that_cannot_go_on_when_the_pool_is_opened_is_told),
             cmocka_unit_test(shrinking_steps_over_holes),
             cmocka_unit_test(more_is_written_at_once_than_the_cache_holds),
             cmocka_unit_test(writers_wait_for_the_checkpoint_when_half_the_cache_is_dirty),

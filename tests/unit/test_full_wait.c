@@ -171,6 +171,52 @@ static void a_disk_that_is_added_lets_those_that_wait_go_on(void **state)
         sim_pool_run(2, 1, co_added);
 }
 
+/* Fill "v" until @percent of the space for data is taken. */
+static int co_fill_to(struct sim_pool *s, struct volume *v, unsigned percent, uint64_t *at)
+{
+        struct pool_info info;
+        int r = 0;
+        do {
+                r = co_volume_write(v, data, POOL_BLOCK, *at, 0);
+                *at += POOL_BLOCK;
+                pool_get_info(s->pool, &info);
+        } while (r == 0 && info.used_bytes * 100 / info.size_bytes < percent);
+        return r ? r : co_pool_checkpoint(s->pool, NULL);
+}
+
+static void co_filling(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct volume *v;
+        uint64_t at = 0;
+        memset(n_events, 0, sizeof(n_events));
+        expect(s, co_sim_pool_create(s) == 0 && co_volume_create(s->pool, "v", 1 << 30, NULL) == 0);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        pool_observe(s->pool, observe, NULL);
+        expect(s, co_fill_to(s, v, 78, &at) == 0 && n_events[POOL_EVENT_FILLING] == 0);
+        expect(s, co_fill_to(s, v, 81, &at) == 0 && n_events[POOL_EVENT_FILLING] == 1);
+        expect(s, last.percent >= 80 && last.percent < 85);
+        expect(s, co_fill_to(s, v, 93, &at) == 0 && n_events[POOL_EVENT_FILLING] == 1);
+        expect(s, co_fill_to(s, v, 95, &at) == 0 && n_events[POOL_EVENT_FILLING] == 2);
+        expect(s, last.percent >= 95);
+        /* a little less is no news, nor is that it comes back */
+        expect(s, co_volume_discard(v, 0, at / 50, 0) == 0 && co_pool_settle(s->pool, NULL) == 0);
+        expect(s, co_fill_to(s, v, 95, &at) == 0 && n_events[POOL_EVENT_FILLING] == 2);
+        /* a good deal less is */
+        expect(s, co_volume_discard(v, 0, at / 4, 0) == 0 && co_pool_settle(s->pool, NULL) == 0);
+        expect(s, co_fill_to(s, v, 81, &at) == 0 && n_events[POOL_EVENT_FILLING] == 3);
+        /* who watches from now on has not been told yet */
+        pool_observe(s->pool, observe, NULL);
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0 && n_events[POOL_EVENT_FILLING] == 4);
+        co_volume_close(v);
+        co_sim_pool_close(s);
+}
+
+static void who_watches_is_told_once_when_80_and_95_percent_are_taken(void **state)
+{
+        sim_pool_run(1, 1, co_filling);
+}
+
 /* A file system under a sparse member that is full, and then is not: nobody tells. */
 static void co_host(void *arg)
 {
@@ -364,6 +410,7 @@ int main(void)
             cmocka_unit_test(a_write_waits_for_space_and_goes_on_when_it_comes),
             cmocka_unit_test(a_write_of_part_of_a_block_waits_and_holds_up_no_snapshot),
             cmocka_unit_test(a_disk_that_is_added_lets_those_that_wait_go_on),
+            cmocka_unit_test(who_watches_is_told_once_when_80_and_95_percent_are_taken),
             cmocka_unit_test(space_of_the_host_is_noticed_though_nobody_tells),
             cmocka_unit_test(those_that_wait_end_when_cancelled_or_set_otherwise),
             cmocka_unit_test(those_that_are_hurried_do_not_wait_and_those_after_them_do),

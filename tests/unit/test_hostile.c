@@ -6,7 +6,7 @@
  * that has to judge it. The pool is then opened and used. Errors are fine, and so is a pool that
  * stops writing. */
 #include "common/crc32c.h"
-#include "tests/unit/check_fixture.h"
+#include "tests/unit/hostile_sample.h"
 
 #define ROUNDS    120u
 #define STEPS_MAX UINT64_C(3000000)
@@ -16,108 +16,7 @@ uint32_t crc32c(uint32_t crc, const void *data, size_t length)
         return 0;
 }
 
-/* ---- where metadata lies ---- */
-
-struct spot {
-        unsigned disk;
-        uint64_t offset;
-};
-
-struct sample {
-        struct sim_image *image[SIM_MEMBERS_MAX];
-        uint64_t super_slot;     /* in each label area */
-        struct spot table, log;  /* the first page of each */
-        unsigned n_table, n_log; /* of its records and pages */
-        bool settled;            /* no checkpoint is on its way */
-        struct spot *spot;
-        size_t n_spots, room;
-};
-
 static struct sample sample;
-
-static void spot_add(unsigned disk, uint64_t offset)
-{
-        if (sample.n_spots == sample.room) {
-                sample.room = sample.room ? 2 * sample.room : 1024;
-                sample.spot = realloc(sample.spot, sample.room * sizeof(*sample.spot));
-        }
-        sample.spot[sample.n_spots++] = (struct spot){disk, offset};
-}
-
-static void spots_of_slab(const struct pool *pool, const struct slab *slab)
-{
-        for (uint32_t b = 0; b < pool->slab_blocks; b++) {
-                bool wanted = slab->kind == SLAB_METADATA ? slab->live[b / 64] >> (b % 64) & 1
-                              : slab->kind == SLAB_SYSTEM ? b < pool->slab_blocks - slab->live_free
-                              : slab->kind == SLAB_LOG    ? b < pool->log.next
-                                                          : false;
-                if (wanted) /* the first leg: with every checksum right no other is read */
-                        spot_add(slab->leg[0].member, slab->leg[0].offset + (uint64_t)b * BLOCK);
-        }
-}
-
-static void spots_find(const struct sim_pool *s)
-{
-        struct pool *pool = s->pool;
-        uint64_t shift;
-        unsigned n_legs;
-        uint64_t slot = pool->generation % SUPER_SLOTS * SUPER_SLOT_BYTES;
-        const struct slab_extent *table = &pool->table[0];
-        const struct leg *log = log_page_legs(pool, pool->log.start, &n_legs, &shift);
-        sample.super_slot = SUPER_RING_OFFSET + slot;
-        sample.table = (struct spot){table->leg[0].member,
-                                     table->leg[0].offset + (uint64_t)table->copy * BLOCK};
-        sample.n_table = pool->n_slabs < SLABS_PER_PAGE ? pool->n_slabs : SLABS_PER_PAGE;
-        sample.log = (struct spot){log->member, log->offset + shift};
-        sample.n_log =
-            (unsigned)min_u64(pool->log.next - pool->log.start, pool->slab_blocks - shift / BLOCK);
-        for (unsigned i = 0; i < 2 * s->n_disks; i++) {
-                uint64_t area = i % 2 ? SIM_MEMBER_SIZE - LABEL_AREA_BYTES : 0;
-                spot_add(i / 2, area);
-                for (unsigned k = 0; k < 8; k++) /* there is one, and much of it is reserved */
-                        spot_add(i / 2, area + SUPER_RING_OFFSET + slot + k % 2 * BLOCK);
-        }
-        for (uint32_t i = 0; i < pool->n_slabs; i++)
-                spots_of_slab(pool, pool->slab[i]);
-}
-
-/* What a checkpoint in progress would change stays; the log holds writes only, a page each. */
-static void co_settled(struct sim_pool *s)
-{
-        while (s->pool->checkpoint_running || s->pool->checkpoint_wanted || s->pool->worker_running)
-                co_sleep_ns(1000000);
-        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
-        for (unsigned i = 0; i < 3; i++) {
-                expect(s, co_sim_pool_write(s, "row", 30 * i, 8) == 0);
-                expect(s, co_commit(s->pool) == 0);
-        }
-        expect(s, !s->pool->checkpoint_running && !s->pool->checkpoint_wanted);
-}
-
-/* A pool of many shapes, killed: some of it is only in the log. */
-static void co_sample(void *arg)
-{
-        struct sim_pool *s = arg;
-        expect(s, co_sim_pool_create(s) == 0);
-        expect(s, co_snapshots_in_a_row(s) == 0);
-        expect(s, co_family(s) == 0);
-        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
-        expect(s, co_snapshot_delete(s->pool, "web@two", NULL) == 0);
-        expect(s, co_sim_pool_write(s, "web", 40, 200) == 0);
-        expect(s, co_sim_pool_discard(s, "copy", 10, 90) == 0);
-        expect(s, co_sim_pool_snapshot(s, "copy@last") == 0);
-        expect(s, co_sim_pool_write(s, "row", 0, 90) == 0);
-        struct volume *v;
-        expect(s, co_volume_open(s->pool, "row", &v, NULL) == 0);
-        expect(s, co_volume_flush(v) == 0);
-        co_volume_close(v);
-        if (sample.settled)
-                co_settled(s);
-        spots_find(s);
-        for (unsigned i = 0; i < s->n_disks; i++)
-                sample.image[i] = sim_disk_visible(s->disk[i]);
-        co_pool_abandon(s->pool);
-}
 
 /* ---- changes ---- */
 
@@ -167,91 +66,22 @@ static void spot_change(struct sim_random *rnd, struct sim_image *const image[])
 
 /* ---- use ---- */
 
-struct names {
-        char name[24][140];
-        unsigned n;
-};
-
-static int name_note(const struct root_info *info, void *arg)
-{
-        struct names *names = arg;
-        if (names->n < 24)
-                snprintf(names->name[names->n++], sizeof(names->name[0]), "%s%s%s", info->volume,
-                         info->snapshot ? "@" : "", info->snapshot ? info->snapshot : "");
-        return 0;
-}
-
-static int nothing_each(uint64_t offset, uint64_t length, void *arg)
-{
-        return 0;
-}
-
-static void ignored(void *arg, const char *sentence)
-{
-}
-
-static void co_use_volume(struct sim_pool *s, const char *name)
-{
-        struct volume *v;
-        struct volume_extent extent[8];
-        size_t n;
-        if (co_volume_open(s->pool, name, &v, NULL) < 0)
-                return;
-        uint64_t size = volume_size(v), length = size < 1 << 20 ? size : 1 << 20;
-        uint64_t at = sim_random_below(&s->random, size - length + 1);
-        char *data = calloc(1, 1 << 20);
-        co_volume_read(v, data, length, 0);
-        co_volume_read(v, data, length, at);
-        co_volume_status(v, 0, size, extent, 8, &n);
-        co_volume_write(v, data, length < 9000 ? length : 9000, at, VOLUME_FUA);
-        co_volume_discard(v, at / 2, length, 0);
-        co_volume_flush(v);
-        free(data);
-        co_volume_close(v);
-}
-
-static void co_operate(struct sim_pool *s, const char *name)
-{
-        struct sim_random *rnd = &s->random;
-        switch (sim_random_below(rnd, 7)) {
-        case 0:
-                co_snapshot_delete(s->pool, name, NULL);
-                break;
-        case 1:
-                co_volume_delete(s->pool, name, true, NULL);
-                break;
-        case 2:
-                co_snapshot_clone(s->pool, name, "another", NULL);
-                break;
-        case 3:
-                co_snapshot_restore(s->pool, name, NULL, NULL);
-                break;
-        case 4:
-                co_volume_resize(s->pool, name, 512 * (1 + sim_random_below(rnd, 1 << 20)), NULL);
-                break;
-        case 5:
-                co_pool_diff(s->pool, name, "web", nothing_each, NULL, NULL);
-                break;
-        default:
-                co_pool_checkpoint(s->pool, NULL);
-        }
-}
-
 static void co_use(void *arg)
 {
         struct sim_pool *s = arg;
-        struct names *names = calloc(1, sizeof(*names));
-        struct pool_check_callbacks callbacks = {.finding = ignored};
-        uint64_t n;
-        if (co_sim_pool_open(s, sim_random_chance(&s->random, 3)) == 0) {
-                co_pool_check(s->pool, true, &callbacks, &n, NULL);
-                co_pool_list(s->pool, name_note, names, NULL);
+        struct sim_random *rnd = &s->random;
+        struct hostile_names *names = calloc(1, sizeof(*names));
+        if (co_sim_pool_open(s, sim_random_chance(rnd, 3)) == 0) {
+                co_hostile_check(s, true);
+                co_hostile_list(s, names);
                 for (unsigned i = 0; i < names->n; i++)
-                        if (sim_random_chance(&s->random, 3))
-                                co_use_volume(s, names->name[i]);
+                        if (sim_random_chance(rnd, 3))
+                                co_hostile_use_volume(s, names->name[i], sim_random_next(rnd));
                 for (unsigned i = 0; i < 6 && names->n; i++)
-                        co_operate(s, names->name[sim_random_below(&s->random, names->n)]);
-                co_pool_check(s->pool, true, &callbacks, &n, NULL);
+                        co_hostile_operate(s, (unsigned)sim_random_below(rnd, HOSTILE_OPERATIONS),
+                                           names->name[sim_random_below(rnd, names->n)],
+                                           512 * (1 + sim_random_below(rnd, 1 << 20)));
+                co_hostile_check(s, true);
                 co_pool_settle(s->pool, NULL);
                 co_pool_close(s->pool, NULL);
         }
@@ -286,20 +116,6 @@ static void round_run(uint64_t seed)
         image_run(seed ^ UINT64_C(1) << 63, image);
         for (unsigned i = 0; i < 2; i++)
                 sim_image_free(image[i]);
-}
-
-static void sample_make(bool settled)
-{
-        sample = (struct sample){.settled = settled};
-        sim_pool_run(2, 1, co_sample);
-        assert_true(sample.n_spots > 200);
-}
-
-static void sample_free(void)
-{
-        for (unsigned i = 0; i < 2; i++)
-                sim_image_free(sample.image[i]);
-        free(sample.spot);
 }
 
 /* ---- what has a particular answer ---- */
@@ -397,7 +213,7 @@ static void chosen_run(void (*super)(struct super_disk *),
 
 static void what_cannot_be_is_refused(void **state)
 {
-        sample_make(true);
+        sample_make(&sample, SAMPLE_SETTLED);
         chosen_run(no_epoch, NULL);
         chosen_run(last_epoch, NULL);
         chosen_run(last_page, NULL);
@@ -405,7 +221,7 @@ static void what_cannot_be_is_refused(void **state)
         chosen_run(one_member_twice, NULL);
         chosen_run(NULL, maps_lie_nowhere);
         chosen_run(NULL, blocks_taken_twice);
-        sample_free();
+        sample_free(&sample);
 }
 
 static void whatever_metadata_says_is_judged(void **state)
@@ -413,10 +229,10 @@ static void whatever_metadata_says_is_judged(void **state)
         const char *text = getenv("HOSTILE_SEED"), *rounds = getenv("HOSTILE_ROUNDS");
         uint64_t first = text ? strtoull(text, NULL, 0) : 1;
         uint64_t n = rounds ? strtoull(rounds, NULL, 0) : text ? 1 : ROUNDS;
-        sample_make(false);
+        sample_make(&sample, SAMPLE_KILLED);
         for (uint64_t seed = first; seed < first + n; seed++)
                 round_run(seed);
-        sample_free();
+        sample_free(&sample);
 }
 
 int main(void)

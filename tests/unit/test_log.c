@@ -68,6 +68,15 @@ static void long_lines_are_cut_and_say_so(void **state)
         assert_string_equal(last + strlen(last) - 4, "x...");
 }
 
+static void a_name_cannot_make_lines_or_move_a_cursor(void **state)
+{
+        log_set_sink(keep);
+        log_error("no export '%s'", "a\ntarn: all is well\x1b[2J\x7f\t\xc2\x9b\x31m");
+        assert_string_equal(last, "no export 'a?tarn: all is well?[2J????1m'");
+        log_error("'%s'", "gr\xc3\xbc\xc3\x9f \xc2\xa0\xe2\x82\xac \xc2");
+        assert_string_equal(last, "'gr\xc3\xbc\xc3\x9f \xc2\xa0\xe2\x82\xac \xc2'");
+}
+
 static void a_limit_leaves_out_what_is_too_much_in_a_second_and_says_so_in_the_next(void **state)
 {
         struct log_limit limit = {0};
@@ -91,6 +100,7 @@ int main(void)
             cmocka_unit_test_setup(what_lies_above_the_level_is_dropped, reset),
             cmocka_unit_test_setup(without_a_sink_all_is_dropped, reset),
             cmocka_unit_test_setup(long_lines_are_cut_and_say_so, reset),
+            cmocka_unit_test_setup(a_name_cannot_make_lines_or_move_a_cursor, reset),
             cmocka_unit_test_setup(
                 a_limit_leaves_out_what_is_too_much_in_a_second_and_says_so_in_the_next, reset),
         };

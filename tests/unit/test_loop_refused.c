@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include "common/coroutine.h"
 #include "common/log.h"
+#include "common/sanitizers.h"
 #include "tests/unit/loop_fixture.h"
 
 /* io_uring_setup() fails with @code from now on, as in Docker's default profile. */
@@ -194,16 +195,7 @@ static void more_operations_may_wait_than_descriptors_may_be_open(void **state)
 /* Coroutines are limited by the memory for stacks: the spawn that finds none fails, and those that
  * wait go on. The sanitizers need all addresses for themselves, so that this cannot be tried under
  * them. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define CAN_LIMIT_MEMORY 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define CAN_LIMIT_MEMORY 0
-#endif
-#endif
-#ifndef CAN_LIMIT_MEMORY
-#define CAN_LIMIT_MEMORY 1
-#endif
+#define CAN_LIMIT_MEMORY (!WITH_ASAN && !WITH_TSAN)
 
 struct waiting {
         struct loop *loop;

@@ -445,6 +445,68 @@ static void a_write_in_flight_is_in_the_snapshot_or_not(void **state)
 
 /* a in v is answered before b in w is requested, both while the group is being taken: b without a
  * was never so. */
+/* The cut is before the second write or behind it: but not before the first. */
+static void a_snapshot_in_flight_need_not_hold_what_was_durable_after_its_request(void **state)
+{
+        uint32_t first, second;
+
+        create("v");
+        first = written("v", 1);
+        flush();
+        second = begin("v", 1);
+        catalog_begin(CATALOG_SNAPSHOT, "v", "s", "", 0);
+        model_write_end(model, second, true);
+        assert_true(snapshot_allows(second, first));
+        assert_true(snapshot_allows(second, second));
+        assert_false(snapshot_allows(second, 0));
+        assert_false(snapshot_allows(first, first));
+}
+
+/* ---- images ---- */
+
+static bool crash_allows_image(uint32_t number, uint32_t version, bool complete)
+{
+        struct observed_image image = {.image = number, .complete = complete};
+        struct found found = {.observed = {.images = &image, .n_images = 1}};
+        struct observed_root *root = found_root(&found, "a");
+
+        root->image = number;
+        root->size_bytes = BLOCK_SIZE;
+        found_block(root, 0, version);
+        return crash_allows(&found);
+}
+
+static void a_volume_on_an_image_begins_with_its_content(void **state)
+{
+        struct catalog_request q = {.volume = "a", .size_bytes = BLOCK_SIZE, .image = 7};
+        uint32_t content = image_content(7, 0, BLOCK_SIZE).grain[0];
+
+        model_catalog_end(model, model_catalog_begin(model, &q), true);
+        assert_true(crash_allows_image(7, content, false));
+        assert_false(crash_allows_image(7, VERSION_ZERO, false));
+        assert_false(crash_allows_image(8, content, false));
+        assert_false(crash_allows_image(7, image_content(8, 0, BLOCK_SIZE).grain[0], false));
+        model_write_end(model, begin("a", 0), false);
+        assert_true(crash_allows_image(7, content, false));
+        flush();
+        assert_false(crash_allows_image(7, content, false));
+}
+
+static void an_image_is_complete_when_it_was_answered_and_not_before_it_was_asked(void **state)
+{
+        struct catalog_request q = {.volume = "a", .size_bytes = BLOCK_SIZE, .image = 7};
+        uint32_t content = image_content(7, 0, BLOCK_SIZE).grain[0];
+
+        model_catalog_end(model, model_catalog_begin(model, &q), true);
+        assert_false(crash_allows_image(7, content, true));
+        model_complete_begin(model, 7);
+        assert_true(crash_allows_image(7, content, true));
+        assert_true(crash_allows_image(7, content, false));
+        model_complete_end(model, 7);
+        assert_true(crash_allows_image(7, content, true));
+        assert_false(crash_allows_image(7, content, false));
+}
+
 static void a_group_is_one_instant(void **state)
 {
         struct found found = {.observed = {.n_roots = 0}};
@@ -677,6 +739,9 @@ int main(void)
             TEST(a_failed_operation_has_not_happened),
             TEST(a_snapshot_holds_what_was_answered_before_it),
             TEST(a_write_in_flight_is_in_the_snapshot_or_not),
+            TEST(a_snapshot_in_flight_need_not_hold_what_was_durable_after_its_request),
+            TEST(a_volume_on_an_image_begins_with_its_content),
+            TEST(an_image_is_complete_when_it_was_answered_and_not_before_it_was_asked),
             TEST(a_group_is_one_instant),
             TEST(a_restored_volume_is_its_snapshot_and_keeps_the_rest),
             TEST(a_clone_begins_as_its_snapshot_and_goes_its_own_way),

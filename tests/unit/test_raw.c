@@ -1,60 +1,15 @@
 /* test_raw.c - image files: recognised by content; raw ones read and written with their holes. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
-#include <cmocka.h>
-#include "common/coroutine.h"
-#include "formats/image.h"
+#include <sys/vfs.h>
+#include "tests/unit/image_fixture.h"
 
-#define KIB 1024u
-#define MIB (1024u * KIB)
-
-struct fixture {
-        struct loop *loop;
-        int fd;
-        void (*co_test)(struct fixture *f);
-};
-
-static int setup(void **state)
-{
-        struct fixture *f = calloc(1, sizeof(*f));
-        char path[] = "/tmp/tarn-raw-XXXXXX";
-
-        *state = f;
-        f->fd = mkstemp(path);
-        return f->fd < 0 || unlink(path) < 0 || loop_new(LOOP_BACKEND_AUTO, &f->loop, NULL) < 0;
-}
-
-static int teardown(void **state)
-{
-        struct fixture *f = *state;
-
-        loop_free(f->loop);
-        close(f->fd);
-        free(f);
-        return 0;
-}
-
-static void entry(void *arg)
-{
-        struct fixture *f = arg;
-
-        f->co_test(f);
-}
-
-static void run(struct fixture *f, void (*co_test)(struct fixture *f))
-{
-        f->co_test = co_test;
-        assert_int_equal(co_run(f->loop, entry, f), 0);
-}
+#define RAW(bytes) AS("raw", bytes)
 
 static void put(struct fixture *f, const char *bytes, size_t n, off_t at)
 {
@@ -99,7 +54,7 @@ static void co_probe_each(struct fixture *f)
                 co_expect_format(f, "raw");
                 put(f, known[i].magic, known[i].n, known[i].at);
                 co_expect_format(f, known[i].name);
-                assert_int_equal(co_image_open(f->fd, "disk.x", NULL, &image, &e), -ENOTSUP);
+                assert_true(co_image_open(f->fd, "disk.x", NULL, &image, &e) < 0);
                 assert_null(image);
                 assert_non_null(strstr(e.message, "disk.x"));
         }
@@ -121,6 +76,45 @@ static void co_probe_short(struct fixture *f)
 static void files_shorter_than_any_header_are_raw(void **state)
 {
         run(*state, co_probe_short);
+}
+
+/* Of 1 MiB, how many bytes are in memory. */
+static size_t in_memory(int fd)
+{
+        size_t page = (size_t)sysconf(_SC_PAGESIZE), n = 0;
+        void *map = mmap(NULL, MIB, PROT_READ, MAP_SHARED, fd, 0);
+        uint8_t *there = calloc(MIB / page, 1);
+
+        assert_true(map != MAP_FAILED && there);
+        assert_int_equal(mincore(map, MIB, there), 0);
+        for (size_t i = 0; i < MIB / page; i++)
+                n += there[i] & 1 ? page : 0;
+        free(there);
+        munmap(map, MIB);
+        return n;
+}
+
+static void co_leave_memory(struct fixture *f)
+{
+        const struct image_options options = {.format = "raw", .from_disk = true};
+        static uint8_t data[MIB];
+        struct statfs fs;
+        struct image *image;
+
+        assert_int_equal(fstatfs(f->fd, &fs), 0);
+        memset(data, 1, sizeof(data));
+        put(f, (char *)data, sizeof(data), 0);
+        assert_int_equal(fdatasync(f->fd), 0);
+        assert_int_equal(in_memory(f->fd), MIB);
+        assert_int_equal(co_image_open(f->fd, "x", &options, &image, NULL), 0);
+        if (fs.f_type != TMPFS_MAGIC)
+                assert_int_equal(in_memory(f->fd), 0);
+        image_close(image);
+}
+
+static void what_is_to_be_read_from_the_disk_leaves_memory(void **state)
+{
+        run(*state, co_leave_memory);
 }
 
 static void co_walk_extents(struct fixture *f)
@@ -186,7 +180,7 @@ static void co_write_image(struct fixture *f)
         char buffer[16];
 
         put(f, "what was here before", 20, 0);
-        assert_int_equal(co_image_create(f->fd, "x", "raw", 16 * MIB, &image, NULL), 0);
+        assert_int_equal(co_image_create(f->fd, "x", RAW(16 * MIB), &image, NULL), 0);
         assert_int_equal(image->driver->co_write(image, "hello", 5, MIB, NULL), 0);
         assert_int_equal(image->driver->co_zero(image, 2 * MIB, MIB, NULL), 0);
         assert_int_equal(image->driver->co_finish(image, NULL), 0);
@@ -205,6 +199,30 @@ static void an_image_is_written_sparse_over_what_was_there(void **state)
         run(*state, co_write_image);
 }
 
+/* With a pipe in the file's place there is nothing that could be flushed (fsync(2): EINVAL), and
+ * that is what shows that the kernel is asked. */
+static void co_finish_pipe(struct fixture *f)
+{
+        struct image *image;
+        struct error e = ERROR_INIT;
+        int fds[2];
+
+        assert_int_equal(co_image_create(f->fd, "x", RAW(MIB), &image, NULL), 0);
+        assert_int_equal(image->driver->co_finish(image, NULL), 0);
+        assert_int_equal(pipe(fds), 0);
+        assert_int_equal(dup2(fds[0], f->fd), f->fd);
+        assert_int_equal(image->driver->co_finish(image, &e), -EINVAL);
+        assert_non_null(strstr(e.message, "'x'"));
+        image_close(image);
+        close(fds[0]);
+        close(fds[1]);
+}
+
+static void an_image_is_finished_when_it_is_on_its_disk(void **state)
+{
+        run(*state, co_finish_pipe);
+}
+
 static void co_open_others(struct fixture *f)
 {
         struct image *image = NULL;
@@ -216,8 +234,10 @@ static void co_open_others(struct fixture *f)
         close(fds[0]);
         close(fds[1]);
         assert_int_equal(co_image_open(-1, "closed", NULL, &image, &e), -EBADF);
-        assert_int_equal(co_image_open(f->fd, "x", "tar", &image, &e), -EINVAL);
-        assert_int_equal(co_image_create(f->fd, "x", "qcow2", MIB, &image, &e), -ENOTSUP);
+        assert_int_equal(
+            co_image_open(f->fd, "x", &(struct image_options){.format = "tar"}, &image, &e),
+            -EINVAL);
+        assert_int_equal(co_image_create(f->fd, "x", AS("tar", MIB), &image, &e), -EINVAL);
         assert_null(image);
 }
 
@@ -251,6 +271,8 @@ int main(void)
             raw_test(extents_cover_the_image_and_tell_holes),
             raw_test(a_file_that_is_cut_while_it_is_read_is_an_error),
             raw_test(an_image_is_written_sparse_over_what_was_there),
+            raw_test(an_image_is_finished_when_it_is_on_its_disk),
+            raw_test(what_is_to_be_read_from_the_disk_leaves_memory),
             raw_test(what_is_no_file_is_refused),
             cmocka_unit_test(zeroes_are_told_from_data_at_every_place),
         };

@@ -2,6 +2,7 @@
 #include "tests/vhost/disk.h"
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -198,6 +199,30 @@ int disk_reconnect(struct disk *d, int timeout_ms, struct error *err)
         /* What was shown to the server before is not told again by anybody else. */
         for (unsigned i = 0; r == 0 && i < d->n_rings; i++)
                 ring_kick(&d->rings[i]);
+        return r;
+}
+
+int disk_wait(struct disk *d, int timeout_ms, bool *ret_is_lost, struct error *err)
+{
+        struct pollfd fds[DISK_QUEUES_MAX + 1];
+        unsigned n = d->n_rings;
+        bool there = false;
+        int r = 0;
+
+        for (unsigned i = 0; i < n; i++) {
+                there = ring_arm(&d->rings[i]) || there;
+                fds[i] = (struct pollfd){.fd = d->rings[i].call, .events = POLLIN};
+        }
+        fds[n] = (struct pollfd){.fd = d->front->fd, .events = POLLIN};
+        if (!there && poll(fds, n + 1, timeout_ms) == 0)
+                r = error_set(err, -ETIMEDOUT, "the device has not answered for %d seconds",
+                              timeout_ms / 1000);
+        for (unsigned i = 0; !there && i < n; i++)
+                if (fds[i].revents)
+                        ring_wait_call(&d->rings[i], 0);
+        for (unsigned i = 0; i < n; i++)
+                ring_disarm(&d->rings[i]);
+        *ret_is_lost = !there && fds[n].revents;
         return r;
 }
 

@@ -62,6 +62,9 @@ void disk_close(struct disk *d); /* NULL is fine */
 int disk_reconnect(struct disk *d, int timeout_ms, struct error *err);
 /* Tell the device of the queues, where options.stopped kept them back. */
 int disk_start(struct disk *d, struct error *err);
+/* Until a queue may have something to take, or the connection has ended.
+ * -ETIMEDOUT  neither */
+int disk_wait(struct disk *d, int timeout_ms, bool *ret_is_lost, struct error *err);
 /* Ask for a new in-flight region, and hand it over. */
 int disk_set_inflight(struct disk *d, struct error *err);
 int disk_read_config(struct disk *d, struct error *err);

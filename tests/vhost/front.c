@@ -270,14 +270,14 @@ int front_negotiate(struct front *f, uint64_t features, uint64_t protocol, struc
         return r;
 }
 
-int front_add_region(struct front *f, const struct guest_region *region, struct error *err)
+int front_add_region(struct front *f, const struct guest_part *region, struct error *err)
 {
         struct vu_single_region single = {.region = region->address};
 
         return front_tell(f, VU_ADD_MEM_REG, &single, sizeof(single), &region->fd, 1, err);
 }
 
-int front_remove_region(struct front *f, const struct guest_region *region, struct error *err)
+int front_remove_region(struct front *f, const struct guest_part *region, struct error *err)
 {
         struct vu_single_region single = {.region = region->address};
 

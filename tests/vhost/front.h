@@ -75,8 +75,8 @@ bool front_is_open(struct front *f);
 int front_negotiate(struct front *f, uint64_t features, uint64_t protocol, struct error *err);
 /* The whole memory, by one table, or, with @by_slots, by one message a region. */
 int front_set_memory(struct front *f, const struct guest *m, bool by_slots, struct error *err);
-int front_add_region(struct front *f, const struct guest_region *region, struct error *err);
-int front_remove_region(struct front *f, const struct guest_region *region, struct error *err);
+int front_add_region(struct front *f, const struct guest_part *region, struct error *err);
+int front_remove_region(struct front *f, const struct guest_part *region, struct error *err);
 int front_get_config(struct front *f, uint32_t offset, uint32_t size, void *data,
                      struct error *err);
 int front_set_config(struct front *f, uint32_t offset, uint32_t size, const void *data,

@@ -12,7 +12,7 @@
 #define REGION_SKEW (UINT64_C(1) << 20) /* the file's bytes before the region's first */
 
 /* A file, and its mapping. */
-static int make_file(struct guest_region *r, struct error *err)
+static int make_file(struct guest_part *r, struct error *err)
 {
         int result;
 
@@ -33,10 +33,10 @@ fail:
 
 int guest_add(struct guest *m, uint64_t guest, uint64_t n_bytes, struct error *err)
 {
-        struct guest_region *r = &m->regions[m->n_regions];
+        struct guest_part *r = &m->regions[m->n_regions];
 
         assert(m->n_regions < GUEST_REGIONS_MAX);
-        *r = (struct guest_region){.address = {guest, n_bytes, m->next_user, REGION_SKEW}};
+        *r = (struct guest_part){.address = {guest, n_bytes, m->next_user, REGION_SKEW}};
         int result = make_file(r, err);
         if (result < 0)
                 return result;
@@ -46,7 +46,7 @@ int guest_add(struct guest *m, uint64_t guest, uint64_t n_bytes, struct error *e
 
 int guest_replace(struct guest *m, unsigned index, struct error *err)
 {
-        struct guest_region *r = &m->regions[index], other = *r;
+        struct guest_part *r = &m->regions[index], other = *r;
 
         assert(index < m->n_regions);
         int result = make_file(&other, err);
@@ -62,7 +62,7 @@ int guest_replace(struct guest *m, unsigned index, struct error *err)
 int guest_shrink(struct guest *m, uint64_t guest, struct error *err)
 {
         for (unsigned i = 0; i < m->n_regions; i++) {
-                struct guest_region *r = &m->regions[i];
+                struct guest_part *r = &m->regions[i];
                 if (guest < r->address.guest || guest - r->address.guest >= r->address.size)
                         continue;
                 if (ftruncate(r->fd, (off_t)(guest - r->address.guest + REGION_SKEW)) < 0)
@@ -76,7 +76,7 @@ int guest_shrink(struct guest *m, uint64_t guest, struct error *err)
 void guest_drop(struct guest *m)
 {
         assert(m->n_regions > 0);
-        struct guest_region *r = &m->regions[--m->n_regions];
+        struct guest_part *r = &m->regions[--m->n_regions];
         munmap(r->here, r->address.size);
         close(r->fd);
 }
@@ -112,7 +112,7 @@ void guest_free(struct guest *m)
 
 uint64_t guest_take(struct guest *m, unsigned index, uint64_t n_bytes, uint64_t align)
 {
-        struct guest_region *r = &m->regions[index];
+        struct guest_part *r = &m->regions[index];
         uint64_t at = (r->taken + align - 1) / align * align;
 
         assert(index < m->n_regions);
@@ -133,7 +133,7 @@ uint64_t guest_border(const struct guest *m)
         return m->regions[2].address.guest;
 }
 
-static const struct guest_region *region_of(const struct guest *m, uint64_t guest)
+static const struct guest_part *region_of(const struct guest *m, uint64_t guest)
 {
         for (unsigned i = 0; i < m->n_regions; i++)
                 if (guest >= m->regions[i].address.guest &&
@@ -144,14 +144,14 @@ static const struct guest_region *region_of(const struct guest *m, uint64_t gues
 
 void *guest_at(const struct guest *m, uint64_t guest)
 {
-        const struct guest_region *r = region_of(m, guest);
+        const struct guest_part *r = region_of(m, guest);
 
         return r ? r->here + (guest - r->address.guest) : NULL;
 }
 
 uint64_t guest_user(const struct guest *m, uint64_t guest)
 {
-        const struct guest_region *r = region_of(m, guest);
+        const struct guest_part *r = region_of(m, guest);
 
         assert(r);
         return r->address.user + (guest - r->address.guest);
@@ -160,7 +160,7 @@ uint64_t guest_user(const struct guest *m, uint64_t guest)
 /* How much of @n_bytes lies in one mapping. */
 static size_t in_one(const struct guest *m, uint64_t guest, size_t n_bytes, uint8_t **ret_here)
 {
-        const struct guest_region *r = region_of(m, guest);
+        const struct guest_part *r = region_of(m, guest);
 
         assert(r);
         uint64_t at = guest - r->address.guest;

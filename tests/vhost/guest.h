@@ -16,7 +16,7 @@
 
 #define GUEST_REGIONS_MAX 64u
 
-struct guest_region {
+struct guest_part {
         struct vu_region address;
         int fd;
         uint8_t *here;
@@ -24,7 +24,7 @@ struct guest_region {
 };
 
 struct guest {
-        struct guest_region regions[GUEST_REGIONS_MAX];
+        struct guest_part regions[GUEST_REGIONS_MAX];
         unsigned n_regions;
         uint64_t next_user;
 };

@@ -1,9 +1,12 @@
 /* raw.c - see raw.h. */
 #include "tests/vhost/raw.h"
 #include <assert.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #define TABLE_ENTRIES 1100u
 
@@ -122,4 +125,31 @@ uint32_t raw_n_written(struct raw *r)
         if (!r->ring->packed)
                 return ring_used(r->ring)->ring[0].len;
         return ring_packed(r->ring)[0].flags & VRING_DESC_F_WRITE ? ring_packed(r->ring)[0].len : 0;
+}
+
+int raw_lingering(int *ret_peer)
+{
+        const struct linger linger = {.l_onoff = 1, .l_linger = 600};
+        struct sockaddr_in address = {.sin_family = AF_INET,
+                                      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        socklen_t length = sizeof(address);
+        int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        static const uint8_t zeroes[65536];
+        const int small = 4096;
+
+        /* Small, so that there may be many. */
+        assert_int_equal(setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+        assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+        assert_int_equal(bind(listener, (struct sockaddr *)&address, length), 0);
+        assert_int_equal(listen(listener, 1), 0);
+        assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+        assert_int_equal(connect(fd, (struct sockaddr *)&address, length), 0);
+        *ret_peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        assert_true(*ret_peer >= 0);
+        close(listener);
+        assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+        while (send(fd, zeroes, sizeof(zeroes), MSG_DONTWAIT) > 0)
+                ;
+        return fd;
 }

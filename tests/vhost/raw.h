@@ -57,3 +57,6 @@ uint32_t raw_n_written(struct raw *r);
                 if (outcome_ == RAW_OK || outcome_ == RAW_SILENT)                                  \
                         fail_msg("outcome %d", outcome_);                                          \
         } while (0)
+
+/* A TCP socket with more to send than its peer takes, which its close waits for. */
+int raw_lingering(int *ret_peer);

@@ -2,6 +2,7 @@
 #include "tests/vhost/server.h"
 #include <assert.h>
 #include <dirent.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,10 +14,12 @@
 #include "common/coroutine.h"
 #include "common/log.h"
 #include "common/loop_thread.h"
+#include "common/sanitizers.h"
 #include "tests/protocol/loop_call.h"
 #include "tests/vhost/check.h"
 
-#define WAIT_MS 30000
+#define WAIT_MS      30000
+#define TEST_SECONDS (WITH_ASAN || WITH_TSAN ? 360 : 90) /* a hang is a failure */
 
 struct device {
         struct server *server;
@@ -30,6 +33,7 @@ struct device {
         int fd;
         _Atomic bool is_saved;
         size_t part;
+        struct vhost_saved odd;
 };
 
 struct server {
@@ -40,6 +44,8 @@ struct server {
         char folder[64];
         unsigned n_open, n_clients;
         unsigned n_fds;
+        struct loop_task halt;
+        sem_t halted, goes_on;
 };
 
 static struct sigaction sigbus;
@@ -316,6 +322,45 @@ size_t server_restore_part(struct server *s, enum server_device device, size_t n
         return d->saved[0].n_bytes;
 }
 
+const uint8_t *server_saved_bytes(struct server *s, enum server_device device)
+{
+        return s->devices[device].saved[0].bytes;
+}
+
+static void co_restore_odd(void *arg)
+{
+        struct device *d = arg;
+        struct error err = ERROR_INIT;
+
+        d->fd = dup(d->fd);
+        make_held(d);
+        int r = co_vhost_device_restore(d->device, &d->odd, &err);
+        assert(r < 0);
+        co_vhost_device_free(d->device);
+}
+
+void server_restore_odd(struct server *s, enum server_device device, size_t n_kept,
+                        uint32_t request, unsigned n_records, uint32_t n_bytes, uint32_t n_fds)
+{
+        struct device *d = &s->devices[device];
+        const uint32_t record[] = {n_fds, request, 1, n_bytes}; /* as save.c has it */
+        const size_t n_each = sizeof(record) + n_bytes;
+        int fd = d->fd;
+
+        d->odd = (struct vhost_saved){.n_bytes = n_kept + n_records * n_each,
+                                      .n_fds = 1 + n_records * n_fds};
+        d->odd.bytes = calloc(1, d->odd.n_bytes);
+        d->odd.fds = calloc(d->odd.n_fds, sizeof(*d->odd.fds));
+        assert(d->odd.bytes && d->odd.fds && n_kept <= d->saved[0].n_bytes);
+        memcpy(d->odd.bytes, d->saved[0].bytes, n_kept);
+        for (unsigned i = 0; i < n_records; i++)
+                memcpy(d->odd.bytes + n_kept + i * n_each, record, sizeof(record));
+        for (size_t i = 0; i < d->odd.n_fds; i++)
+                d->odd.fds[i] = dup(d->saved[0].fds[0]);
+        loop_call_co(loop_thread_loop(s->thread), co_restore_odd, d);
+        d->fd = fd;
+}
+
 static void go(void *arg)
 {
         vhost_device_go(((struct device *)arg)->device);
@@ -326,9 +371,20 @@ void server_go(struct server *s, enum server_device device)
         loop_call(loop_thread_loop(s->thread), go, &s->devices[device]);
 }
 
+static void allow_discard(void *arg)
+{
+        ((struct device *)arg)->discard = true;
+}
+
+static void forbid_discard(void *arg)
+{
+        ((struct device *)arg)->discard = false;
+}
+
 void server_set_discard(struct server *s, enum server_device device, bool discard)
 {
-        s->devices[device].discard = discard;
+        loop_call(loop_thread_loop(s->thread), discard ? allow_discard : forbid_discard,
+                  &s->devices[device]);
 }
 
 static void count_client(const struct vhost_client_info *info, void *arg)
@@ -363,6 +419,29 @@ void server_wait_clients(struct server *s, unsigned n)
         }
 }
 
+static void halt(struct loop_task *task)
+{
+        struct server *s = container_of(task, struct server, halt);
+
+        sem_post(&s->halted);
+        sem_wait(&s->goes_on);
+}
+
+void server_halt(struct server *s)
+{
+        s->halt = (struct loop_task){.run = halt};
+        sem_init(&s->halted, 0, 0);
+        sem_init(&s->goes_on, 0, 0);
+        loop_post_remote(loop_thread_loop(s->thread), &s->halt);
+        sem_wait(&s->halted);
+}
+
+void server_go_on(struct server *s)
+{
+        sem_post(&s->goes_on);
+        server_turn(s);
+}
+
 static void nothing(void *arg)
 {
 }
@@ -378,6 +457,7 @@ int server_setup(void **state)
 {
         struct server *s = server_start(NULL);
 
+        alarm(TEST_SECONDS);
         check_set_path(server_path(s, SERVER_VOL));
         *state = s;
         return 0;
@@ -391,6 +471,7 @@ int server_teardown(void **state)
         check_server_alive();
         server_wait_clients(s, 0);
         server_stop(s);
+        alarm(0);
         return 0;
 }
 

@@ -40,12 +40,20 @@ void server_go(struct server *s, enum server_device device);
 /* Restore the one front end that was saved from the first @n_bytes of what was kept of it, on other
  * descriptors of the same files, and hang up on it. How much was kept is returned. */
 size_t server_restore_part(struct server *s, enum server_device device, size_t n_bytes);
+const uint8_t *server_saved_bytes(struct server *s, enum server_device device);
+/* The same from @n_records records of any kind, each of @n_bytes bytes of payload and with @n_fds
+ * descriptors, behind the first @n_kept bytes of what was kept of it. */
+void server_restore_odd(struct server *s, enum server_device device, size_t n_kept,
+                        uint32_t request, unsigned n_records, uint32_t n_bytes, uint32_t n_fds);
 /* What the device offers to who comes from now on. */
 void server_set_discard(struct server *s, enum server_device device, bool discard);
 /* Front ends connected, to any device. */
 unsigned server_n_clients(struct server *s);
 /* Wait until as many are connected. */
 void server_wait_clients(struct server *s, unsigned n);
+/* Nothing of it runs, from the return of the first to the call of the second. */
+void server_halt(struct server *s);
+void server_go_on(struct server *s);
 /* Return once the loop has come round: it has seen what was there before the call. */
 void server_turn(struct server *s);
 

@@ -130,15 +130,19 @@ fail)
 	;;
 killed)
 	for ((round = 1; round <= rounds; round++)); do
+		before=$(grep -c 'has taken over' "$log" || true)
 		"$TARN" serve pool --takeover >"$work/new" 2>&1 &
 		new=$!
 		sleep "0.0$((RANDOM % 90 + 10))" # a random moment is what is wanted
 		kill -9 $new 2>/dev/null || true
 		wait $new 2>/dev/null || true
-		# Either it was too early, or it had taken over: then nobody serves.
+		# Either it was too early, or it had taken over: then nobody serves, and the old one ends, which takes its time.
+		# (A pool that nobody serves is opened by who asks.)
 		for ((tries = 600; tries > 0; tries--)); do
-			[ "$(n_writes)" = -1 ] || break
 			kill -0 "$server" 2>/dev/null || break
+			if [ "$(grep -c 'has taken over' "$log" || true)" = "$before" ] && [ "$(n_writes)" != -1 ]; then
+				break
+			fi
 			sleep 0.05
 		done
 		if ! kill -0 "$server" 2>/dev/null; then

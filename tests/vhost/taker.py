@@ -104,6 +104,9 @@ def main():
     assert answer["ok"] is True and answer["fds"] == len(lines.fds), (answer, len(lines.fds))
     # Each descriptor is named once.
     assert sorted(numbers(answer["takeover"])) == list(range(len(lines.fds))), answer
+    # Front ends wait while it is sent: what clients of the control socket have said in part is short.
+    for client in answer["takeover"]["clients"]:
+        assert len(client["received"]) <= 2 << 16, len(client["received"])
     if mode == "handed":
         return
     if mode == "kill":

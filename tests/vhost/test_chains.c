@@ -155,6 +155,21 @@ static void rule_3_a_next_or_head_outside_of_the_table_is_refused(void **state)
         }
 }
 
+/* Also where that would be sound. */
+static void rule_3_what_lies_behind_the_table_is_no_descriptor(void **state)
+{
+        struct raw *r = raw_open((struct disk_options){.queue_size = 128});
+        uint64_t place = (r->table - r->ring->descriptors) / sizeof(struct vring_desc);
+
+        assert_true(r->table > r->ring->descriptors && place >= 128 && place <= UINT16_MAX);
+        assert_int_equal((r->table - r->ring->descriptors) % sizeof(struct vring_desc), 0);
+        raw_entry(r, 0, r->data, RAW_BYTES, WRITE | NEXT, 2);
+        raw_desc(r, 0, r->header, HEADER, NEXT, (uint16_t)place);
+        raw_show(r, 0);
+        raw_expect_refused(r);
+        raw_close(r);
+}
+
 static void rule_3_a_chain_may_be_longer_than_the_queue(void **state)
 {
         static uint8_t data[515 * 512], back[515 * 512];
@@ -178,6 +193,24 @@ static void rule_3_a_chain_may_be_longer_than_the_queue(void **state)
                 assert_memory_equal(data, back, sizeof(data));
                 disk_close(d);
         }
+}
+
+/* A ring's own descriptors and then a table's. None lies behind the one before: each is a piece of
+ * its own. */
+static void rule_3_a_chain_of_more_pieces_than_any_driver_has_is_refused(void **state)
+{
+        const uint16_t n = 600;
+        struct raw *r = raw_open((struct disk_options){.queue_size = 1024});
+
+        for (uint16_t i = 1; i < n; i++)
+                raw_desc(r, i, r->data, 512, WRITE | NEXT, (uint16_t)(i + 1));
+        for (uint16_t i = 0; i < n; i++)
+                raw_entry(r, i, r->data, 512, WRITE | NEXT, (uint16_t)(i + 1));
+        raw_entry(r, n, r->status, 1, WRITE, 0);
+        raw_desc(r, n, r->table, (n + 1u) * 16, VRING_DESC_F_INDIRECT, 0);
+        raw_show(r, 0);
+        raw_expect_refused(r);
+        raw_close(r);
 }
 
 static void rule_3_nested_indirect_tables_are_refused(void **state)
@@ -271,6 +304,21 @@ static void rule_4_an_index_that_jumps_stops_the_queue_and_no_other(void **state
                 assert_true(front_is_open(d->front));
                 raw_close(r);
         }
+}
+
+static void rule_4_a_chain_that_is_in_flight_is_not_begun_again(void **state)
+{
+        struct volume *volume = server_volume(*state, SERVER_VOL);
+        struct raw *r = raw_open((struct disk_options){0});
+
+        fake_hold(volume);
+        raw_show(r, 0);
+        fake_wait_held(volume, 1);
+        raw_show(r, 0);
+        assert_int_equal(raw_outcome(r), RAW_BROKEN);
+        assert_int_equal(fake_n_held(volume), 1);
+        fake_release_all(volume);
+        raw_close(r);
 }
 
 /* ---- 5: framing ---- */
@@ -482,12 +530,15 @@ int main(void)
             TEST(rule_3_a_chain_that_loops_is_refused),
             TEST(rule_3_a_packed_chain_without_end_is_refused),
             TEST(rule_3_a_next_or_head_outside_of_the_table_is_refused),
+            TEST(rule_3_what_lies_behind_the_table_is_no_descriptor),
             TEST(rule_3_a_chain_may_be_longer_than_the_queue),
+            TEST(rule_3_a_chain_of_more_pieces_than_any_driver_has_is_refused),
             TEST(rule_3_nested_indirect_tables_are_refused),
             TEST(rule_3_indirect_with_next_is_refused),
             TEST(rule_3_a_table_whose_length_is_no_multiple_of_16_or_zero_is_refused),
             TEST(rule_3_a_table_outside_of_memory_is_refused),
             TEST(rule_4_an_index_that_jumps_stops_the_queue_and_no_other),
+            TEST(rule_4_a_chain_that_is_in_flight_is_not_begun_again),
             TEST(rule_5_headers_and_status_may_lie_anywhere),
             TEST(rule_5_what_is_readable_after_what_is_writable_is_rejected),
             TEST(rule_5_a_header_too_short_or_a_missing_status_is_survived),

@@ -2,9 +2,11 @@
  * memory that comes, goes, shrinks, and changes while it is read. Over volumes in memory. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include "tests/vhost/raw.h"
@@ -102,7 +104,7 @@ static void rule_8_regions_come_and_go_under_load(void **state)
                         uint64_t mark = disk_mark(d), status;
                         ok(guest_add(d->memory, (UINT64_C(2) << 32) + i * (UINT64_C(1) << 20),
                                      READS * 4096, &check_err));
-                        struct guest_region *region = &d->memory->regions[3];
+                        struct guest_part *region = &d->memory->regions[3];
                         ok(front_add_region(d->front, region, &check_err));
                         start_reads(d, region->address.guest, &status);
                         /* In flight, or not even looked at. */
@@ -129,7 +131,7 @@ static void rule_8_as_many_slots_as_promised_are_taken_and_no_more(void **state)
         ok(front_ask_u64(d->front, VU_GET_MAX_MEM_SLOTS, &n_slots, &check_err));
         assert_true(n_slots >= 32);
         ok(guest_add(d->memory, UINT64_C(2) << 32, 65536, &check_err));
-        struct guest_region region = d->memory->regions[3];
+        struct guest_part region = d->memory->regions[3];
         for (unsigned i = 0; i < 5000; i++) {
                 region.address.guest += 65536;
                 region.address.user += 65536;
@@ -147,7 +149,7 @@ static void rule_8_a_removed_region_that_held_the_rings_stops_them(void **state)
         for (unsigned packed = 0; packed < 2; packed++) {
                 struct disk *d =
                     check_open((struct disk_options){.packed = packed, .by_slots = true});
-                struct guest_region region = d->memory->regions[0];
+                struct guest_part region = d->memory->regions[0];
                 check_alive(d);
                 check_err = ERROR_INIT;
                 (void)front_remove_region(d->front, &region, &check_err);
@@ -157,11 +159,54 @@ static void rule_8_a_removed_region_that_held_the_rings_stops_them(void **state)
         }
 }
 
+static bool is_signalled(int fd, int timeout_ms)
+{
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+
+        return poll(&p, 1, timeout_ms) > 0;
+}
+
+/* Memory that is away may come back; rings that lie over one another make no sense wherever they are. */
+static void rule_8_rings_without_memory_wait_and_rings_that_make_no_sense_are_stopped(void **state)
+{
+        for (unsigned packed = 0; packed < 2; packed++) {
+                struct disk *d =
+                    check_open((struct disk_options){.packed = packed, .by_slots = true});
+                struct guest_part region = d->memory->regions[0];
+                struct ring *r = &d->rings[0];
+                struct vu_vring_addr a = {.descriptor = guest_user(d->memory, r->descriptors),
+                                          .available = guest_user(d->memory, r->driver),
+                                          .used = guest_user(d->memory, r->driver)};
+                eventfd_t count;
+
+                check_alive(d);
+                ok(front_remove_region(d->front, &region, &check_err));
+                ring_kick(r);
+                server_turn(*state);
+                assert_false(is_signalled(r->error, 0));
+                ok(front_add_region(d->front, &region, &check_err));
+                check_alive(d);
+                for (unsigned odd = 0; odd < 2; odd++) {
+                        a.used = guest_user(d->memory, r->driver) + odd;
+                        ok(front_tell(d->front, VU_SET_VRING_ADDR, &a, sizeof(a), NULL, 0,
+                                      &check_err));
+                        assert_true(is_signalled(r->error, RAW_WAIT_MS));
+                        assert_int_equal(eventfd_read(r->error, &count), 0);
+                        ok(ring_set_address(r, d->front, 0, false, &check_err));
+                        const uint64_t index = 0; /* starts it anew */
+                        ok(front_tell(d->front, VU_SET_VRING_KICK, &index, sizeof(index), &r->kick,
+                                      1, &check_err));
+                        check_alive(d);
+                }
+                disk_close(d);
+        }
+}
+
 static void rule_8_odd_regions_are_refused_and_the_old_memory_stays(void **state)
 {
         struct disk *d = check_open((struct disk_options){.by_slots = true});
         const uint64_t page = 4096, high = UINT64_C(2) << 32;
-        struct guest_region first = d->memory->regions[0];
+        struct guest_part first = d->memory->regions[0];
         uint64_t user = UINT64_C(0x7000000000000);
         disk_close(d);
         const struct vu_region odd[] = {
@@ -180,7 +225,7 @@ static void rule_8_odd_regions_are_refused_and_the_old_memory_stays(void **state
         for (unsigned i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
                 d = check_open((struct disk_options){.by_slots = true});
                 ok(guest_add(d->memory, high, 65536, &check_err));
-                struct guest_region region = d->memory->regions[3];
+                struct guest_part region = d->memory->regions[3];
                 region.address = odd[i];
                 check_err = ERROR_INIT;
                 int r = front_add_region(d->front, &region, &check_err);
@@ -210,7 +255,7 @@ static void rule_8_memory_that_is_no_memory_is_refused(void **state)
                            memfd_create("empty", MFD_CLOEXEC)};
         for (unsigned i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
                 struct disk *d = check_open((struct disk_options){.by_slots = true});
-                struct guest_region region = {
+                struct guest_part region = {
                     .address = {UINT64_C(2) << 32, 65536, UINT64_C(0x7000000000000), 0},
                     .fd = fds[i]};
                 check_err = ERROR_INIT;
@@ -399,10 +444,10 @@ static void rule_2_descriptors_that_change_are_read_once(void **state)
 
 static void rule_2_a_discard_segment_that_changes_is_read_once(void **state)
 {
-        uint8_t *data = fake_data(server_volume(*state, SERVER_VOL));
+        struct volume *volume = server_volume(*state, SERVER_VOL);
 
         /* What lies behind the one sector that may be discarded stays as it is. */
-        memset(data, 0x5a, 4096);
+        fake_fill(volume, 0, 0x5a, 4096);
         for (unsigned round = 0; round < 200; round++) {
                 struct raw *r = raw_open((struct disk_options){.packed = round % 2});
                 struct virtio_blk_discard_write_zeroes range = {.sector = 0, .num_sectors = 1};
@@ -418,12 +463,40 @@ static void rule_2_a_discard_segment_that_changes_is_read_once(void **state)
                 assert_true(raw_outcome(r) != RAW_SILENT);
                 stop_flipping(&f);
                 raw_close(r);
+                const uint8_t *data = fake_data(volume);
                 for (unsigned i = 512; i < 4096; i++)
                         assert_int_equal(data[i], 0x5a);
         }
 }
 
 /* A write's data may change under way; the volume then holds either, and the server minds not. */
+/* The checksum is of what is written: between the two nothing may change. */
+static void rule_2_what_is_written_is_what_it_was_when_it_was_taken(void **state)
+{
+        struct volume *volume = server_volume(*state, SERVER_VOL);
+        static const uint8_t changed[4096] = {0xee};
+
+        for (unsigned packed = 0; packed < 2; packed++) {
+                struct raw *r = raw_open((struct disk_options){.packed = packed});
+                uint8_t data[4096];
+                uint64_t at = (r->data + 4095) / 4096 * 4096;
+                check_pattern(data, sizeof(data), 70 + packed);
+                guest_write(r->disk->memory, at, data, sizeof(data));
+                raw_header(r, VIRTIO_BLK_T_OUT, 0);
+                raw_desc(r, 1, at, sizeof(data), VRING_DESC_F_NEXT, 2);
+                fake_wait_for(volume, FAKE_WAIT_LIMITS);
+                raw_show(r, 0);
+                fake_wait_held(volume, 1);
+                guest_write(r->disk->memory, at, changed, sizeof(changed));
+                fake_release_all(volume);
+                assert_int_equal(raw_outcome(r), RAW_OK);
+                assert_memory_equal(fake_data(volume), data, sizeof(data));
+                raw_close(r);
+                /* Its end cancels what waits, which the next round's write is not to be. */
+                server_wait_clients(*state, 0);
+        }
+}
+
 static void rule_2_data_that_changes_is_no_error(void **state)
 {
         for (unsigned round = 0; round < 100; round++) {
@@ -521,6 +594,25 @@ static void the_dirty_log_names_every_page_that_was_written(void **state)
         }
 }
 
+static void the_dirty_log_names_the_page_that_only_a_status_was_written_to(void **state)
+{
+        for (unsigned packed = 0; packed < 2; packed++) {
+                struct raw *r = raw_open((struct disk_options){.packed = packed});
+                int fd;
+                uint8_t *log = start_log(r->disk, &fd);
+                r->status = r->table + 8192;
+                raw_header(r, VIRTIO_BLK_T_OUT, 0);
+                raw_desc(r, 1, r->data, RAW_BYTES, VRING_DESC_F_NEXT, 2);
+                raw_desc(r, 2, r->status, 1, VRING_DESC_F_WRITE, 0);
+                raw_show(r, 0);
+                assert_int_equal(raw_outcome(r), RAW_OK);
+                assert_true(is_dirty(log, r->status));
+                munmap(log, LOG_BYTES);
+                close(fd);
+                raw_close(r);
+        }
+}
+
 static void a_log_that_is_too_small_or_shrinks_is_survived(void **state)
 {
         server_take_sigbus();
@@ -562,6 +654,7 @@ int main(void)
             TEST(rule_8_regions_come_and_go_under_load),
             TEST(rule_8_as_many_slots_as_promised_are_taken_and_no_more),
             TEST(rule_8_a_removed_region_that_held_the_rings_stops_them),
+            TEST(rule_8_rings_without_memory_wait_and_rings_that_make_no_sense_are_stopped),
             TEST(rule_8_odd_regions_are_refused_and_the_old_memory_stays),
             TEST(rule_8_memory_that_is_no_memory_is_refused),
             TEST(rule_8_surplus_descriptors_are_closed),
@@ -571,8 +664,10 @@ int main(void)
             TEST(rule_2_a_header_that_changes_is_read_once),
             TEST(rule_2_descriptors_that_change_are_read_once),
             TEST(rule_2_a_discard_segment_that_changes_is_read_once),
+            TEST(rule_2_what_is_written_is_what_it_was_when_it_was_taken),
             TEST(rule_2_data_that_changes_is_no_error),
             TEST(the_dirty_log_names_every_page_that_was_written),
+            TEST(the_dirty_log_names_the_page_that_only_a_status_was_written_to),
             TEST(a_log_that_is_too_small_or_shrinks_is_survived),
         };
         return cmocka_run_group_tests_name("vhost guest memory", tests, NULL, NULL);

@@ -4,8 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +32,22 @@ static uint32_t random32(void)
 static uint32_t below(uint32_t n)
 {
         return random32() % n;
+}
+
+static void halt_server(void)
+{
+        if (server)
+                server_halt(server);
+        else
+                assert_int_equal(kill(pid, SIGSTOP), 0);
+}
+
+static void let_server_go_on(void)
+{
+        if (server)
+                server_go_on(server);
+        else
+                assert_int_equal(kill(pid, SIGCONT), 0);
 }
 
 static int setup(void **state)
@@ -518,55 +534,33 @@ static void descriptors_of_every_wrong_kind(void **state)
         close(pair[1]);
 }
 
-/* A TCP socket with more to send than its peer takes, which its close waits for. */
-static int lingering(int *ret_peer)
-{
-        const struct linger linger = {.l_onoff = 1, .l_linger = 600};
-        struct sockaddr_in address = {.sin_family = AF_INET,
-                                      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        socklen_t length = sizeof(address);
-        int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        static const uint8_t zeroes[65536];
-
-        assert_int_equal(bind(listener, (struct sockaddr *)&address, length), 0);
-        assert_int_equal(listen(listener, 1), 0);
-        assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
-        assert_int_equal(connect(fd, (struct sockaddr *)&address, length), 0);
-        *ret_peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-        assert_true(*ret_peer >= 0);
-        close(listener);
-        assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
-        while (send(fd, zeroes, sizeof(zeroes), MSG_DONTWAIT) > 0)
-                ;
-        return fd;
-}
-
-/* Too many, of the wrong kind, or in the queue of a connection that ends before it is read. The
- * server's is the last: it comes with half a message, and the rest after ours is closed. */
+/* Too many, of the wrong kind, in the queue of a connection that ends before it is read, or the last of
+ * more than there is room for. The server's is the last one of its socket. */
 static void descriptors_that_are_long_in_closing(void **state)
 {
-        for (unsigned how = 0; how < 3; how++) {
+        for (unsigned how = 0; how < 4; how++) {
                 struct disk *d = open_disk((struct disk_options){0});
                 struct vu_header header = {how == 1 ? VU_SET_BACKEND_REQ_FD : VU_GET_FEATURES,
                                            how == 2 ? 0 : VU_VERSION, 0};
                 const uint8_t *bytes = (const uint8_t *)&header;
-                int peer, fd = lingering(&peer);
+                unsigned n_fds = how == 3 ? 200 : 1;
+                int peer, fd = raw_lingering(&peer), fds[200];
 
-                check_err = ERROR_INIT;
+                for (unsigned i = 0; i + 1 < n_fds; i++)
+                        fds[i] = neighbour->rings[0].call;
+                fds[n_fds - 1] = fd;
+                halt_server();
                 if (how == 2)
-                        (void)front_send_bytes(d->front, bytes, 12, NULL, 0, &check_err);
-                bool sent = front_send_bytes(d->front, bytes, 6, &fd, 1, &check_err) == 0;
-                assert_true(sent || how == 2);
-                if (!sent) /* it has ended already: ours is the last */
-                        close(peer);
+                        ok(front_send_bytes(d->front, bytes, 12, NULL, 0, &check_err));
+                ok(front_send_bytes(d->front, bytes, 6, fds, n_fds, &check_err));
                 close(fd);
+                let_server_go_on();
+                check_err = ERROR_INIT;
                 (void)front_send_bytes(d->front, bytes + 6, 6, NULL, 0, &check_err);
                 (void)front_sync(d->front, &check_err);
                 check_alive(neighbour);
                 check_server_alive();
-                if (sent)
-                        close(peer); /* nobody will read the rest: it is over */
+                close(peer); /* nobody will read the rest: it is over */
                 front_close(d->front);
                 d->front = NULL;
                 disk_close(d);
@@ -765,7 +759,9 @@ static void nothing_grows(void **state)
                 if (round == 20)
                         mappings = server_n_mappings(pid);
         }
-        assert_in_range(server_n_mappings(pid), 0, mappings + 4);
+        /* One for each of the 39 rounds would be a leak. Threads that close what front ends sent come
+         * and go, each with a stack. */
+        assert_in_range(server_n_mappings(pid), 0, mappings + 19);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

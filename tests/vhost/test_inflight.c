@@ -6,6 +6,7 @@
  * when the connection has ended in order, the copy is put back, and the next server finds what the
  * dead one would have left. tests/vhost/kill.sh kills for real. */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -406,6 +407,67 @@ static void rule_7_indirect_requests_are_done_again_too(void **state)
         }
 }
 
+/* Marks that were left when the rings' memory was away, of requests that the driver has forgotten. */
+static void rule_7_what_was_begun_before_a_reset_is_not_done_again(void **state)
+{
+        struct volume *volume = server_volume(*state, SERVER_VOL);
+
+        for (unsigned packed = 0; packed < 2; packed++) {
+                struct disk *d =
+                    check_open((struct disk_options){.packed = packed, .by_slots = true});
+                struct guest_part region = d->memory->regions[0];
+                struct ring *r = &d->rings[0];
+
+                fake_hold(volume);
+                struct writes *w = add_writes(d, 0, false);
+                ring_publish(r);
+                fake_wait_held(volume, REQUESTS);
+                ok(front_remove_region(d->front, &region, &check_err));
+                fake_release_all(volume);
+                ok(front_tell(d->front, VU_RESET_DEVICE, NULL, 0, NULL, 0, &check_err));
+                ok(front_add_region(d->front, &region, &check_err));
+                unsigned before = n_submitted(state);
+                ring_reset(r);
+                ok(front_tell_u64(d->front, VU_SET_FEATURES, d->front->features, &check_err));
+                ok(disk_start(d, &check_err));
+                check_alive(d);
+                assert_int_equal(n_submitted(state) - before, 1);
+                free(w);
+                disk_close(d);
+        }
+}
+
+/* Two servers of one ring would be worse than a wait. */
+static void rule_7_who_comes_back_waits_for_what_its_last_connection_has_begun(void **state)
+{
+        struct volume *volume = server_volume(*state, SERVER_VOL);
+        struct disk *d = check_open((struct disk_options){0});
+        const uint64_t features = d->front->features;
+        struct front_reply reply;
+
+        fake_hold(volume);
+        struct writes *w = add_writes(d, 0, false);
+        ring_publish(&d->rings[0]);
+        fake_wait_held(volume, REQUESTS);
+        unsigned before = n_submitted(state);
+        front_close(d->front);
+        ok(front_connect(check_path(), &d->front, &check_err));
+        ok(front_negotiate(d->front, features, DISK_PROTOCOL, &check_err));
+        ok(front_send(d->front, VU_SET_INFLIGHT_FD, VU_VERSION | VU_NEED_REPLY, &d->inflight,
+                      VU_INFLIGHT_SIZE, &d->inflight_fd, 1, &check_err));
+        for (unsigned i = 0; i < 100; i++)
+                server_turn(*state);
+        struct pollfd answer = {.fd = d->front->fd, .events = POLLIN};
+        assert_int_equal(poll(&answer, 1, 0), 0);
+        fake_release_all(volume);
+        ok(front_reply(d->front, VU_SET_INFLIGHT_FD, &reply, &check_err));
+        assert_int_equal(reply.u64, 0);
+        take_writes(d, w, REQUESTS);
+        assert_int_equal(n_submitted(state), before);
+        free(w);
+        disk_close(d);
+}
+
 /* ---- a region that lies ---- */
 
 /* Connects with a region of rubbish: refused, or served; the server lives. */
@@ -549,6 +611,8 @@ int main(void)
             TEST(rule_7_a_packed_batch_is_not_done_again_when_the_guest_was_told),
             TEST(rule_7_a_packed_batch_is_done_again_when_the_guest_was_not_told),
             TEST(rule_7_indirect_requests_are_done_again_too),
+            TEST(rule_7_who_comes_back_waits_for_what_its_last_connection_has_begun),
+            TEST(rule_7_what_was_begun_before_a_reset_is_not_done_again),
             TEST(rule_7_a_region_of_rubbish_is_survived),
             TEST(rule_7_lists_that_loop_or_point_outside_are_survived),
             TEST(rule_7_a_region_that_shrinks_is_survived),

@@ -41,7 +41,7 @@ static struct memory *with(struct memory *memory, uint64_t guest, uint64_t size,
         struct memory *more = NULL;
         int fd = memory_file(size, content);
 
-        assert_int_equal(memory_add(&client, memory, &at, fd, &more, NULL), 0);
+        assert_int_equal(memory_with(&client, memory, &at, fd, &more, NULL), 0);
         close(fd);
         memory_unref(memory);
         return more;
@@ -50,7 +50,7 @@ static struct memory *with(struct memory *memory, uint64_t guest, uint64_t size,
 /* a at 1 MiB, b directly behind it, a gap, c at 4 GiB; user addresses in another order. */
 static struct memory *three_regions(void)
 {
-        struct memory *memory = memory_new();
+        struct memory *memory = memory_none();
 
         assert_non_null(memory);
         memory = with(memory, UINT64_C(4) << 30, 2 * PAGE, 0x10000, 'c');
@@ -140,10 +140,10 @@ static void a_table_that_is_held_keeps_what_another_one_lacks(void **state)
         uint64_t length = 1;
         const uint8_t *p = memory_at(memory, at_b.guest, &length);
 
-        assert_int_equal(memory_remove(memory, &at_b, &fewer, NULL), 0);
+        assert_int_equal(memory_without(memory, &at_b, &fewer, NULL), 0);
         assert_int_equal(*p, 'b');
         assert_null(memory_at(fewer, at_b.guest, &length));
-        assert_int_equal(memory_remove(fewer, &at_b, &fewer, NULL), -ENOENT);
+        assert_int_equal(memory_without(fewer, &at_b, &fewer, NULL), -ENOENT);
         assert_int_equal(client.memory_bytes, 7 * PAGE);
         memory_unref(memory);
         assert_int_equal(client.memory_bytes, 4 * PAGE);
@@ -156,7 +156,7 @@ static void expect_refused(const struct vhost_region *region, int fd, int error)
         struct memory *memory = three_regions(), *more = NULL;
         struct error e = ERROR_INIT;
 
-        assert_int_equal(memory_add(&client, memory, region, fd, &more, &e), error);
+        assert_int_equal(memory_with(&client, memory, region, fd, &more, &e), error);
         assert_int_equal(e.code, error);
         assert_null(more);
         memory_unref(memory);
@@ -195,18 +195,18 @@ static void what_is_held_is_bounded_though_no_table_has_it(void **state)
         int fd = memory_file(PAGE, 'x');
 
         for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
-                tables[i] = memory_new();
+                tables[i] = memory_none();
                 for (unsigned n = 0; n < MEMORY_SLOTS_MAX; n++) {
                         at.guest += PAGE;
-                        assert_int_equal(memory_add(&client, tables[i], &at, fd, &more, NULL), 0);
+                        assert_int_equal(memory_with(&client, tables[i], &at, fd, &more, NULL), 0);
                         memory_unref(tables[i]);
                         tables[i] = more;
                 }
         }
-        one = memory_new();
-        assert_int_equal(memory_add(&client, one, &at, fd, &more, NULL), -ENOSPC);
+        one = memory_none();
+        assert_int_equal(memory_with(&client, one, &at, fd, &more, NULL), -ENOSPC);
         memory_unref(tables[0]);
-        assert_int_equal(memory_add(&client, one, &at, fd, &more, NULL), 0);
+        assert_int_equal(memory_with(&client, one, &at, fd, &more, NULL), 0);
         memory_unref(one);
         memory_unref(more);
         for (size_t i = 1; i < sizeof(tables) / sizeof(tables[0]); i++)
@@ -236,12 +236,12 @@ static void what_is_no_memory_is_refused(void **state)
 static void a_mapping_begins_at_any_byte_of_its_file(void **state)
 {
         struct vhost_region region = {.guest = 1 << 30, .size = 10, .mmap_offset = PAGE + 3};
-        struct memory *none = memory_new(), *memory = NULL;
+        struct memory *none = memory_none(), *memory = NULL;
         int fd = memory_file(2 * PAGE, 'x');
         uint64_t length = 100;
 
         assert_int_equal(pwrite(fd, "y", 1, PAGE + 3), 1);
-        assert_int_equal(memory_add(&client, none, &region, fd, &memory, NULL), 0);
+        assert_int_equal(memory_with(&client, none, &region, fd, &memory, NULL), 0);
         close(fd);
         assert_int_equal(at(memory, 1 << 30, &length), 'y');
         assert_int_equal(length, 10);
@@ -252,13 +252,13 @@ static void a_mapping_begins_at_any_byte_of_its_file(void **state)
 static void memory_that_shrinks_reads_as_zeroes_and_is_told(void **state)
 {
         struct vhost_region region = {.guest = 0, .size = 4 * PAGE};
-        struct memory *none = memory_new(), *memory = NULL, *other = three_regions();
+        struct memory *none = memory_none(), *memory = NULL, *other = three_regions();
         int fd = memory_file(4 * PAGE, 'x');
         uint64_t length = 1;
         uint8_t *p;
 
         assert_int_equal(sigaction(SIGBUS, &guard_action, NULL), 0);
-        assert_int_equal(memory_add(&client, none, &region, fd, &memory, NULL), 0);
+        assert_int_equal(memory_with(&client, none, &region, fd, &memory, NULL), 0);
         p = memory_at(memory, 3 * PAGE, &length);
         assert_int_equal(*(volatile uint8_t *)p, 'x');
         assert_false(atomic_load(&client.memory_lost));

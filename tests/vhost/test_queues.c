@@ -122,6 +122,87 @@ static void rule_6_a_read_only_device_takes_no_writes(void **state)
                          0);
 }
 
+static unsigned n_submitted(void **state)
+{
+        struct fake_counts counts = fake_counts(server_volume(*state, SERVER_VOL));
+        unsigned n = 0;
+
+        for (unsigned op = 0; op <= VOLUME_ZERO; op++)
+                n += counts.submitted[op];
+        return n;
+}
+
+/* Also where a sector's byte is beyond 64 bits. */
+static void what_lies_behind_the_end_never_reaches_the_engine(void **state)
+{
+        const uint64_t end = SERVER_BYTES / 512, wraps = UINT64_C(1) << 55;
+        const uint64_t sectors[] = {end, end - 1, wraps, wraps + 1, UINT64_MAX, UINT64_MAX - 1};
+        const uint32_t types[] = {VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_DISCARD,
+                                  VIRTIO_BLK_T_WRITE_ZEROES};
+        struct disk *d = check_open((struct disk_options){0});
+        uint8_t data[1024] = {1};
+        unsigned before = n_submitted(state);
+
+        for (unsigned i = 0; i < sizeof(sectors) / sizeof(sectors[0]); i++)
+                for (unsigned t = 0; t < 4; t++) {
+                        struct virtio_blk_discard_write_zeroes range = {sectors[i], 2, 0};
+                        bool ranges = t >= 2;
+                        assert_int_equal(
+                            check_status(d, types[t], ranges ? 0 : sectors[i],
+                                         ranges ? (void *)&range : data,
+                                         ranges ? (uint32_t)sizeof(range) : sizeof(data)),
+                            VIRTIO_BLK_S_IOERR);
+                }
+        assert_int_equal(n_submitted(state), before);
+        disk_close(d);
+}
+
+/* Reads of 1 MiB, of pieces that are all the same. */
+static void bytes_in_flight_are_bounded_and_all_are_served(void **state)
+{
+        enum { N = 80, PIECES = 256 };
+        const uint64_t most = UINT64_C(64) << 20; /* vhost_user.h */
+        struct volume *volume = server_volume(*state, SERVER_VOL);
+        struct raw *r = raw_open((struct disk_options){.queue_size = 128});
+
+        raw_entry(r, 0, r->header, sizeof(struct virtio_blk_outhdr), VRING_DESC_F_NEXT, 1);
+        for (uint16_t i = 1; i <= PIECES; i++)
+                raw_entry(r, i, r->data, 4096, VRING_DESC_F_WRITE | VRING_DESC_F_NEXT,
+                          (uint16_t)(i + 1));
+        raw_entry(r, PIECES + 1, r->status, 1, VRING_DESC_F_WRITE, 0);
+        for (uint16_t i = 0; i < N; i++)
+                raw_desc(r, i, r->table, (PIECES + 2) * 16, VRING_DESC_F_INDIRECT, 0);
+        fake_hold(volume);
+        for (uint16_t i = 0; i < N; i++)
+                raw_show(r, i);
+        fake_wait_held(volume, 50);
+        server_turn(*state);
+        server_turn(*state);
+        fake_release_all(volume);
+        while (__atomic_load_n(&ring_used(r->ring)->idx, __ATOMIC_ACQUIRE) != N)
+                assert_true(ring_wait_call(r->ring, RAW_WAIT_MS));
+        assert_int_equal(fake_counts(volume).submitted[VOLUME_READ], N);
+        assert_in_range(fake_counts(volume).bytes_in_flight_max, most / 2, most);
+        raw_close(r);
+}
+
+static void more_ranges_than_were_promised_are_refused(void **state)
+{
+        static struct virtio_blk_discard_write_zeroes ranges[256];
+        struct disk *d = check_open((struct disk_options){0});
+        unsigned before = n_submitted(state), n = d->config.max_discard_seg + 1;
+
+        assert_true(n < 256);
+        for (unsigned i = 0; i < 256; i++)
+                ranges[i] = (struct virtio_blk_discard_write_zeroes){8 * i, 8, 0};
+        for (; n <= 256; n++)
+                assert_int_equal(check_status(d, VIRTIO_BLK_T_DISCARD, 0, ranges,
+                                              n * (uint32_t)sizeof(ranges[0])),
+                                 VIRTIO_BLK_S_IOERR);
+        assert_int_equal(n_submitted(state), before);
+        disk_close(d);
+}
+
 static void rule_6_an_error_of_the_volume_is_the_requests(void **state)
 {
         struct disk *d = check_open((struct disk_options){0});
@@ -330,17 +411,20 @@ static void rule_9_two_front_ends_are_served_at_once(void **state)
 
 static void rule_9_a_reset_device_begins_anew(void **state)
 {
-        struct disk *d = check_open((struct disk_options){0});
+        for (unsigned packed = 0; packed < 2; packed++) {
+                struct disk *d = check_open((struct disk_options){.packed = packed});
 
-        for (unsigned i = 0; i < 3; i++) {
+                for (unsigned i = 0; i < 3; i++) {
+                        check_alive(d);
+                        ok(front_tell(d->front, VU_RESET_DEVICE, NULL, 0, NULL, 0, &check_err));
+                        ring_reset(&d->rings[0]);
+                        ok(front_tell_u64(d->front, VU_SET_FEATURES, d->front->features,
+                                          &check_err));
+                        ok(disk_start(d, &check_err));
+                }
                 check_alive(d);
-                ok(front_tell(d->front, VU_RESET_DEVICE, NULL, 0, NULL, 0, &check_err));
-                ring_reset(&d->rings[0]);
-                ok(front_tell_u64(d->front, VU_SET_FEATURES, d->front->features, &check_err));
-                ok(disk_start(d, &check_err));
+                disk_close(d);
         }
-        check_alive(d);
-        disk_close(d);
 }
 
 static void rule_9_a_stop_of_the_server_leaves_what_was_not_begun_in_the_ring(void **state)
@@ -670,6 +754,9 @@ int main(void)
             TEST(rule_6_what_was_not_agreed_on_is_not_served),
             TEST(rule_6_features_that_were_not_offered_are_refused),
             TEST(rule_6_a_read_only_device_takes_no_writes),
+            TEST(what_lies_behind_the_end_never_reaches_the_engine),
+            TEST(bytes_in_flight_are_bounded_and_all_are_served),
+            TEST(more_ranges_than_were_promised_are_refused),
             TEST(rule_6_an_error_of_the_volume_is_the_requests),
             TEST(rule_9_a_stop_waits_for_what_is_in_flight),
             TEST(rule_9_a_ring_starts_at_its_kick),

@@ -90,38 +90,44 @@ static int co_wait_readable(struct vhost_client *client)
         return client->dead || client->device->saving ? -ECANCELED : r;
 }
 
+/* Who sends descriptors faster than they can be closed waits, so that the process does not run out of
+ * them. 0; 1: it has left */
+static int co_await_closer(struct vhost_client *client)
+{
+        while (closer_pending(client->device->closer) >= CLOSING_MAX) {
+                if (client->dead || client->device->saving)
+                        return -ECANCELED;
+                if (has_ended(client))
+                        return 1;
+                co_sleep_ns(CLOSER_LOOK_NS);
+        }
+        return 0;
+}
+
 /* Until the message has @n_bytes, header included, and the descriptors among them. 0; 1 at the end
  * of the stream. */
 static int co_receive(struct vhost_client *client, size_t n_bytes)
 {
         struct message *m = &client->message;
-        union {
-                char bytes[CMSG_SPACE(MESSAGE_FDS_MAX * sizeof(int))];
-                struct cmsghdr align;
-        } control;
-
         while (m->n_bytes < n_bytes) {
                 uint8_t *to = m->n_bytes < sizeof(m->header)
                                   ? (uint8_t *)&m->header + m->n_bytes
                                   : (uint8_t *)&m->payload + (m->n_bytes - sizeof(m->header));
-                struct iovec iov = {to, n_bytes - m->n_bytes};
-                struct msghdr msg = {.msg_iov = &iov,
-                                     .msg_iovlen = 1,
-                                     .msg_control = control.bytes,
-                                     .msg_controllen = sizeof(control.bytes)};
-                ssize_t n = recvmsg(client->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-                int r;
+                struct passed_fds fds = {m->fds, m->n_fds, MESSAGE_FDS_MAX, client->device->closer,
+                                         false};
+                int r = co_await_closer(client);
+                ssize_t n;
 
+                if (r != 0)
+                        return r;
+                n = passed_fds_receive(client->fd, to, n_bytes - m->n_bytes, &fds);
+                m->n_fds = (unsigned)fds.n;
                 if (n > 0) {
-                        m->n_fds =
-                            (unsigned)passed_fds_take(&msg, m->fds, m->n_fds, MESSAGE_FDS_MAX);
                         m->n_bytes += (size_t)n;
                         continue;
                 }
-                if (n == 0)
-                        return 1;
-                if (errno != EAGAIN && errno != EINTR)
-                        return -errno;
+                if (n != -EAGAIN)
+                        return n == 0 ? 1 : (int)n;
                 r = co_wait_readable(client);
                 if (r < 0 && r != -EINTR)
                         return r;
@@ -149,11 +155,10 @@ static int co_read_message(struct vhost_client *client, struct error *err)
                      : r;
 }
 
-static void drop_message(struct message *m)
+static void drop_message(struct vhost_client *client)
 {
-        for (unsigned i = 0; i < m->n_fds; i++)
-                close_elsewhere(m->fds[i]);
-        *m = (struct message){0};
+        message_close_fds(client, &client->message);
+        client->message = (struct message){0};
 }
 
 static void co_messages(struct vhost_client *client)
@@ -168,7 +173,7 @@ static void co_messages(struct vhost_client *client)
                         return; /* with what it has read of the next one */
                 if (r == 0)
                         r = co_message_handle(client, &client->message, &e);
-                drop_message(&client->message);
+                drop_message(client);
                 if (r < 0)
                         vhost_client_cut(client, e.code < 0 ? e.message : strerror(-r));
                 else if (r > 0)
@@ -194,7 +199,7 @@ void co_vhost_client_end(struct vhost_client *client)
         uint64_t until_ns;
 
         client->dead = true;
-        drop_message(&client->message);
+        drop_message(client);
 
         stop_waiting(client);
         for (unsigned i = 0; client->queues && i < device->n_queues; i++)
@@ -209,7 +214,7 @@ void co_vhost_client_end(struct vhost_client *client)
         while (client->backend_busy)
                 co_wait(&client->quiet);
         if (client->backend_fd >= 0)
-                close_elsewhere(client->backend_fd);
+                close_elsewhere(device->closer, client->backend_fd);
         mapping_close(&client->log);
         mapping_close(&client->inflight);
         memory_unref(client->memory);
@@ -228,7 +233,7 @@ void co_vhost_client_end(struct vhost_client *client)
          * While a device is held another server may have the connection yet. */
         if (!passed_on && !device->held)
                 shutdown(client->fd, SHUT_RDWR);
-        close_elsewhere(client->fd);
+        close_elsewhere(device->closer, client->fd);
         free(client->queues);
         device_client_gone(client);
         free(client);
@@ -239,7 +244,7 @@ int co_vhost_client_open(struct vhost_client *client, struct error *err)
         struct vhost_device *device = client->device;
         int r;
 
-        client->memory = memory_new();
+        client->memory = memory_none();
         client->queues = calloc(device->n_queues, sizeof(*client->queues));
         if (!client->memory || !client->queues)
                 return error_set(err, -ENOMEM, "no memory for it");
@@ -308,7 +313,7 @@ void vhost_client_new(struct vhost_device *device, int fd)
         if (client && vhost_client_serve(client) == 0)
                 return;
         log_error("vhost: %s: no memory for a front end", device->name);
-        close(fd);
+        close_elsewhere(device->closer, fd);
         if (client)
                 device_client_gone(client);
         free(client);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "common/closer.h"
 #include "common/log.h"
 #include "vmm-glue/vhost-user/internal.h"
 
@@ -75,10 +76,20 @@ void vhost_server_free(struct vhost_server *server)
 
 /* ---- accepting ---- */
 
+static void accept_later(struct vhost_device *device)
+{
+        loop_timer_set(device->server->loop, &device->retry,
+                       loop_now_ns(device->server->loop) + ACCEPT_RETRY_NS);
+}
+
 static void accept_more(struct vhost_device *device)
 {
         if (device->stopping || device->accepting || device->held)
                 return;
+        if (closer_pending(device->closer) >= CLOSING_MAX) {
+                accept_later(device);
+                return;
+        }
         device->accepting = true;
         loop_submit(device->server->loop, &device->accept_io);
 }
@@ -91,12 +102,12 @@ static void accept_retry(struct loop_timer *timer)
 static void accepted(struct vhost_device *device, int fd)
 {
         if (device->stopping && !device->saving) {
-                close(fd);
+                close_elsewhere(device->closer, fd);
         } else if (device->n_clients >= VHOST_CLIENTS_MAX) {
                 if (vhost_may_log(device->server))
                         log_warning("vhost: %s: a front end was refused: there are %u already",
                                     device->name, device->n_clients);
-                close(fd);
+                close_elsewhere(device->closer, fd);
         } else {
                 vhost_client_new(device, fd);
         }
@@ -113,8 +124,7 @@ static void accept_done(struct loop_io *io, int result)
                    result != -EAGAIN) {
                 log_warning("vhost: %s: cannot accept a connection: %s", device->name,
                             strerror(-result));
-                loop_timer_set(device->server->loop, &device->retry,
-                               loop_now_ns(device->server->loop) + ACCEPT_RETRY_NS);
+                accept_later(device);
                 return;
         }
         accept_more(device);
@@ -137,7 +147,10 @@ int vhost_device_new(struct vhost_server *server, const struct vhost_device_opti
                                  "what vhost-user is to be offered on does not listen");
         }
         device = calloc(1, sizeof(*device));
-        if (!device) {
+        if (device)
+                device->closer = closer_new();
+        if (!device || !device->closer) {
+                free(device);
                 close(fd);
                 return error_set(err, -ENOMEM, "no memory for a vhost-user device");
         }
@@ -157,6 +170,11 @@ int vhost_device_new(struct vhost_server *server, const struct vhost_device_opti
         accept_more(device);
         *ret_device = device;
         return 0;
+}
+
+int vhost_device_fd(const struct vhost_device *device)
+{
+        return device->fd;
 }
 
 void vhost_device_rename(struct vhost_device *device, const char *name)
@@ -210,7 +228,11 @@ void co_vhost_device_free(struct vhost_device *device)
         while (device->n_disconnecting > 0)
                 co_yield_loop();
         assert(list_empty(&device->clients) && device->bytes_in_flight == 0);
-        close(device->fd);
+        /* In its queue may be connections with descriptors of anything. */
+        if (!device->held)
+                shutdown(device->fd, SHUT_RDWR);
+        close_elsewhere(device->closer, device->fd);
+        closer_free(device->closer);
         list_remove(&device->link);
         free(device);
 }

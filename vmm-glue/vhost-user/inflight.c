@@ -14,6 +14,8 @@
 #define NO_ENTRY QUEUE_SIZE_MAX
 
 #define STORE(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELEASE)
+/* Once: what was checked is what is used. */
+#define LOAD(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
 
 uint64_t inflight_queue_bytes(unsigned queue_size)
 {
@@ -45,6 +47,14 @@ bool inflight_has_state(const struct queue *queue)
                           offsetof(struct vhost_region_packed, version),
                       "in one place");
         return region && region->version == VHOST_INFLIGHT_VERSION;
+}
+
+void inflight_forget(struct queue *queue)
+{
+        struct vhost_region_split *region = (void *)queue_part(queue);
+
+        if (region)
+                STORE(region->version, 0);
 }
 
 int inflight_attach(struct queue *queue, struct error *err)
@@ -129,7 +139,8 @@ static void split_reset(struct queue *queue, uint16_t ring_used)
 static bool finish_batch(struct queue *queue, uint16_t ring_used)
 {
         struct vhost_region_split *region = queue->inflight_split;
-        uint16_t n = (uint16_t)(ring_used - region->used_idx), at = region->last_batch_head;
+        uint16_t n = (uint16_t)(ring_used - LOAD(region->used_idx)),
+                 at = LOAD(region->last_batch_head);
 
         if (n > queue->size)
                 return false;
@@ -137,7 +148,7 @@ static bool finish_batch(struct queue *queue, uint16_t ring_used)
                 if (at >= queue->size)
                         return false;
                 STORE(region->desc[at].inflight, 0);
-                at = region->desc[at].next;
+                at = LOAD(region->desc[at].next);
         }
         STORE(region->used_idx, ring_used);
         return true;
@@ -163,7 +174,7 @@ int inflight_recover_split(struct queue *queue, uint16_t ring_used, bool *ret_va
                 return -ENOMEM;
         for (unsigned i = 0; i < queue->size; i++)
                 if (region->desc[i].inflight)
-                        found[n++] = (struct candidate){region->desc[i].counter, (uint16_t)i};
+                        found[n++] = (struct candidate){LOAD(region->desc[i].counter), (uint16_t)i};
         take_candidates(queue, found, n);
         free(found);
         queue->inflight_batch = region->last_batch_head;
@@ -244,40 +255,43 @@ static void make_free_list(struct queue *queue, const bool *busy)
 static bool settle_batch(struct queue *queue)
 {
         struct vhost_region_packed *region = queue->inflight_packed;
-        uint16_t old_used = region->old_used_idx, flags;
-        bool old_wrap = region->old_used_wrap_counter, unused;
+        uint16_t old_used = LOAD(region->old_used_idx), used = LOAD(region->used_idx), flags;
+        bool old_wrap = LOAD(region->old_used_wrap_counter);
+        bool wrap = LOAD(region->used_wrap_counter), unused;
 
-        if (old_used >= queue->size || region->used_idx >= queue->size)
+        if (old_used >= queue->size || used >= queue->size)
                 return false;
-        if (region->used_idx != old_used || region->used_wrap_counter != old_wrap) {
+        if (used != old_used || wrap != old_wrap) {
                 flags =
                     le16toh(__atomic_load_n(&queue->packed.desc[old_used].flags, __ATOMIC_ACQUIRE));
                 unused = !!(flags & (1u << VRING_PACKED_DESC_F_AVAIL)) == old_wrap &&
                          !!(flags & (1u << VRING_PACKED_DESC_F_USED)) != old_wrap;
                 if (!unused) {
-                        STORE(region->old_free_head, region->free_head);
-                        STORE(region->old_used_idx, region->used_idx);
-                        STORE(region->old_used_wrap_counter, region->used_wrap_counter);
+                        STORE(region->old_free_head, LOAD(region->free_head));
+                        STORE(region->old_used_idx, used);
+                        STORE(region->old_used_wrap_counter, wrap);
+                        old_used = used;
+                        old_wrap = wrap;
                 }
         }
-        STORE(region->free_head, region->old_free_head);
-        STORE(region->used_idx, region->old_used_idx);
-        STORE(region->used_wrap_counter, region->old_used_wrap_counter);
-        queue->last_used = region->used_idx;
-        queue->used_wrap = region->used_wrap_counter;
-        return queue->last_used < queue->size;
+        STORE(region->free_head, LOAD(region->old_free_head));
+        STORE(region->used_idx, old_used);
+        STORE(region->used_wrap_counter, old_wrap);
+        queue->last_used = old_used;
+        queue->used_wrap = old_wrap;
+        return true;
 }
 
 /* The chain that begins at @head, into our own lists and @busy. */
 static bool take_chain(struct queue *queue, uint16_t head, bool *busy)
 {
         const struct vhost_region_packed *region = queue->inflight_packed;
-        uint16_t n = region->desc[head].num, at = head;
+        uint16_t n = LOAD(region->desc[head].num), at = head;
 
         if (n == 0 || n > queue->size)
                 return false;
         for (;;) {
-                uint16_t next = region->desc[at].next;
+                uint16_t next = LOAD(region->desc[at].next);
 
                 if (busy[at])
                         return false;
@@ -296,18 +310,18 @@ static bool take_chain(struct queue *queue, uint16_t head, bool *busy)
 static bool find_chains(struct queue *queue, struct candidate *found, unsigned *ret_n, bool *busy)
 {
         const struct vhost_region_packed *region = queue->inflight_packed;
-        uint16_t at = region->free_head;
+        uint16_t at = LOAD(region->free_head);
 
         /* What is in the free list was given back, whatever its mark says. */
         for (unsigned steps = 0; at < queue->size && steps < queue->size; steps++) {
                 busy[at] = true;
-                at = region->desc[at].next;
+                at = LOAD(region->desc[at].next);
         }
         *ret_n = 0;
         for (unsigned i = 0; i < queue->size; i++)
                 if (region->desc[i].inflight && !busy[i])
                         found[(*ret_n)++] =
-                            (struct candidate){region->desc[i].counter, (uint16_t)i};
+                            (struct candidate){LOAD(region->desc[i].counter), (uint16_t)i};
         memset(busy, 0, queue->size * sizeof(*busy));
         for (unsigned i = 0; i < *ret_n; i++)
                 if (!take_chain(queue, found[i].entry, busy))

@@ -33,8 +33,14 @@
 /* Of one front end, with those that only requests in flight still hold: each is a descriptor, too. */
 #define CLIENT_MAPPINGS_MAX 256u
 #define MESSAGE_FDS_MAX     16u
-#define COROUTINE_BYTES     (UINT64_C(128) << 10) /* what the engine's slower ways take */
-#define CACHED_BYTES_MAX    (UINT64_C(16) << 20)  /* of unused buffers the server keeps */
+/* Descriptors of a device's front ends that are on their way to be closed, which some are long in: above
+ * this nothing more is taken from them. One message brings at most 253. */
+#define CLOSING_MAX    256u
+#define CLOSER_LOOK_NS UINT64_C(10000000)
+/* How long it may take to learn what kind of file is said to be memory. */
+#define LOOK_WAIT_NS     UINT64_C(1000000000)
+#define COROUTINE_BYTES  (UINT64_C(128) << 10) /* what the engine's slower ways take */
+#define CACHED_BYTES_MAX (UINT64_C(16) << 20)  /* of unused buffers the server keeps */
 
 static_assert(SLICE_MAX <= VOLUME_REQUEST_MAX, "a slice goes to the engine whole");
 
@@ -60,7 +66,7 @@ struct mapping {
         struct guard *guard;
         struct vhost_client *client; /* who sent it, and for whom it counts */
 };
-/* @length bytes from @offset of @fd, which is only borrowed.
+/* @length bytes from @offset of @fd, which is only borrowed, and which co_look() has found good.
  *
  * -EINVAL  empty, overflowing, or beyond the file's end
  * -ENOSPC  more than is mapped for one front end, or for all
@@ -68,6 +74,14 @@ struct mapping {
 int mapping_open(struct vhost_client *client, struct mapping *mapping, int fd, uint64_t offset,
                  uint64_t length, struct error *err);
 void mapping_close(struct mapping *mapping); /* one that is zeroed is fine */
+/* Asks the file system, which may take as long as it likes where it is another's. */
+bool memory_is_local(int fd);
+
+/* look.c: before anything else is asked of what may be memory.
+ *
+ * -EPERM      it is no file of a kind whose use waits for nobody
+ * -ETIMEDOUT  whoever serves it does not say; -ENOMEM, -EMFILE */
+int co_look(struct vhost_client *client, int fd, struct error *err);
 
 struct region {
         unsigned refs;
@@ -85,13 +99,14 @@ static inline struct memory *memory_ref(struct memory *memory)
         memory->refs++;
         return memory;
 }
-struct memory *memory_new(void);          /* without regions; NULL: out of memory */
+struct memory *memory_none(void);         /* without regions; NULL: out of memory */
 void memory_unref(struct memory *memory); /* NULL is fine */
 /* @old with one region more, or one less. */
-int memory_add(struct vhost_client *client, const struct memory *old, const struct vhost_region *at,
-               int fd, struct memory **ret_memory, struct error *err);
-int memory_remove(const struct memory *old, const struct vhost_region *at,
-                  struct memory **ret_memory, struct error *err);
+int memory_with(struct vhost_client *client, const struct memory *old,
+                const struct vhost_region *at, int fd, struct memory **ret_memory,
+                struct error *err);
+int memory_without(const struct memory *old, const struct vhost_region *at,
+                   struct memory **ret_memory, struct error *err);
 /* Where guest address @guest is here, and how much of *length lies there in one piece. NULL: it is
  * in no region. */
 uint8_t *memory_at(const struct memory *memory, uint64_t guest, uint64_t *length);
@@ -147,7 +162,10 @@ struct vhost_req {
 
 /* What differs between split and packed rings. Only called while the queue is ready. */
 struct ring_ops {
-        /* Find the rings at their user addresses. -EFAULT, with a sentence */
+        /* Find the rings at their user addresses, with a sentence.
+         *
+         * -EFAULT  no memory is there, just now
+         * -EINVAL  they make no sense, whatever memory there is */
         int (*translate)(struct queue *queue, struct error *err);
         /* Where to go on: from the base that the front end gave and the in-flight region. */
         int (*start)(struct queue *queue, struct error *err);
@@ -178,12 +196,11 @@ static inline void ring_store16(void *to, uint16_t value)
         __atomic_store_n((uint16_t *)to, htole16(value), __ATOMIC_RELEASE);
 }
 
-/* A write of 8 bytes to an eventfd, that cannot hold up the loop. */
+/* An eventfd that is signalled by the loop, which it cannot hold up. */
 struct signal {
         struct queue *queue;
         int fd; /* -1: none */
         bool busy, again;
-        struct iovec iov;
         struct loop_io io;
 };
 
@@ -201,7 +218,7 @@ struct queue {
         /* running */
         bool started; /* kicked, or it goes on where another left off */
         bool stopping, broken;
-        bool ring_lost;  /* the rings are not mapped any more; they may come back */
+        bool ring_lost; /* the rings are not mapped any more; they may come back, or it is broken */
         bool kick_armed; /* kick_io is in flight */
         struct loop_io kick_io;
         struct loop_task task;
@@ -309,6 +326,7 @@ struct vhost_device {
         unsigned n_queues;
         struct vhost_volumes volumes;
         int fd;
+        struct closer *closer; /* of what its front ends sent */
         bool accepting, stopping;
         struct loop_io accept_io;
         struct loop_timer retry;
@@ -370,6 +388,8 @@ void co_vhost_client_end(struct vhost_client *client); /* and free it */
 void co_client_save(struct vhost_client *client);
 
 /* message.c */
+/* Those that nobody has taken. */
+void message_close_fds(struct vhost_client *client, struct message *message);
 /* Take one message's effect without a word to the front end: it was sent to another server. Closes
  * what is left of the message's descriptors. */
 int co_message_apply(struct vhost_client *client, struct message *message, struct error *err);
@@ -446,6 +466,8 @@ void vhost_request_execute(struct vhost_req *req);
 uint64_t inflight_queue_bytes(unsigned queue_size);
 /* True where an earlier server left its marks for this queue. */
 bool inflight_has_state(const struct queue *queue);
+/* The ring begins anew: what the region says of it is of another. */
+void inflight_forget(struct queue *queue);
 /* The queue's part of the client's region, if it has one. -EINVAL: it does not fit. -ENOMEM */
 int inflight_attach(struct queue *queue, struct error *err);
 void inflight_detach(struct queue *queue);

@@ -23,13 +23,13 @@
 /* Memory of memfd_create(2), of /dev/shm and of huge pages; and files on disks, which QEMU and
  * libvirt offer as well. Not what another process or host serves (FUSE, NFS): each access to it
  * would wait for them, and with it everybody whom this loop serves. */
-static bool is_memory(int fd, const struct stat *st)
+bool memory_is_local(int fd)
 {
         static const long kinds[] = {TMPFS_MAGIC,      HUGETLBFS_MAGIC,   RAMFS_MAGIC,
                                      EXT4_SUPER_MAGIC, BTRFS_SUPER_MAGIC, XFS_SUPER_MAGIC};
         struct statfs fs;
 
-        if (!S_ISREG(st->st_mode) || fstatfs(fd, &fs) < 0)
+        if (fstatfs(fd, &fs) < 0)
                 return false;
         for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
                 if ((long)fs.f_type == kinds[i])
@@ -83,7 +83,7 @@ int mapping_open(struct vhost_client *client, struct mapping *mapping, int fd, u
         void *base;
         int own, r;
 
-        if (fstat(fd, &st) < 0 || !is_memory(fd, &st))
+        if (!memory_is_local(fd) || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
                 return error_set(err, -EPERM, "it sent a descriptor that is not of shared memory");
         if (length == 0 || offset > (uint64_t)st.st_size || length > (uint64_t)st.st_size - offset)
                 return error_set(err, -EINVAL,
@@ -138,7 +138,7 @@ void mapping_close(struct mapping *mapping)
                 return;
         guard_release(mapping->guard);
         munmap(mapping->base, mapping->length);
-        close_elsewhere(mapping->fd);
+        close_elsewhere(mapping->client->device->closer, mapping->fd);
         uncount(mapping->client, mapping->length);
         *mapping = (struct mapping){0};
 }
@@ -187,7 +187,7 @@ void memory_unref(struct memory *memory)
         free(memory);
 }
 
-struct memory *memory_new(void)
+struct memory *memory_none(void)
 {
         struct memory *memory = calloc(1, sizeof(*memory));
 
@@ -198,7 +198,7 @@ struct memory *memory_new(void)
 
 static struct memory *memory_copy(const struct memory *old)
 {
-        struct memory *memory = memory_new();
+        struct memory *memory = memory_none();
 
         for (unsigned i = 0; memory && i < old->n; i++) {
                 memory->regions[memory->n++] = old->regions[i];
@@ -212,8 +212,9 @@ static bool overlaps(const struct vhost_region *a, const struct vhost_region *b)
         return a->guest < b->guest + b->size && b->guest < a->guest + a->size;
 }
 
-int memory_add(struct vhost_client *client, const struct memory *old, const struct vhost_region *at,
-               int fd, struct memory **ret_memory, struct error *err)
+int memory_with(struct vhost_client *client, const struct memory *old,
+                const struct vhost_region *at, int fd, struct memory **ret_memory,
+                struct error *err)
 {
         struct region *region = NULL;
         struct memory *memory;
@@ -244,8 +245,8 @@ int memory_add(struct vhost_client *client, const struct memory *old, const stru
         return 0;
 }
 
-int memory_remove(const struct memory *old, const struct vhost_region *at,
-                  struct memory **ret_memory, struct error *err)
+int memory_without(const struct memory *old, const struct vhost_region *at,
+                   struct memory **ret_memory, struct error *err)
 {
         struct memory *memory;
         unsigned i;

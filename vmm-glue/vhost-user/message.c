@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include "common/closer.h"
 #include "common/log.h"
+#include "common/passed_fds.h"
 #include "vmm-glue/vhost-user/internal.h"
 
 #define BIT(n) (UINT64_C(1) << (n))
@@ -143,6 +144,7 @@ static int co_reset(struct vhost_client *client, struct message *m, struct reply
 
                 queue->enabled = queue->has_addr = queue->has_base = false;
                 queue->size = queue->base = 0;
+                inflight_forget(queue);
         }
         client->features = 0;
         client->status = 0;
@@ -190,13 +192,16 @@ static void close_mapped(struct message *m)
         }
 }
 
-static void co_await_predecessors(struct vhost_client *client, int fd)
+/* Before anything else is asked of a descriptor of memory. */
+static int co_expect_memory(struct vhost_client *client, int fd, struct error *err)
 {
         struct stat st;
+        int r = co_look(client, fd, err);
 
         /* Where the device is held, a server before has seen to that. */
-        if (!client->device->held && fstat(fd, &st) == 0)
+        if (r == 0 && !client->device->held && fstat(fd, &st) == 0)
                 co_vhost_client_await_predecessors(client, st.st_dev, st.st_ino);
+        return r;
 }
 
 static int co_set_mem_table(struct vhost_client *client, struct message *m, struct reply *reply,
@@ -213,15 +218,17 @@ static int co_set_mem_table(struct vhost_client *client, struct message *m, stru
         if (m->n_fds != table->n_regions)
                 return error_set(err, -EINVAL, "it sends %u descriptors for %u memory regions",
                                  m->n_fds, table->n_regions);
-        for (unsigned i = 0; i < m->n_fds; i++)
-                co_await_predecessors(client, m->fds[i]);
-        memory = memory_new();
+        for (unsigned i = 0; r == 0 && i < m->n_fds; i++)
+                r = co_expect_memory(client, m->fds[i], err);
+        if (r < 0)
+                return r;
+        memory = memory_none();
         if (!memory)
                 return error_set(err, -ENOMEM, "no memory for a table of memory regions");
         for (unsigned i = 0; r == 0 && i < table->n_regions; i++) {
                 struct memory *more;
 
-                r = memory_add(client, memory, &table->region[i], m->fds[i], &more, err);
+                r = memory_with(client, memory, &table->region[i], m->fds[i], &more, err);
                 if (r == 0) {
                         memory_unref(memory);
                         memory = more;
@@ -240,10 +247,11 @@ static int co_add_mem_reg(struct vhost_client *client, struct message *m, struct
                           struct error *err)
 {
         struct memory *memory;
-        int r;
+        int r = co_expect_memory(client, m->fds[0], err);
 
-        co_await_predecessors(client, m->fds[0]);
-        r = memory_add(client, client->memory, &m->payload.reg.region, m->fds[0], &memory, err);
+        if (r == 0)
+                r = memory_with(client, client->memory, &m->payload.reg.region, m->fds[0], &memory,
+                                err);
         if (r < 0)
                 return r;
         close_mapped(m);
@@ -255,7 +263,7 @@ static int rem_mem_reg(struct vhost_client *client, struct message *m, struct re
                        struct error *err)
 {
         struct memory *memory;
-        int r = memory_remove(client->memory, &m->payload.reg.region, &memory, err);
+        int r = memory_without(client->memory, &m->payload.reg.region, &memory, err);
 
         if (r == 0)
                 use_memory(client, memory);
@@ -271,13 +279,15 @@ static int get_max_mem_slots(struct vhost_client *client, struct message *m, str
 
 /* ---- migration ---- */
 
-static int set_log_base(struct vhost_client *client, struct message *m, struct reply *reply,
-                        struct error *err)
+static int co_set_log_base(struct vhost_client *client, struct message *m, struct reply *reply,
+                           struct error *err)
 {
         const struct vhost_log_area *area = &m->payload.log;
         struct mapping log = {0};
-        int r = mapping_open(client, &log, m->fds[0], area->offset, area->size, err);
+        int r = co_expect_memory(client, m->fds[0], err);
 
+        if (r == 0)
+                r = mapping_open(client, &log, m->fds[0], area->offset, area->size, err);
         if (r < 0)
                 return r;
         close_mapped(m);
@@ -502,20 +512,29 @@ static int set_config(struct vhost_client *client, struct message *m, struct rep
                             c->flags & VHOST_CONFIG_FLAG_MIGRATION, err);
 }
 
+/* -1: it is no socket. */
+static int socket_option(int fd, int option)
+{
+        int value = 0;
+        socklen_t length = sizeof(value);
+
+        return getsockopt(fd, SOL_SOCKET, option, &value, &length) < 0 ? -1 : value;
+}
+
 static int co_set_backend_req_fd(struct vhost_client *client, struct message *m,
                                  struct reply *reply, struct error *err)
 {
-        int type = 0;
-        socklen_t length = sizeof(type);
+        int type = socket_option(m->fds[0], SO_TYPE);
 
-        if (getsockopt(m->fds[0], SOL_SOCKET, SO_TYPE, &type, &length) < 0 || type != SOCK_STREAM)
-                return error_set(err, -EINVAL, "its channel for our messages is not a socket");
+        /* Others than Unix sockets may be locked by whoever else has them, for as long as he likes. */
+        if (type != SOCK_STREAM || socket_option(m->fds[0], SO_DOMAIN) != AF_UNIX)
+                return error_set(err, -EINVAL, "its channel for our messages is not a Unix socket");
         if (client->backend_busy)
                 loop_cancel(client->device->server->loop, &client->backend_io);
         while (client->backend_busy)
                 co_wait(&client->quiet);
         if (client->backend_fd >= 0)
-                close_elsewhere(client->backend_fd);
+                close_elsewhere(client->device->closer, client->backend_fd);
         client->backend_fd = take_fd(m);
         return 0;
 }
@@ -559,16 +578,18 @@ static int co_set_inflight_fd(struct vhost_client *client, struct message *m, st
         struct mapping region = {0};
         int r;
 
-        if (any_running(client))
-                return error_set(err, -EBUSY, "it sets an in-flight region while queues run");
         if (is->n_queues == 0 || is->n_queues > client->device->n_queues || is->queue_size == 0 ||
             is->queue_size > QUEUE_SIZE_MAX || is->mmap_offset % 8 ||
             is->mmap_size / is->n_queues < inflight_queue_bytes(is->queue_size))
                 return error_set(err, -EINVAL,
                                  "it sets an in-flight region of %llu bytes for %u queues of %u",
                                  (unsigned long long)is->mmap_size, is->n_queues, is->queue_size);
-        co_await_predecessors(client, m->fds[0]);
-        r = mapping_open(client, &region, m->fds[0], is->mmap_offset, is->mmap_size, err);
+        r = co_expect_memory(client, m->fds[0], err);
+        /* Which may start while that waits. */
+        if (r == 0 && any_running(client))
+                r = error_set(err, -EBUSY, "it sets an in-flight region while queues run");
+        if (r == 0)
+                r = mapping_open(client, &region, m->fds[0], is->mmap_offset, is->mmap_size, err);
         if (r < 0)
                 return r;
         close_mapped(m);
@@ -600,7 +621,7 @@ static const struct kind {
     [VHOST_USER_SET_OWNER] = {nothing, 0, 0, 0, ALWAYS},
     [VHOST_USER_RESET_OWNER] = {nothing, 0, 0, 0, ALWAYS}, /* deprecated; may be ignored */
     [VHOST_USER_SET_MEM_TABLE] = {co_set_mem_table, ANY_SIZE, 0, VHOST_TABLE_REGIONS_MAX, ALWAYS},
-    [VHOST_USER_SET_LOG_BASE] = {set_log_base, sizeof(struct vhost_log_area), 1, 1,
+    [VHOST_USER_SET_LOG_BASE] = {co_set_log_base, sizeof(struct vhost_log_area), 1, 1,
                                  VHOST_USER_PROTOCOL_F_LOG_SHMFD, true},
     [VHOST_USER_SET_LOG_FD] = {nothing, 0, 0, 1, ALWAYS}, /* who logs looks by himself */
     [VHOST_USER_SET_VRING_NUM] = {set_vring_num, STATE, 0, 0, ALWAYS},
@@ -679,36 +700,22 @@ static int send_reply(struct vhost_client *client, const struct message *m, stru
         struct vhost_header header = {.request = m->header.request,
                                       .flags = VHOST_VERSION | VHOST_REPLY,
                                       .size = reply->size};
-        struct iovec iov[] = {{&header, sizeof(header)}, {&reply->payload, reply->size}};
-        union {
-                char bytes[CMSG_SPACE(sizeof(int))];
-                struct cmsghdr align;
-        } control;
-        struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2};
-        ssize_t n;
+        uint8_t bytes[sizeof(header) + sizeof(reply->payload)];
+        size_t n_bytes = sizeof(header) + reply->size;
 
-        if (reply->fd >= 0) {
-                struct cmsghdr *c = &control.align;
-
-                memset(&control, 0, sizeof(control));
-                msg.msg_control = control.bytes;
-                msg.msg_controllen = sizeof(control.bytes);
-                c->cmsg_level = SOL_SOCKET;
-                c->cmsg_type = SCM_RIGHTS;
-                c->cmsg_len = CMSG_LEN(sizeof(int));
-                memcpy(CMSG_DATA(c), &reply->fd, sizeof(int));
-        }
-        n = sendmsg(client->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n == (ssize_t)(sizeof(header) + reply->size))
+        memcpy(bytes, &header, sizeof(header));
+        memcpy(bytes + sizeof(header), &reply->payload, reply->size);
+        if (passed_fds_send(client->fd, bytes, n_bytes, &reply->fd, reply->fd >= 0, MSG_DONTWAIT) ==
+            (ssize_t)n_bytes)
                 return 0;
         return error_set(err, -EPIPE, "it does not take replies");
 }
 
-static void close_left(struct message *m)
+void message_close_fds(struct vhost_client *client, struct message *m)
 {
         for (unsigned i = 0; i < m->n_fds; i++)
                 if (m->fds[i] >= 0)
-                        close_elsewhere(m->fds[i]);
+                        close_elsewhere(client->device->closer, m->fds[i]);
         m->n_fds = 0;
 }
 
@@ -717,7 +724,7 @@ int co_message_apply(struct vhost_client *client, struct message *m, struct erro
         struct reply reply = {.fd = -1};
         int r = co_dispatch(client, m, &reply, err);
 
-        close_left(m);
+        message_close_fds(client, m);
         if (reply.fd >= 0)
                 close(reply.fd);
         return r;
@@ -732,7 +739,7 @@ int co_message_handle(struct vhost_client *client, struct message *m, struct err
         struct error e = ERROR_INIT;
         int r = co_dispatch(client, m, &reply, &e);
 
-        close_left(m);
+        message_close_fds(client, m);
         if (r < 0 && ack && vhost_may_log(client->device->server))
                 log_warning("vhost: %s: client %llu: %s", client->device->name,
                             (unsigned long long)client->id, e.message);

@@ -15,7 +15,7 @@ static int packed_translate(struct queue *queue, struct error *err)
         const struct memory *memory = queue->client->memory;
 
         if ((a->descriptor & 15) || (a->available & 3) || (a->used & 3))
-                return error_set(err, -EFAULT, "its rings are not aligned");
+                return error_set(err, -EINVAL, "its rings are not aligned");
         queue->packed.desc = (void *)memory_at_user(memory, a->descriptor,
                                                     queue->size * sizeof(struct vring_packed_desc));
         queue->packed.driver =
@@ -28,7 +28,7 @@ static int packed_translate(struct queue *queue, struct error *err)
                           sizeof(struct vring_packed_desc_event)) ||
             parts_overlap(a->used, sizeof(struct vring_packed_desc_event), a->descriptor,
                           queue->size * sizeof(struct vring_packed_desc)))
-                return error_set(err, -EFAULT, "its device area lies over what the driver writes");
+                return error_set(err, -EINVAL, "its device area lies over what the driver writes");
         return 0;
 }
 

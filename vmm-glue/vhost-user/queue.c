@@ -38,16 +38,10 @@ static struct vhost_server *server_of(const struct queue *queue)
  * away would hold up the caller. */
 static void signal_submit(struct signal *signal)
 {
-        static const uint64_t one = 1;
-
         signal->busy = true;
         signal->again = false;
-        signal->iov = (struct iovec){(void *)&one, sizeof(one)};
-        signal->io.op = LOOP_WRITEV;
+        signal->io.op = LOOP_SIGNAL;
         signal->io.fd = signal->fd;
-        signal->io.iov = &signal->iov;
-        signal->io.n_iov = 1;
-        signal->io.offset = LOOP_NO_OFFSET;
         loop_submit(server_of(signal->queue)->loop, &signal->io);
 }
 
@@ -479,14 +473,18 @@ void queue_go(struct queue *queue)
 void queue_translate(struct queue *queue)
 {
         struct error e = ERROR_INIT;
+        int r;
 
         if (!queue->ops)
                 return;
         queue->log_ring = queue->addr.flags & VHOST_VRING_F_LOG;
-        queue->ring_lost = queue->ops->translate(queue, &e) < 0;
+        r = queue->ops->translate(queue, &e);
+        queue->ring_lost = r < 0;
         /* What the driver reads of our wish to be kicked is told again where it reads now. */
         queue->notifying = false;
-        if (queue->ring_lost && vhost_may_log(server_of(queue)))
+        if (r < 0 && r != -EFAULT && !queue->broken)
+                queue_break(queue, &e);
+        else if (r == -EFAULT && vhost_may_log(server_of(queue)))
                 log_info("vhost: %s: queue %u of client %llu waits: %s",
                          queue->client->device->name, queue->index,
                          (unsigned long long)queue->client->id, e.message);

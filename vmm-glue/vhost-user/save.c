@@ -41,7 +41,7 @@ void vhost_saved_free(struct vhost_saved *saved)
 {
         for (size_t i = 0; i < saved->n_fds; i++)
                 if (saved->fds[i] >= 0)
-                        close_elsewhere(saved->fds[i]);
+                        close_elsewhere(NULL, saved->fds[i]);
         free(saved->fds);
         free(saved->bytes);
         *saved = (struct vhost_saved){0};
@@ -287,6 +287,7 @@ int co_vhost_device_save_end(struct vhost_device *device)
         while (device->n_disconnecting > 0)
                 co_yield_loop();
         assert(device->bytes_in_flight == 0);
+        closer_free(device->closer);
         list_remove(&device->link);
         free(device);
         return fd;
@@ -317,7 +318,8 @@ static int next_message(struct reader *reader, struct message *m)
                 return -EBADMSG;
         m->header = record.header;
         if (record.header.request == SAVED_REST) {
-                if (record.header.size > sizeof(m->header) + sizeof(m->payload))
+                if (record.header.size == 0 ||
+                    record.header.size > sizeof(m->header) + sizeof(m->payload))
                         return -EBADMSG;
                 m->n_bytes = record.header.size;
         } else if (record.header.size > sizeof(m->payload)) {
@@ -391,8 +393,11 @@ static int co_take_records(struct vhost_client *client, struct reader *reader, s
         struct message m;
         int r = next_message(reader, &m);
 
-        if (r <= 0 || m.header.request != SAVED_FACTS || m.header.size != sizeof(facts) || m.n_fds)
+        if (r <= 0 || m.header.request != SAVED_FACTS || m.header.size != sizeof(facts) ||
+            m.n_fds) {
+                message_close_fds(client, &m);
                 return error_set(err, -EBADMSG, "what was passed on of it makes no sense");
+        }
         memcpy(&facts, &m.payload, sizeof(facts));
         r = take_facts(client, &facts, err);
         if (r == 0)

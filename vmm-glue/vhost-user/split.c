@@ -42,7 +42,7 @@ static int split_translate(struct queue *queue, struct error *err)
                 return error_set(err, -EINVAL, "a split ring has %u descriptors, no power of two",
                                  queue->size);
         if ((a->descriptor & 15) || (a->available & 1) || (a->used & 3))
-                return error_set(err, -EFAULT, "its rings are not aligned");
+                return error_set(err, -EINVAL, "its rings are not aligned");
         queue->split.desc =
             (void *)memory_at_user(memory, a->descriptor, queue->size * sizeof(struct vring_desc));
         queue->split.avail = (void *)memory_at_user(memory, a->available, avail_bytes(queue));
@@ -52,7 +52,7 @@ static int split_translate(struct queue *queue, struct error *err)
         if (parts_overlap(a->used, used_bytes(queue), a->available, avail_bytes(queue)) ||
             parts_overlap(a->used, used_bytes(queue), a->descriptor,
                           queue->size * sizeof(struct vring_desc)))
-                return error_set(err, -EFAULT, "its used ring lies over what the driver writes");
+                return error_set(err, -EINVAL, "its used ring lies over what the driver writes");
         return 0;
 }
 

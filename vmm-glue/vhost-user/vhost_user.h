@@ -76,6 +76,7 @@ int vhost_device_new(struct vhost_server *server, const struct vhost_device_opti
 void co_vhost_device_free(struct vhost_device *device);
 /* Hang up on every front end in the same way, and wait until they are gone; the device stays. */
 void co_vhost_device_disconnect(struct vhost_device *device);
+int vhost_device_fd(const struct vhost_device *device); /* that it listens on; borrowed */
 void vhost_device_rename(struct vhost_device *device, const char *name);
 /* The volume's size is another: tell the guests. */
 void vhost_device_config_changed(struct vhost_device *device);

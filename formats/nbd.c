@@ -1,0 +1,522 @@
+/* nbd.c - exports of NBD servers as images.
+ *
+ * libnbd does the protocol and calls nobody's loop: after each step it says for what its socket is to
+ * be watched. One watch is under way as long as requests are. */
+#include "formats/nbd.h"
+
+#include <errno.h>
+#include <libnbd.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/coroutine.h"
+
+#define MAP_MAX         512u
+#define MAP_LENGTH      (UINT64_C(1) << 30)
+#define ZERO_LENGTH     (UINT64_C(1) << 30)
+#define ZERO_CHUNK      (UINT64_C(1) << 20)
+#define WRITE_UNIT      4096u
+#define REQUEST_DEFAULT (UINT64_C(32) << 20) /* where the server names no limit (proto.md) */
+#define CONTEXT         LIBNBD_CONTEXT_BASE_ALLOCATION
+
+/* What the server has said of a part of the export, last. */
+struct map {
+        uint64_t offset;
+        size_t n;
+        uint32_t length[MAP_MAX], flags[MAP_MAX];
+};
+
+struct nbd {
+        struct nbd_handle *handle;
+        struct loop *loop;
+        struct loop_io watch;
+        bool watching;
+        uint32_t watched; /* poll(2)'s events */
+        unsigned n_requests;
+        uint64_t request_max;
+        bool has_map, can_zero, can_flush;
+        struct map map;
+        void *zeroes;
+};
+
+/* A request: the coroutine that waits for it. */
+struct request {
+        struct nbd *nbd;
+        struct co *co;
+        bool waiting, done;
+        int error;
+        struct map *map;
+        uint64_t left; /* of what the map is asked for */
+};
+
+bool nbd_is_uri(const char *word)
+{
+        static const char *const schemes[] = {"nbd://",       "nbds://",      "nbd+unix://",
+                                              "nbds+unix://", "nbd+vsock://", "nbds+vsock://"};
+
+        for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++)
+                if (strncmp(word, schemes[i], strlen(schemes[i])) == 0)
+                        return true;
+        return false;
+}
+
+/* libnbd's own words, of the last call that failed in this thread. */
+static int nbd_failure(const char *uri, const char *what, struct error *err)
+{
+        int code = nbd_get_errno();
+        const char *text = nbd_get_error();
+
+        return error_set(err, code > 0 ? -code : -EIO, "cannot %s '%s': %s", what, uri,
+                         text ? text : "unknown");
+}
+
+/* ---- the socket ---- */
+
+static void watch(struct nbd *nbd);
+
+static uint32_t wanted_events(struct nbd *nbd)
+{
+        unsigned direction = nbd_aio_get_direction(nbd->handle);
+
+        return (direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0u) |
+               (direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0u);
+}
+
+static void tell_libnbd(struct nbd *nbd, int events)
+{
+        unsigned direction = nbd_aio_get_direction(nbd->handle);
+
+        /* A failure makes the connection dead, and ends the requests with an error. */
+        if ((events & (POLLIN | POLLHUP | POLLERR)) && (direction & LIBNBD_AIO_DIRECTION_READ))
+                nbd_aio_notify_read(nbd->handle);
+        else if ((events & (POLLOUT | POLLHUP | POLLERR)) &&
+                 (direction & LIBNBD_AIO_DIRECTION_WRITE))
+                nbd_aio_notify_write(nbd->handle);
+}
+
+static void watched(struct loop_io *io, int result)
+{
+        struct nbd *nbd = container_of(io, struct nbd, watch);
+
+        nbd->watching = false;
+        if (result > 0)
+                tell_libnbd(nbd, result);
+        if (nbd->n_requests > 0)
+                watch(nbd);
+}
+
+static void watch(struct nbd *nbd)
+{
+        uint32_t events = wanted_events(nbd);
+
+        if (nbd->watching) {
+                /* Begun anew once it has ended. */
+                if ((nbd->watched & events) != events)
+                        loop_cancel(nbd->loop, &nbd->watch);
+                return;
+        }
+        nbd->watch = (struct loop_io){
+            .op = LOOP_POLL, .fd = nbd_aio_get_fd(nbd->handle), .flags = events, .done = watched};
+        nbd->watched = events;
+        nbd->watching = true;
+        loop_submit(nbd->loop, &nbd->watch);
+}
+
+/* ---- requests ---- */
+
+static int completed(void *arg, int *error)
+{
+        struct request *q = arg;
+
+        q->done = true;
+        q->error = *error;
+        q->nbd->n_requests--;
+        if (q->waiting)
+                co_wake(q->co);
+        return 1;
+}
+
+static struct request request_begin(struct nbd *nbd)
+{
+        nbd->n_requests++;
+        return (struct request){.nbd = nbd, .co = co_self()};
+}
+
+/* Wait for what was begun; @cookie is libnbd's answer. */
+static int co_request_end(struct image *image, struct request *q, int64_t cookie, const char *what,
+                          uint64_t offset, struct error *err)
+{
+        struct nbd *nbd = q->nbd;
+
+        if (cookie < 0 && !q->done)
+                nbd->n_requests--;
+        if (cookie < 0)
+                return nbd_failure(image->path, what, err);
+        if (!q->done)
+                watch(nbd);
+        q->waiting = true;
+        while (!q->done)
+                co_suspend();
+        if (q->error)
+                return error_set(err, -q->error, "cannot %s '%s' at offset %llu: %s", what,
+                                 image->path, (unsigned long long)offset, strerror(q->error));
+        return 0;
+}
+
+#define COMPLETION(q) ((nbd_completion_callback){.callback = completed, .user_data = (q)})
+
+static int co_nbd_read(struct image *image, void *buffer, size_t length, uint64_t offset,
+                       struct error *err)
+{
+        struct nbd *nbd = image->state;
+        uint8_t *to = buffer;
+        int r = 0;
+
+        while (r == 0 && length > 0) {
+                size_t n = length < nbd->request_max ? length : nbd->request_max;
+                struct request q = request_begin(nbd);
+
+                r = co_request_end(image, &q,
+                                   nbd_aio_pread(nbd->handle, to, n, offset, COMPLETION(&q), 0),
+                                   "read", offset, err);
+                to += n;
+                offset += n;
+                length -= n;
+        }
+        return r;
+}
+
+static int co_nbd_write(struct image *image, const void *buffer, size_t length, uint64_t offset,
+                        struct error *err)
+{
+        struct nbd *nbd = image->state;
+        const uint8_t *from = buffer;
+        int r = 0;
+
+        while (r == 0 && length > 0) {
+                size_t n = length < nbd->request_max ? length : nbd->request_max;
+                struct request q = request_begin(nbd);
+
+                r = co_request_end(image, &q,
+                                   nbd_aio_pwrite(nbd->handle, from, n, offset, COMPLETION(&q), 0),
+                                   "write", offset, err);
+                from += n;
+                offset += n;
+                length -= n;
+        }
+        return r;
+}
+
+static int co_write_zeroes(struct image *image, uint64_t offset, uint64_t length, struct error *err)
+{
+        struct nbd *nbd = image->state;
+        int r = 0;
+
+        if (!nbd->zeroes && !(nbd->zeroes = calloc(1, ZERO_CHUNK)))
+                return error_set(err, -ENOMEM, "out of memory");
+        while (r == 0 && length > 0) {
+                uint64_t n = length < ZERO_CHUNK ? length : ZERO_CHUNK;
+
+                r = co_nbd_write(image, nbd->zeroes, n, offset, err);
+                offset += n;
+                length -= n;
+        }
+        return r;
+}
+
+static int co_nbd_zero(struct image *image, uint64_t offset, uint64_t length, struct error *err)
+{
+        struct nbd *nbd = image->state;
+        int r = 0;
+
+        if (!nbd->can_zero)
+                return co_write_zeroes(image, offset, length, err);
+        while (r == 0 && length > 0) {
+                uint64_t n = length < ZERO_LENGTH ? length : ZERO_LENGTH;
+                struct request q = request_begin(nbd);
+
+                r = co_request_end(image, &q,
+                                   nbd_aio_zero(nbd->handle, n, offset, COMPLETION(&q), 0),
+                                   "write zeroes to", offset, err);
+                offset += n;
+                length -= n;
+        }
+        return r;
+}
+
+static int co_nbd_finish(struct image *image, struct error *err)
+{
+        struct nbd *nbd = image->state;
+        struct request q;
+
+        if (!nbd->can_flush)
+                return 0;
+        q = request_begin(nbd);
+        return co_request_end(image, &q, nbd_aio_flush(nbd->handle, COMPLETION(&q), 0), "flush", 0,
+                              err);
+}
+
+/* ---- the map ---- */
+
+/* What the server says is not trusted: no extent reaches behind what was asked for. */
+static int got_extents(void *arg, const char *context, uint64_t offset, uint32_t *entries,
+                       size_t n_entries, int *error)
+{
+        struct request *q = arg;
+        struct map *map = q->map;
+
+        if (strcmp(context, CONTEXT) != 0)
+                return 0;
+        for (size_t i = 0; i + 1 < n_entries && map->n < MAP_MAX && q->left > 0; i += 2) {
+                uint64_t length = entries[i] < q->left ? entries[i] : q->left;
+
+                if (length == 0)
+                        continue;
+                map->length[map->n] = (uint32_t)length;
+                map->flags[map->n++] = entries[i + 1];
+                q->left -= length;
+        }
+        return 0;
+}
+
+static int co_ask_map(struct image *image, uint64_t offset, struct error *err)
+{
+        struct nbd *nbd = image->state;
+        uint64_t left = image->virtual_bytes - offset;
+        uint64_t n = left < MAP_LENGTH ? left : MAP_LENGTH;
+        struct map *map = calloc(1, sizeof(*map));
+        struct request q;
+        int r;
+
+        if (!map)
+                return error_set(err, -ENOMEM, "out of memory");
+        map->offset = offset;
+        q = request_begin(nbd);
+        q.map = map;
+        q.left = n;
+        r = co_request_end(
+            image, &q,
+            nbd_aio_block_status(nbd->handle, n, offset,
+                                 (nbd_extent_callback){.callback = got_extents, .user_data = &q},
+                                 COMPLETION(&q), 0),
+            "read the map of", offset, err);
+        if (r == 0 && map->n == 0)
+                r = error_set(err, -EPROTO, "'%s' says nothing of what is at offset %llu",
+                              image->path, (unsigned long long)offset);
+        if (r == 0)
+                nbd->map = *map;
+        free(map);
+        return r;
+}
+
+static bool find_in_map(const struct map *map, uint64_t offset, struct image_extent *ret)
+{
+        uint64_t at = map->offset;
+
+        for (size_t i = 0; i < map->n && at <= offset; i++) {
+                uint64_t end = at + map->length[i];
+
+                if (offset < end) {
+                        *ret = (struct image_extent){.length = end - offset,
+                                                     .zero = map->flags[i] & LIBNBD_STATE_ZERO,
+                                                     .present = true,
+                                                     .has_offset = true,
+                                                     .file_offset = offset};
+                        return true;
+                }
+                at = end;
+        }
+        return false;
+}
+
+static int co_nbd_extent(struct image *image, uint64_t offset, struct image_extent *ret_extent,
+                         struct error *err)
+{
+        struct nbd *nbd = image->state;
+        struct image_extent all = {.length = image->virtual_bytes - offset,
+                                   .present = true,
+                                   .has_offset = true,
+                                   .file_offset = offset};
+        int r = 0;
+
+        if (!nbd->has_map)
+                *ret_extent = all;
+        else if (!find_in_map(&nbd->map, offset, ret_extent)) {
+                r = co_ask_map(image, offset, err);
+                /* Another coroutine may have asked for another part meanwhile. */
+                if (r == 0 && !find_in_map(&nbd->map, offset, ret_extent)) {
+                        *ret_extent = all;
+                        if (ret_extent->length > WRITE_UNIT)
+                                ret_extent->length = WRITE_UNIT;
+                }
+        }
+        return r;
+}
+
+void nbd_forget_map(struct image *image)
+{
+        struct nbd *nbd = image->state;
+
+        nbd->map.n = 0;
+}
+
+/* ---- opening ---- */
+
+static void nbd_image_close(struct image *image)
+{
+        struct nbd *nbd = image->state;
+
+        if (!nbd)
+                return;
+        if (nbd->handle) {
+                if (nbd_aio_is_ready(nbd->handle) > 0)
+                        nbd_aio_disconnect(nbd->handle, 0);
+                nbd_close(nbd->handle);
+        }
+        free(nbd->zeroes);
+        free(nbd);
+}
+
+static const struct image_driver image_nbd = {
+    .name = "nbd",
+    .description = "export of an NBD server",
+    .co_extent = co_nbd_extent,
+    .co_read = co_nbd_read,
+    .co_write = co_nbd_write,
+    .co_zero = co_nbd_zero,
+    .co_finish = co_nbd_finish,
+    .close = nbd_image_close,
+};
+
+static int begin_to_connect(struct nbd *nbd, const struct nbd_target *target)
+{
+        int fd;
+
+        if (nbd_add_meta_context(nbd->handle, CONTEXT) < 0)
+                return -1;
+        /* Files of certificates and keys: the URI is the user's own. */
+        if (target->fd < 0 && nbd_set_uri_allow_local_file(nbd->handle, true) < 0)
+                return -1;
+        if (target->fd < 0)
+                return nbd_aio_connect_uri(nbd->handle, target->uri);
+        if (nbd_set_export_name(nbd->handle, target->export_name) < 0)
+                return -1;
+        fd = dup(target->fd); /* libnbd's, which closes it */
+        return fd < 0 ? -1 : nbd_aio_connect_socket(nbd->handle, fd);
+}
+
+static int co_connect(struct nbd *nbd, const struct nbd_target *target, struct error *err)
+{
+        if (begin_to_connect(nbd, target) < 0)
+                return nbd_failure(target->uri, "connect to", err);
+        while (nbd_aio_is_connecting(nbd->handle) > 0) {
+                struct loop_io io = {.op = LOOP_POLL,
+                                     .fd = nbd_aio_get_fd(nbd->handle),
+                                     .flags = wanted_events(nbd)};
+                int events = co_io(&io);
+
+                if (events < 0 && events != -EINTR)
+                        return error_set(err, events, "cannot connect to '%s': %s", target->uri,
+                                         strerror(-events));
+                if (events > 0)
+                        tell_libnbd(nbd, events);
+        }
+        if (nbd_aio_is_ready(nbd->handle) > 0)
+                return 0;
+        return nbd_failure(target->uri, "connect to", err);
+}
+
+static int ask_export(struct image *image, bool write, struct error *err)
+{
+        struct nbd *nbd = image->state;
+        int64_t size = nbd_get_size(nbd->handle), most;
+
+        if (size < 0)
+                return nbd_failure(image->path, "tell the size of", err);
+        if ((uint64_t)size > IMAGE_SIZE_MAX)
+                return error_set(err, -EFBIG, "'%s' is larger than 4 PiB", image->path);
+        if (write && nbd_is_read_only(nbd->handle) != 0)
+                return error_set(err, -EACCES, "'%s' is read-only", image->path);
+        image->virtual_bytes = image->file_bytes = image->allocated_bytes = (uint64_t)size;
+        image->write_unit = WRITE_UNIT;
+        most = nbd_get_block_size(nbd->handle, LIBNBD_SIZE_MAXIMUM);
+        nbd->request_max =
+            most >= WRITE_UNIT ? (uint64_t)most / WRITE_UNIT * WRITE_UNIT : REQUEST_DEFAULT;
+        nbd->has_map = nbd_can_meta_context(nbd->handle, CONTEXT) > 0;
+        nbd->can_zero = nbd_can_zero(nbd->handle) > 0;
+        nbd->can_flush = nbd_can_flush(nbd->handle) > 0;
+        return 0;
+}
+
+static uint64_t block_size(struct nbd *nbd, int which)
+{
+        int64_t size = nbd_get_block_size(nbd->handle, which);
+
+        return size > 0 ? (uint64_t)size : 0;
+}
+
+struct nbd_offer nbd_offer(const struct image *image)
+{
+        struct nbd *nbd = image->state;
+
+        return (struct nbd_offer){.read_only = nbd_is_read_only(nbd->handle) > 0,
+                                  .can_trim = nbd_can_trim(nbd->handle) > 0,
+                                  .can_zero = nbd->can_zero,
+                                  .can_flush = nbd->can_flush,
+                                  .can_fua = nbd_can_fua(nbd->handle) > 0,
+                                  .multi_conn = nbd_can_multi_conn(nbd->handle) > 0,
+                                  .block_status = nbd->has_map,
+                                  .tls = nbd_get_tls_negotiated(nbd->handle) > 0,
+                                  .block_min = block_size(nbd, LIBNBD_SIZE_MINIMUM),
+                                  .block_preferred = block_size(nbd, LIBNBD_SIZE_PREFERRED),
+                                  .block_max = block_size(nbd, LIBNBD_SIZE_MAXIMUM)};
+}
+
+bool nbd_is_lost(const struct image *image)
+{
+        const struct nbd *nbd = image->state;
+
+        return nbd_aio_is_dead(nbd->handle) != 0 || nbd_aio_is_closed(nbd->handle) != 0;
+}
+
+void nbd_cut(struct image *image)
+{
+        struct nbd *nbd = image->state;
+        int fd = nbd_aio_get_fd(nbd->handle);
+
+        if (fd >= 0)
+                shutdown(fd, SHUT_RDWR);
+}
+
+int co_nbd_open(const struct nbd_target *target, bool write, struct image **ret_image,
+                struct error *err)
+{
+        struct image *image = calloc(1, sizeof(*image));
+        struct nbd *nbd = calloc(1, sizeof(*nbd));
+        int r;
+
+        if (!image || !nbd || !(image->path = strdup(target->uri))) {
+                free(image);
+                free(nbd);
+                return error_set(err, -ENOMEM, "out of memory");
+        }
+        image->fd = -1;
+        image->driver = &image_nbd;
+        image->state = nbd;
+        nbd->loop = co_loop();
+        nbd->handle = nbd_create();
+        r = nbd->handle ? co_connect(nbd, target, err)
+                        : nbd_failure(target->uri, "connect to", err);
+        if (r == 0)
+                r = ask_export(image, write, err);
+        if (r < 0) {
+                image_close(image);
+                return r;
+        }
+        *ret_image = image;
+        return 0;
+}

@@ -22,15 +22,16 @@ cat >"$work/boot" <<'EOS'
 # usage: boot VMM FIRMWARE
 export TARN_STATE_DIR=/run/tarn TARN_RUNTIME_DIR=/run/tarn
 log=/run/console
+vmm_log=/run/vmm-log
 fail() {
         echo "boot: $1; the console's last words:"
-        tail -c 3000 $log
+        tail -c 3000 $log $vmm_log
         exit 1
 }
-# Until the console has COUNT lines of WORDS.
+# Until the console, or what the VMM says, has COUNT lines of WORDS.
 wait_for() { # COUNT WORDS
         left=300
-        until [ "$(grep -ac "$2" $log)" -ge "$1" ]; do
+        until [ "$(grep -ah "$2" $log $vmm_log | wc -l)" -ge "$1" ]; do
                 kill -0 $vmm 2>/dev/null || fail "the VMM ended before '$2'"
                 left=$((left - 1))
                 [ $left -gt 0 ] || fail "no '$2' came"
@@ -53,7 +54,7 @@ until [ -S /run/tarn/boot.sock ]; do
 done
 mkfifo /run/typed
 begin=$(now)
-"$1" --firmware "$2" --disk /run/tarn/boot.sock --cpus 2 --memory 384 </run/typed >$log 2>&1 &
+"$1" --firmware "$2" --disk /run/tarn/boot.sock --cpus 2 --memory 384 </run/typed >$log 2>$vmm_log &
 vmm=$!
 exec 9>/run/typed
 wait_for 1 '^root@lake'

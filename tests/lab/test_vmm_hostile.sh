@@ -8,17 +8,17 @@
 cat >"$work/hostile" <<'EOS'
 #!/bin/sh
 # usage: hostile VMM GUEST ACTS SEEDS
-log=$(mktemp)
+log=$(mktemp) vmm_log=$(mktemp)
 fail() {
         echo "hostile: '$words': $1"
-        tail -c 2000 "$log"
+        tail -c 2000 "$log" "$vmm_log"
         exit 1
 }
 # The VMM's own memory, not the guest's, is looked at while it runs; one that has ended has none.
 most=0
 run() { # SECONDS WORDS
         words=$2
-        "$vmm" --once --memory 64 --kernel "$guest" --cmdline "$2" </dev/null >"$log" 2>&1 &
+        "$vmm" --once --memory 64 --kernel "$guest" --cmdline "$2" </dev/null >"$log" 2>"$vmm_log" &
         left=$(($1 * 5))
         while sleep 0.2 && now=$(sed -n 's/^RssAnon:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$!/status" 2>/dev/null) && [ -n "$now" ]; do
                 [ "$now" -le $most ] || most=$now
@@ -28,7 +28,7 @@ run() { # SECONDS WORDS
         status=0
         wait $! || status=$?
         [ $left -gt 0 ] || status=late
-        grep -a -q -e 'ERROR: ' -e 'runtime error' -e 'ssertion' "$log" && fail 'the VMM made a mistake'
+        grep -a -q -e 'ERROR: ' -e 'runtime error' -e 'ssertion' "$vmm_log" && fail 'the VMM made a mistake'
         grep -a -q '^hostile: begins' "$log" || fail 'the guest did not begin'
 }
 vmm=$1 guest=$2 acts=$3
@@ -48,7 +48,7 @@ for seed in $4; do
         run 20 "wild seed=$seed acts=$acts"
         case $status in
         0 | 3 | late) ;;
-        1) grep -a -q '^vmm_run: ' "$log" || fail 'the VMM ended without a word' ;;
+        1) grep -a -q '^vmm_run: ' "$vmm_log" || fail 'the VMM ended without a word' ;;
         *) fail "the VMM ended with status $status" ;;
         esac
         echo "hostile: '$words': status $status"

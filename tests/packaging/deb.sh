@@ -43,6 +43,7 @@ reload=$(sed -n 's/^ExecReload=\([^ ]*\) .*/\1/p' "$units/tarn@.service")
 [ -x "root$reload" ] && grep -q '(/usr/bin/tarn serve ' "root$reload" || die "the service cannot be reloaded: '$reload'"
 [ -x "root${reload%/*}/tarn-engine" ] || die "the package lacks the engine"
 [ -s "$units/tarn-vms.service" ] || die "the package lacks the unit of machines that start with the host"
+[ -s "$units/tarn-pools.target" ] || die "the package lacks the target that machines wait for"
 [ -s "$units/tarn@.socket" ] || die "the package lacks the socket unit"
 
 # Paths of those who built it are in nobody's way.

@@ -16,6 +16,7 @@ $PREFIX/share/bash-completion/completions/tarn
 $PREFIX/share/doc/tarn/README.md
 $PREFIX/share/doc/tarn/control.md
 $PREFIX/share/doc/tarn/reliability.md
+$UNITDIR/tarn-pools.target
 $UNITDIR/tarn-vm@.service
 $UNITDIR/tarn-vms.service
 $UNITDIR/tarn@.service

@@ -1,72 +1,13 @@
 #!/bin/bash
 # The service in a Debian machine of its own: ready when it serves, started again when it is killed, and after a reboot,
 # at which the disks have other names, the pool is found by uuid and served again. A vhost-user front end finds its socket
-# there both times. A reload may be a takeover, under a load that does not notice. UNITS, PREFIX, UNITDIR, LIBEXECDIR,
-# VHOSTLOAD: of the build.
+# there both times. A reload may be a takeover, under a load that does not notice. What it needs of the build: machine.sh.
 set -eu
 scripts=$(cd "$(dirname "$0")/../../scripts" && pwd)
-sources=$(cd "$(dirname "$0")/../../server/systemd" && pwd)
-. "$(dirname "$0")/../protocol/cli_common.sh"
-PATH=$PATH:/sbin:/usr/sbin
+. "$scripts/../tests/packaging/machine.sh"
 
-for tool in qemu-system-x86_64 qemu-img mmdebstrap mke2fs; do
-    command -v $tool >/dev/null || skip "$tool is not installed"
-done
-grep -q '^VERSION_CODENAME=bookworm' /etc/os-release || skip "the machine's libraries are for this release, not for Debian 12"
-image=$("$scripts/cached-image") || die "there is no Debian image"
-
-# What is installed, and the libraries that the guest has not; brought on a disk.
-tree=$work/tree
-mkdir -p "$tree/root$PREFIX/bin" "$tree/root$UNITDIR" "$tree/root$LIBEXECDIR/tarn" "$tree/libraries"
-cp "$TARN" "$tree/root$PREFIX/bin/tarn"
-cp "$TARN-engine" "$tree/root$LIBEXECDIR/tarn/"
-cp "$VHOSTLOAD" "$tree/root$PREFIX/bin/vhostload"
-cp "$UNITS/tarn@.service" "$sources/tarn@.socket" "$tree/root$UNITDIR/"
-install "$UNITS/reload" "$tree/root$LIBEXECDIR/tarn/reload"
-{ ldd "$TARN-engine" && ldd "$VHOSTLOAD"; } | grep -o '/[^ ]*' | sort -u | xargs cp -L -t "$tree/libraries"
-cat >"$tree/setup" <<'SETUP'
-set -eu
-cp -a /media/root/. /
-for library in /media/libraries/*; do
-    [ -e "/lib/x86_64-linux-gnu/${library##*/}" ] || [ "${library#*/ld-linux}" != "$library" ] || cp "$library" /lib/x86_64-linux-gnu/
-done
-ldconfig
-systemctl daemon-reload
-SETUP
-truncate -s 256M tree.img disk1 disk2 disk3
-mke2fs -q -t ext4 -d "$tree" tree.img
-qemu-img create -q -f qcow2 -b "$image" -F raw root.qcow2
-
-boot() { # DISK...
-    local disk arguments=() accel
-    accel=$("$scripts/accelerator")
-    for disk in "$work/tree.img" "$@"; do
-        arguments+=(-drive "file=$disk,format=raw,if=virtio")
-    done
-    rm -f console.sock
-    qemu-system-x86_64 -m 512 -smp 2 -cpu max -accel $accel -nodefaults -no-reboot -display none \
-        -drive file=root.qcow2,if=virtio "${arguments[@]}" \
-        -chardev socket,id=c,path=console.sock,server=on,wait=off,logfile=console.log,logappend=on -serial chardev:c \
-        </dev/null >qemu.log 2>&1 &
-    guest=$!
-    server_pids+=("$guest")
-    "$scripts/guest" --timeout 600 console.sock --wait || die "the guest does not boot"
-}
-
-power_off() {
-    "$scripts/guest" --timeout 400 console.sock --poweroff || die "the guest does not end"
-    wait "$guest" || die "QEMU failed"
-}
-
-# in_guest COMMAND: its output is in $out.
-in_guest() {
-    echo "$1"
-    out=$("$scripts/guest" --timeout 400 console.sock "$1") ||
-        die "in the guest failed '$1': $out $("$scripts/guest" --timeout 60 console.sock 'journalctl -b -u "tarn@*" | tail -30')"
-}
-
-boot "$work/disk1" "$work/disk2"
-in_guest 'mount /dev/vdb /media && sh /media/setup && umount /media'
+truncate -s 256M disk1 disk2 disk3
+boot_and_install "$work/disk1" "$work/disk2"
 in_guest 'tarn pool create tank /dev/vdc /dev/vdd && tarn volume create tank/web 64M'
 # Ready means: it serves.
 in_guest 'systemctl enable --now tarn@tank'
@@ -98,8 +39,8 @@ in_guest 'mkdir -p /etc/tarn && echo TARN_SERVE_OPTIONS=\"--nbd tcp:127.0.0.1:10
 power_off
 
 # Another disk where the first one was, and the two in the other order.
-boot "$work/disk3" "$work/disk2" "$work/disk1"
-in_guest 'for i in $(seq 1500); do systemctl is-active -q tarn@tank && break; sleep 0.2; done; systemctl is-active tarn@tank'
+boot "$work/tree.img" "$work/disk3" "$work/disk2" "$work/disk1"
+in_guest_until 'systemctl is-active -q tarn@tank'
 in_guest 'tarn pool status tank'
 for text in 'by process' 'nbd://127.0.0.1:10809' /dev/vdd /dev/vde; do
     grep -q "$text" <<<"$out" || die "after the reboot lacks '$text': $out"

@@ -11,7 +11,7 @@ sed "s|(.*bin/tarn |($(realpath "$TARN") |" "$UNITS/reload" >reload
 chmod +x reload
 sed "s|^ExecStart=[^ ]*|ExecStart=$(realpath "$TARN")|; s|^ExecReload=[^ ]*|ExecReload=$work/reload|" \
     "$UNITS/tarn@.service" >tarn@.service
-cp "$sources/tarn@.socket" .
+cp "$sources/tarn@.socket" "$sources/tarn-pools.target" .
 sed "s|^ExecStart=[^ ]*|ExecStart=$(realpath "$TARN")|" "$UNITS/tarn-vm@.service" >tarn-vm@.service
 sed -E "s#^(Exec[A-Za-z]*=-)[^ ]*#\1$(realpath "$TARN")#" "$UNITS/tarn-vms.service" >tarn-vms.service
 ln -s tarn@.service tarn@tank.service
@@ -20,8 +20,9 @@ ln -s tarn@.socket tarn@tank.socket
 # Of this machine's own units it may complain as well; what it says of ours names them.
 verified=0
 systemd-analyze verify --recursive-errors=no --man=no ./tarn@tank.service ./tarn@tank.socket ./tarn-vm@web.service ./tarn-vms.service \
+    ./tarn-pools.target \
     >verify 2>&1 || verified=$?
-! grep -Eq 'tarn(-vm)?@|tarn-vms' verify || die "systemd finds fault: $(cat verify)"
+! grep -Eq 'tarn(-vm)?@|tarn-vms|tarn-pools' verify || die "systemd finds fault: $(cat verify)"
 same "$verified" 0 "status of systemd-analyze verify: $(cat verify)"
 
 # 10.0 is a service without any restriction; in tenths.
@@ -34,7 +35,11 @@ grep -qx "ExecStart=/.*/tarn serve %i \$TARN_SERVE_OPTIONS" "$UNITS/tarn@.servic
 # One machine that does not start is no reason to end the others, and none is left to the end of the whole host.
 grep -qx "ExecStart=-/.*/tarn vm start --autostart /etc/tarn/vm" "$UNITS/tarn-vms.service" || die "it starts something else"
 grep -qx "ExecStopPost=-/.*/tarn vm stop --autostart" "$UNITS/tarn-vms.service" || die "it stops something else"
-grep -Eq "^Before=(.* )?tarn-vms.service" "$UNITS/tarn@.service" || die "a pool's server may end before its machines"
+grep -Eq "^Before=(.* )?tarn-pools.target" "$UNITS/tarn@.service" && grep -qx "Wants=tarn-pools.target" "$UNITS/tarn@.service" ||
+    die "nothing can wait for a pool's server"
+for unit in tarn-vms.service tarn-vm@.service; do
+    grep -Eq "^After=.* tarn-pools.target" "$UNITS/$unit" || die "a pool's server may end before the machines of $unit"
+done
 
 # What 'systemctl reload' sends leaves a server that has nothing to read as it is.
 export NOTIFY_SOCKET=$work/notify

@@ -27,10 +27,8 @@ static int check_format(const char *format, struct error *err)
 
         if (!driver || driver->is_not_image) {
                 error_set(err, -EINVAL, "there is no image format '%s'", format);
-                return error_hint(err, "formats that can be written: %s", image_formats_writable());
+                return error_hint(err, "formats are %s", image_formats());
         }
-        if (!driver->co_create)
-                return error_set(err, -ENOTSUP, "writing %s images is not built yet", format);
         return 0;
 }
 
@@ -50,6 +48,16 @@ static int check_nbd(const struct cli_args *args, struct error *err)
                 return 0;
         error_set(err, -EEXIST, "'%s' is an export that exists", uri);
         return error_hint(err, "--force overwrites what it holds");
+}
+
+int image_check_verified(const struct cli_args *args, const json_t *reply, struct error *err)
+{
+        if (!(args->given & CLI_VERIFY) || json_is_true(json_object_get(reply, "verified")))
+                return 0;
+        error_set(err, -ENOTSUP,
+                  "'%s' was not verified: the pool's server is of a version that does not do that",
+                  args->words[1]);
+        return error_hint(err, "'tarn serve --takeover' lets this version serve the pool");
 }
 
 int image_check_output(const struct cli_args *args, struct error *err)

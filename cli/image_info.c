@@ -150,7 +150,7 @@ static int co_info(struct loop *loop, struct session_work *work, struct error *e
                 bool guessed;
 
                 if (co_image_probe(w->fd, w->path, &driver, &guessed, NULL) == 0 &&
-                    !driver->co_open)
+                    driver->is_not_image)
                         return ova_is_probed(driver)
                                    ? co_image_describe_machine(w->fd, w->path, &w->info, err)
                                    : co_recognise(w, err);

@@ -84,16 +84,6 @@ int image_put_files(const struct cli_args *args, const char *path, const char *f
         return 0;
 }
 
-int image_check_verified(const struct cli_args *args, const json_t *reply, struct error *err)
-{
-        if (!(args->given & CLI_VERIFY) || json_is_true(json_object_get(reply, "verified")))
-                return 0;
-        error_set(err, -ENOTSUP,
-                  "'%s' was not verified: the pool's server is of a version that does not do that",
-                  args->words[1]);
-        return error_hint(err, "'tarn serve --takeover' lets this version serve the pool");
-}
-
 /* ---- import ---- */
 
 static json_t *import_request(const struct cli_args *args, const char *volume, struct error *err)

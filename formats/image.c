@@ -87,41 +87,16 @@ const struct image_driver *image_driver_find(const char *name)
         return NULL;
 }
 
-static const char *names_of(bool (*counts)(const struct image_driver *driver), char *names,
-                            size_t size)
+const char *image_formats(void)
 {
+        static _Thread_local char names[128];
         size_t n = 0;
 
-        names[0] = 0;
-        for (size_t i = 0; i < N_DRIVERS && n < size; i++)
-                if (counts(drivers[i]))
-                        n += (size_t)snprintf(names + n, size - n, "%s%s", n > 0 ? ", " : "",
-                                              drivers[i]->name);
+        for (size_t i = 0; i < N_DRIVERS && n < sizeof(names); i++)
+                if (!drivers[i]->is_not_image)
+                        n += (size_t)snprintf(names + n, sizeof(names) - n, "%s%s",
+                                              n > 0 ? ", " : "", drivers[i]->name);
         return names;
-}
-
-static bool can_read(const struct image_driver *driver)
-{
-        return driver->co_open != NULL;
-}
-
-static bool can_write(const struct image_driver *driver)
-{
-        return driver->co_create != NULL;
-}
-
-const char *image_formats_readable(void)
-{
-        static _Thread_local char names[128];
-
-        return names_of(can_read, names, sizeof(names));
-}
-
-const char *image_formats_writable(void)
-{
-        static _Thread_local char names[128];
-
-        return names_of(can_write, names, sizeof(names));
 }
 
 void image_path_from_windows(char *path)
@@ -326,24 +301,9 @@ static int driver_by_name(const char *format, const struct image_driver **ret_dr
         *ret_driver = image_driver_find(format);
         if (!*ret_driver || (*ret_driver)->is_not_image) {
                 error_set(err, -EINVAL, "there is no image format '%s'", format);
-                return error_hint(err, "formats are %s", image_formats_readable());
+                return error_hint(err, "formats are %s", image_formats());
         }
         return 0;
-}
-
-static int refuse_to_read(const struct image *image, const struct image_driver *driver, bool named,
-                          struct error *err)
-{
-        int r;
-
-        if (named)
-                r = error_set(err, -ENOTSUP, "reading %s is not built yet", driver->name);
-        else if (driver->is_not_image)
-                r = error_set(err, -ENOTSUP, "'%s' is a %s", image->path, driver->description);
-        else
-                r = error_set(err, -ENOTSUP, "'%s' is a %s image; reading %s is not built yet",
-                              image->path, driver->description, driver->name);
-        return driver->hint ? error_hint(err, "%s", driver->hint) : r;
 }
 
 static void drop_cache(void *arg)
@@ -371,8 +331,11 @@ static int co_open_as(struct image *image, const struct image_options *options,
                 r = co_probe(image, &driver, err);
                 image->guessed = driver == &image_raw;
         }
-        if (r == 0 && !driver->co_open)
-                r = refuse_to_read(image, driver, format != NULL, err);
+        if (r == 0 && driver->is_not_image) {
+                r = error_set(err, -ENOTSUP, "'%s' is a %s", image->path,
+                              driver->description);
+                r = error_hint(err, "%s", driver->hint);
+        }
         if (r == 0) {
                 image->driver = driver;
                 image->opener = options ? options->opener : NULL;
@@ -498,8 +461,6 @@ int co_image_create(int fd, const char *path, const struct image_create_options 
         r = driver_by_name(options->format, &driver, err);
         if (r < 0)
                 return r;
-        if (!driver->co_create)
-                return error_set(err, -ENOTSUP, "writing %s images is not built yet", driver->name);
         r = image_new(fd, path, &image, err);
         if (r < 0)
                 return r;

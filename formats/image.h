@@ -1,7 +1,7 @@
 /* image.h - disk image files: what they are, what they hold, reading and writing them.
  *
- * A format is a table of functions (struct image_driver); image.c picks one by content. A format
- * that is recognised and has no co_open() is named and refused, so that it is never taken for raw.
+ * A format is a table of functions (struct image_driver); image.c picks one by content. What
+ * is recognised as something else is named and refused, so that it is never taken for raw.
  *
  * Units      bytes. virtual_bytes is the disk's size as a guest sees it.
  * Threads    an image belongs to the loop whose coroutine opened it. co_* functions suspend; others
@@ -152,8 +152,9 @@ struct image_driver {
         const char *variants;    /* that co_create() makes, separated by ", "; NULL: one */
         /* True where the content says so beyond doubt; NULL for raw, which nothing can prove. */
         bool (*probe)(const struct image_sample *sample);
-        bool is_not_image; /* recognised as something else: a compressed file */
-        /* What to do about a file that is recognised and cannot be read; may be NULL. */
+        /* Something else, a compressed file for one, with none of the functions below; and what to do
+         * about it. */
+        bool is_not_image;
         const char *hint;
 
         /* Sets virtual_bytes, info and state. What it leaves in state after a failure, close()
@@ -210,9 +211,8 @@ struct image {
 
 /* NULL where there is no such format. */
 const struct image_driver *image_driver_find(const char *name);
-/* The names that can be read, that can be written, separated by ", ". */
-const char *image_formats_readable(void);
-const char *image_formats_writable(void);
+/* The names of all, separated by ", ". */
+const char *image_formats(void);
 
 /* Open the file or block device @fd for reading.
  *

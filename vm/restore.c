@@ -30,22 +30,25 @@ static int ask(const char *pool, json_t *request, json_t **ret_reply, struct err
         return r;
 }
 
-static void wait_while_busy(void)
+/* Whether it is worth another look; waits until then. */
+static bool is_busy(int r, unsigned *looks)
 {
         const struct timespec pause = {.tv_nsec = BUSY_WAIT_MS * 1000000L};
 
+        if (r != -EBUSY || ++*looks == BUSY_LOOKS)
+                return false;
         nanosleep(&pause, NULL);
+        return true;
 }
 
 static int ask_while_busy(const char *pool, json_t *request, struct error *err)
 {
-        int r = -EBUSY;
+        unsigned looks = 0;
+        int r;
 
-        for (unsigned i = 0; r == -EBUSY && i < BUSY_LOOKS; i++) {
-                if (i > 0)
-                        wait_while_busy();
+        do
                 r = ask(pool, json_incref(request), NULL, err);
-        }
+        while (is_busy(r, &looks));
         json_decref(request);
         return r;
 }
@@ -116,13 +119,12 @@ static int look(const struct vm_disk *disk, const char *snapshot, bool idle, str
 
 static int look_while_busy(const struct vm_disk *disk, const char *snapshot, struct error *err)
 {
-        int r = -EBUSY;
+        unsigned looks = 0;
+        int r;
 
-        for (unsigned i = 0; r == -EBUSY && i < BUSY_LOOKS; i++) {
-                if (i > 0)
-                        wait_while_busy();
+        do
                 r = look(disk, snapshot, true, err);
-        }
+        while (is_busy(r, &looks));
         return r;
 }
 

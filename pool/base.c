@@ -283,11 +283,20 @@ int co_image_read(struct pool *pool, struct root *base, uint64_t block, uint32_t
                 tell_once(pool, base, "an image that volumes stand on is not there");
                 return -EIO;
         }
+        struct pool_image *asked;
+        int r = 0;
         image->n_reads++;
-        int r =
-            offset < end ? image->image->co_read(image->image, buffer, end - offset, offset) : 0;
+        /* Of an image that another has replaced meanwhile, a read may be cut off. */
+        do {
+                asked = image->image;
+                if (offset < end)
+                        r = asked->co_read(asked, buffer, end - offset, offset);
+        } while (r < 0 && !image->detaching && image->image != asked);
         if (--image->n_reads == 0)
                 co_wake_all(&image->unused);
+        /* As is one of an image that is not needed any more. */
+        if (r < 0 && base->complete)
+                return co_span_read(pool, base, block, n, buffer);
         if (r < 0) {
                 tell_once(pool, base, "an image that volumes stand on cannot be read");
                 return -EIO;

@@ -9,25 +9,19 @@
 #include "server/image_request.h"
 #include "server/verify.h"
 
-/* A volume that somebody writes to is exported as it was at one instant: from a snapshot, deleted
- * afterwards. ret_name holds the name to export, ret_temporary whether it is such a snapshot. */
-static int co_freeze(struct command *c, const char *name, char *ret_name, size_t size,
-                     bool *ret_temporary, struct error *err)
+/* Whether nobody writes to it, and nobody can begin to. */
+static bool is_still(const struct command *c, const char *name)
 {
-        const char *list[1] = {ret_name};
-        char users[64];
+        struct pool_info info;
 
-        snprintf(ret_name, size, "%s", name);
-        *ret_temporary = false;
-        if (strchr(name, '@') || host_users(c->hp, name, users, sizeof(users)) == 0)
-                return 0;
-        snprintf(ret_name, size, "%s@export-%lld-%llu", name, (long long)time(NULL),
-                 (unsigned long long)(loop_now_ns(c->hp->loop) % 1000000));
-        *ret_temporary = true;
-        return co_snapshot_create(c->hp->pool, list, 1, err);
+        if (strchr(name, '@') || !c->host->control_path)
+                return true;
+        pool_get_info(c->hp->pool, &info);
+        return info.readonly || info.failed;
 }
 
-static int co_export_volume(struct image_request *q, struct volume *volume, struct error *err)
+static int co_export_volume(struct image_request *q, struct volume *volume, const char *name,
+                            struct error *err)
 {
         const struct command *c = q->command;
         const char *format = image_request_text(q, "format");
@@ -39,7 +33,7 @@ static int co_export_volume(struct image_request *q, struct volume *volume, stru
             .opener = &q->opener,
             .offload = q->offload,
         };
-        const struct transfer_side from = {.volume = volume, .pool = c->hp->name};
+        const struct transfer_side from = {.volume = volume, .name = name, .pool = c->hp->name};
         uint64_t cluster_bytes = 0;
         struct image *image = NULL;
         int r = 0;
@@ -65,27 +59,46 @@ static int co_export_volume(struct image_request *q, struct volume *volume, stru
         return r;
 }
 
+/* What may be opened at any time is exported as it was at one instant: from a snapshot, deleted afterwards. */
+static int co_export_frozen(struct image_request *q, const char *name, struct error *err)
+{
+        struct pool *pool = q->command->hp->pool;
+        char frozen[2 * POOL_NAME_MAX + 64];
+        const char *list[1] = {frozen};
+        struct volume *volume;
+        int r;
+
+        snprintf(frozen, sizeof(frozen), "%s@export-%lld-%llu", name, (long long)time(NULL),
+                 (unsigned long long)(loop_now_ns(q->command->hp->loop) % 1000000));
+        r = co_snapshot_create(pool, list, 1, err);
+        if (r < 0)
+                return r;
+        r = co_volume_open(pool, frozen, &volume, err);
+        if (r == 0) {
+                r = co_export_volume(q, volume, name, err);
+                co_volume_close(volume);
+        }
+        if (co_snapshot_delete(pool, frozen, NULL) < 0)
+                log_warning("snapshot '%s/%s', made for an export, could not be deleted",
+                            q->command->hp->name, frozen);
+        return r;
+}
+
 static int co_export(struct command *c, struct image_request *q, const char *name,
                      struct error *err)
 {
-        char frozen[2 * POOL_NAME_MAX + 64];
-        bool temporary;
         struct volume *volume;
-        int r = co_freeze(c, name, frozen, sizeof(frozen), &temporary, err);
+        int r = co_volume_open(c->hp->pool, name, &volume, err);
 
         if (r < 0)
                 return r;
-        r = co_volume_open(c->hp->pool, frozen, &volume, err);
+        r = co_image_base_check(c->hp, volume, err);
         if (r == 0) {
-                r = co_image_base_check(c->hp, volume, err);
-                if (r == 0)
-                        r = image_base_explain(c->hp, volume, co_export_volume(q, volume, err),
-                                               err);
-                co_volume_close(volume);
+                r = is_still(c, name) ? co_export_volume(q, volume, name, err)
+                                      : co_export_frozen(q, name, err);
+                r = image_base_explain(c->hp, volume, r, err);
         }
-        if (temporary && co_snapshot_delete(c->hp->pool, frozen, NULL) < 0)
-                log_warning("snapshot '%s/%s', made for an export, could not be deleted",
-                            c->hp->name, frozen);
+        co_volume_close(volume);
         return r;
 }
 

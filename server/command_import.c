@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "common/size.h"
+#include "pool/base.h"
 #include "server/attach.h"
 #include "server/import_snapshots.h"
 
@@ -41,33 +42,29 @@ static int find_mark(const char *key, const char *value, void *arg)
         return 0;
 }
 
-static int keep_referenced(const struct root_info *info, void *arg)
+static int look_empty(const struct root_info *info, void *arg)
 {
-        *(uint64_t *)arg = info->referenced_bytes;
+        *(bool *)arg = info->referenced_bytes == 0 && root_base(info) == 0;
         return 0;
 }
 
-/* What an import that was killed left behind goes. One that still runs has it open. Killed between
- * creating and marking, it left an empty volume: of that nobody loses anything. */
+/* What an import that was killed left behind goes. Killed between creating and marking, it left an empty
+ * volume: of that nobody loses anything. */
 static int co_remove_leftover(struct command *c, const char *volume, const char *name,
                               struct error *err)
 {
         struct error e = ERROR_INIT;
-        uint64_t referenced = 0;
-        bool marked = false;
+        bool marked = false, empty = false;
         int r;
 
         r = co_volume_get_properties(c->hp->pool, name, find_mark, &marked, err);
         if (r == 0)
-                r = co_root_get(c->hp->pool, name, keep_referenced, &referenced, err);
+                r = co_root_get(c->hp->pool, name, look_empty, &empty, err);
         if (r < 0)
                 return r;
-        r = marked || referenced == 0 ? co_volume_delete(c->hp->pool, name, marked, &e) : -EEXIST;
+        r = marked || empty ? co_volume_delete(c->hp->pool, name, marked, &e) : -EEXIST;
         if (r == 0)
                 return 0;
-        if (marked && r == -EBUSY)
-                return error_set(err, r, "another import into '%s/%s' is under way", c->hp->name,
-                                 volume);
         error_set(err, r, "cannot import into '%s/%s': volume '%s/%s' is in the way", c->hp->name,
                   volume, c->hp->name, name);
         return error_hint(err,
@@ -123,6 +120,7 @@ static int import_size(struct command *c, const struct image *image, uint64_t *r
 }
 
 struct import {
+        struct list link; /* in hp->imports */
         struct command *command;
         struct image_request *request;
         struct image *image;
@@ -163,15 +161,10 @@ static int co_complete(const struct import *m, struct error *err)
         return 0;
 }
 
-static int co_import(struct import *m, struct error *err)
+static int co_import_as(struct import *m, struct error *err)
 {
         struct command *c = m->command;
-        int r = import_size(c, m->image, &m->size, err);
-
-        if (r < 0)
-                return r;
-        import_name(m->volume, m->name);
-        r = co_create_for_import(c, m->volume, m->name, m->size, err);
+        int r = co_create_for_import(c, m->volume, m->name, m->size, err);
         if (r < 0)
                 return r;
         r = co_fill(m, err);
@@ -193,6 +186,25 @@ static int co_import(struct import *m, struct error *err)
         if (m->snapshots)
                 json_object_set(c->reply, "snapshots", m->snapshots);
         return 0;
+}
+
+/* While it runs, nobody else is to take its volume for what a killed one has left. */
+static int co_import(struct import *m, struct error *err)
+{
+        struct host_pool *hp = m->command->hp;
+        int r = import_size(m->command, m->image, &m->size, err);
+
+        if (r < 0)
+                return r;
+        import_name(m->volume, m->name);
+        list_for_each (it, &hp->imports)
+                if (strcmp(container_of(it, struct import, link)->name, m->name) == 0)
+                        return error_set(err, -EBUSY, "another import into '%s/%s' is under way",
+                                         hp->name, m->volume);
+        list_append(&hp->imports, &m->link);
+        r = co_import_as(m, err);
+        list_remove(&m->link);
+        return r;
 }
 
 static int co_import_image(struct command *c, struct image_request *q, const char *volume,

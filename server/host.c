@@ -125,6 +125,7 @@ static struct host_pool *host_pool_new(struct host *host, struct loop *loop,
         list_init(&hp->attachments);
         list_init(&hp->bars);
         list_init(&hp->openings);
+        list_init(&hp->imports);
         list_init(&hp->image_bases);
         co_mutex_init(&hp->bases_lock);
         co_queue_init(&hp->opened);

@@ -39,6 +39,7 @@ struct host_pool {
         struct vhost_server *vhost; /* NULL in a one-shot command */
         struct list attachments;
         unsigned n_attachments_ending;
+        struct list imports;        /* that are under way: command_import.c */
         struct list image_bases;    /* image_base.h */
         struct co_mutex bases_lock; /* of commands that change one of them, and wait meanwhile */
 };
@@ -79,7 +80,7 @@ struct host {
         size_t n_nbd_addresses;
         char *vhost_folder;      /* a socket in it for each volume; NULL: none */
         gid_t vhost_group;       /* of sockets made here; (gid_t)-1: none */
-        struct list image_files; /* image_base.h */
+        struct list image_files; /* image_file.h */
         int connector_fd;        /* connector.h; CONNECTOR_NONE in a one-shot command */
 };
 

@@ -106,6 +106,8 @@ void co_image_base_forget(struct image_base *b)
 
 struct image_base *image_base_find(struct host_pool *hp, uint64_t id)
 {
+        if (id == 0) /* as one has that is being made */
+                return NULL;
         list_for_each (it, &hp->image_bases) {
                 struct image_base *b = container_of(it, struct image_base, link);
 
@@ -134,7 +136,10 @@ static int take_base(const struct pool_base_info *info, void *arg)
 bool image_base_is_as_it_was(const struct image_base *b, const struct image_identity *now)
 {
         json_t *identity = json_object_get(b->about, "identity");
+        json_t *sample = json_object_get(b->about, "sample");
 
+        if (now->is_block_device && (uint32_t)json_integer_value(sample) != now->sample)
+                return false;
         return (uint64_t)json_integer_value(json_object_get(b->about, "size")) == now->size &&
                json_integer_value(json_object_get(b->about, "mtime")) == now->mtime_ns &&
                (uint32_t)json_integer_value(identity) == now->crc;
@@ -217,8 +222,12 @@ void co_image_bases_go(struct host_pool *hp)
 
 void co_image_bases_close(struct host_pool *hp)
 {
-        while (!list_empty(&hp->image_bases))
-                co_image_base_forget(container_of(hp->image_bases.next, struct image_base, link));
+        while (!list_empty(&hp->image_bases)) {
+                struct image_base *b = container_of(hp->image_bases.next, struct image_base, link);
+
+                b->is_kept = true;
+                co_image_base_forget(b);
+        }
 }
 
 static struct image_base *find_unneeded(struct host_pool *hp)
@@ -226,7 +235,7 @@ static struct image_base *find_unneeded(struct host_pool *hp)
         list_for_each (it, &hp->image_bases) {
                 struct image_base *b = container_of(it, struct image_base, link);
 
-                if (!b->busy && !pool_base_is_needed(hp->pool, b->id))
+                if (b->n_busy == 0 && !pool_base_is_needed(hp->pool, b->id))
                         return b;
         }
         return NULL;

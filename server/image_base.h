@@ -16,8 +16,8 @@
  * Units      bytes.
  * Threads    the pool's loop.
  * Errors     0 or -errno with a sentence.
- * Ownership  a pool's bases are its own, from opening to closing; the files are the host's, so that a
- *            server that has given its paths up and gets a pool back can still read them.
+ * Ownership  a pool's bases are its own, from opening to closing; the files are the host's (image_file.h),
+ *            so that a server that has given its paths up and gets a pool back can still read them.
  */
 #pragma once
 #include "server/command.h"
@@ -31,7 +31,6 @@ void co_image_bases_go(struct host_pool *hp);
 void co_image_bases_close(struct host_pool *hp);
 /* Close what no volume needs any more. */
 void co_image_bases_tidy(struct host_pool *hp);
-void image_files_close(struct host *host);
 
 /* An image came along with the request, as image_request.h says, by its absolute path: make @volume on
  * it. @size 0: as large as the image. */

@@ -360,9 +360,9 @@ static int co_find_and_hydrate(struct command *c, const char *volume, struct err
         if (r < 0)
                 return r;
         assert(b); /* co_find_base() refuses what is not there */
-        b->busy = true;
+        b->n_busy++;
         r = co_hydrate(c, b, err);
-        b->busy = false;
+        b->n_busy--;
         return r;
 }
 

@@ -3,27 +3,25 @@
 #include "formats/image.h"
 #include "pool/base.h"
 #include "server/image_base.h"
+#include "server/image_file.h"
 #include "server/image_request.h"
 
-/* What the image at path @from has as @name; the image itself has its path as a name, and no from. */
-struct image_file {
-        struct list link; /* in host->image_files */
-        char *from, *name, *path;
-        int fd;
-};
-
 /* What tells an image: of the image itself its size and time of change; of all its files a CRC of these
- * and their beginnings. */
+ * and their beginnings. A block device has no time of change that tells anything: its node is made anew
+ * with each boot, and may be called as another was. */
 struct image_identity {
         uint64_t size;
-        int64_t mtime_ns;
+        int64_t mtime_ns; /* of a block device: 0 */
         uint32_t crc;
-        uint32_t sample; /* of what a guest sees; only known of an image that came along */
+        uint32_t
+            sample; /* of what a guest sees; of an image that came along, or is on a block device */
+        bool is_block_device;
 };
 
 /* A file that an open image consists of, as it was found and is to stay. */
 struct image_part {
         struct list link; /* in b->parts, the image itself first */
+        struct image_file *file;
         char *path;
         int fd;
         bool is_file; /* a block device has no time of change */
@@ -57,7 +55,9 @@ struct image_base {
         struct offload *offload;
         struct pool_image reader;
         bool attached;
-        bool busy; /* it is being made, or replaced: nobody else is to forget it */
+        bool is_kept; /* the pool may be opened again: so are its files */
+        unsigned
+            n_busy; /* it is being made, replaced, or made a volume on: nobody else is to forget it */
         unsigned n_reads;
         struct co_queue unread; /* n_reads became 0 */
 
@@ -90,17 +90,17 @@ struct image_base *image_base_new(struct host_pool *hp);
 int image_base_attach(struct image_base *b, struct image_base *was, struct error *err);
 bool image_base_is_as_it_was(const struct image_base *b, const struct image_identity *now);
 void co_image_base_forget(struct image_base *b);
-/* The image is not read any more; files stay open. */
+/* The image is not read any more. */
 void co_image_base_close(struct image_base *b);
 struct image_base *image_base_find(struct host_pool *hp, uint64_t id);
 
 /* ---- image_base_part.c ---- */
 
-/* One of the image's files, the first being itself.
+/* One of the image's files, the first being itself. On success @file is the part's.
  *
  * -EBUSY  it is locked against readers, as a pool's member is */
-int image_part_add(struct image_base *b, int fd, const char *path, struct image_identity *identity,
-                   struct error *err);
+int image_part_add(struct image_base *b, int fd, const char *path, struct image_file *file,
+                   struct image_identity *identity, struct error *err);
 void image_parts_close(struct image_base *b);
 /* -ESTALE: a file was changed under us */
 int image_base_unchanged(struct image_base *b, struct error *err);

@@ -71,6 +71,16 @@ static int co_create_new(struct image_base *b, const char *volume, uint64_t size
         return r == 0 ? image_base_attach(b, NULL, err) : r;
 }
 
+static int co_create_on(struct image_base *b, const char *volume, uint64_t size, struct error *err)
+{
+        int r;
+
+        b->n_busy++; /* it may have no volume now and then */
+        r = co_volume_create_on(b->hp->pool, volume, size, b->id, err);
+        b->n_busy--;
+        return r;
+}
+
 static int take_size(struct image_base *b, struct error *err)
 {
         b->base_bytes = import_bytes(b->image);
@@ -87,7 +97,7 @@ static int co_create(struct command *c, struct image_request *request, const cha
 
         if (!b)
                 return error_set(err, -ENOMEM, "out of memory");
-        b->busy = true;
+        b->n_busy++;
         r = co_image_base_open_request(b, request, &identity, err);
         if (r == 0)
                 r = take_size(b, err);
@@ -96,10 +106,14 @@ static int co_create(struct command *c, struct image_request *request, const cha
         if (r == 0)
                 same = find_same(c->hp, b->image, &options, &identity);
         if (same)
-                r = co_volume_create_on(c->hp->pool, volume, *size, same->id, err);
-        else if (r == 0)
+                r = co_create_on(same, volume, *size, err);
+        if (r == -ENOENT && same) { /* its last volume was deleted meanwhile */
+                same = NULL;
+                r = 0;
+        }
+        if (r == 0 && !same)
                 r = co_create_new(b, volume, *size, &options, &identity, err);
-        b->busy = false;
+        b->n_busy--;
         if (r < 0 || same)
                 co_image_base_forget(b);
         return r;
@@ -167,7 +181,8 @@ static int co_rebase(struct image_base *was, const char *volume, struct image_re
 
         if (!is)
                 return error_set(err, -ENOMEM, "out of memory");
-        is->busy = was->busy = true;
+        is->n_busy++;
+        was->n_busy++;
         r = co_image_base_open_request(is, request, &identity, err);
         if (r == 0)
                 r = co_is_the_same(was, is, &identity, err);
@@ -184,7 +199,8 @@ static int co_rebase(struct image_base *was, const char *volume, struct image_re
                 is->id = was->id;
                 r = co_replace(was, is, err);
         }
-        is->busy = was->busy = false;
+        is->n_busy--;
+        was->n_busy--;
         co_image_base_forget(r < 0 ? is : was);
         return r;
 }
@@ -211,7 +227,7 @@ static int co_find_and_rebase(struct command *c, const char *volume, struct erro
         r = co_rebase(b, volume, &request, err);
         image_request_end(&request);
         b = image_base_find(c->hp, id);
-        if (b && !b->complete && json_object_get(b->about, "bandwidth") && c->host->control_path)
+        if (b && b->image && json_object_get(b->about, "bandwidth") && c->host->control_path)
                 return image_base_copy_start(b, err) < 0 ? -ENOMEM : r;
         return r;
 }

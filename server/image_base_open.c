@@ -11,58 +11,6 @@
 #include "formats/nbd.h"
 #include "server/image_base_internal.h"
 
-/* ---- files ---- */
-
-static struct image_file *file_find(struct host *host, const char *from, const char *name)
-{
-        list_for_each (it, &host->image_files) {
-                struct image_file *file = container_of(it, struct image_file, link);
-
-                if (strcmp(file->from, from) == 0 && strcmp(file->name, name) == 0)
-                        return file;
-        }
-        return NULL;
-}
-
-static void file_close(struct image_file *file)
-{
-        list_remove(&file->link);
-        if (file->fd >= 0)
-                close(file->fd);
-        free(file->from);
-        free(file->name);
-        free(file->path);
-        free(file);
-}
-
-/* A descriptor of the host's, for the next time that the image is opened in this process. */
-static int file_keep(struct host *host, const char *from, const char *name, const char *path,
-                     int fd)
-{
-        struct image_file *file = file_find(host, from, name);
-
-        if (file) /* of another time, and perhaps another file by now */
-                file_close(file);
-        file = calloc(1, sizeof(*file));
-        if (!file)
-                return -ENOMEM;
-        *file = (struct image_file){.from = strdup(from),
-                                    .name = strdup(name),
-                                    .path = strdup(path),
-                                    .fd = fcntl(fd, F_DUPFD_CLOEXEC, 3)};
-        list_append(&host->image_files, &file->link);
-        if (file->from && file->name && file->path && file->fd >= 0)
-                return 0;
-        file_close(file);
-        return -ENOMEM;
-}
-
-void image_files_close(struct host *host)
-{
-        list_for_each_safe (it, &host->image_files)
-                file_close(container_of(it, struct image_file, link));
-}
-
 /* ---- opening an image and what belongs to it ---- */
 
 /* Where it is, by its path: whether that is still the file that a user once allowed to be read is what
@@ -84,18 +32,28 @@ static int open_by_path(const char *from, const char *name, int *ret_fd, char **
         return r;
 }
 
-static int open_kept(const struct image_file *file, int *ret_fd, char **ret_path, struct error *err)
+/* @ret_file is what the host has kept, or, NULL, has not. */
+static int open_again(struct host *host, const char *from, const char *name, int *ret_fd,
+                      char **ret_path, struct image_file **ret_file, struct error *err)
 {
-        *ret_fd = fcntl(file->fd, F_DUPFD_CLOEXEC, 3);
-        *ret_path = strdup(file->path);
-        if (*ret_fd >= 0 && *ret_path)
-                return 0;
-        if (*ret_fd >= 0)
-                close(*ret_fd);
-        free(*ret_path);
-        *ret_fd = -1;
-        *ret_path = NULL;
-        return error_set(err, -ENOMEM, "out of memory");
+        int r = image_file_get(host, from, name, ret_fd, ret_path, ret_file, err);
+
+        return r < 0 || *ret_file ? r : open_by_path(from, name, ret_fd, ret_path, err);
+}
+
+/* @file, of image_file_get(), is taken over. */
+static int keep_part(struct image_base *b, const char *from, const char *name, const char *path,
+                     int fd, struct image_file *file, struct error *err)
+{
+        struct base_opener *o = &b->opener;
+        int r = file ? 0 : image_file_keep(o->host, from, name, path, fd, &file, err);
+
+        if (r < 0)
+                return r;
+        r = image_part_add(b, fd, path, file, o->identity, err);
+        if (r < 0)
+                image_file_put(o->host, file, false);
+        return r;
 }
 
 /* What came along with a request is taken from there, what the host has from the host, and only the
@@ -105,24 +63,19 @@ static int open_other(struct image_opener *opener, const char *from, const char 
 {
         struct base_opener *o = container_of(opener, struct base_opener, opener);
         struct image_base *b = container_of(o, struct image_base, opener);
-        const struct image_file *kept = file_find(o->host, from, name);
-        int r;
+        struct image_file *file = NULL;
+        int r = 0;
 
         if (use == IMAGE_NEW_PART)
                 return error_set(err, -EROFS, "'%s' is read only", from);
         if (o->request)
                 r = o->request->opener.open(&o->request->opener, from, name, use, ret_fd, ret_path,
                                             err);
-        else if (kept)
-                r = open_kept(kept, ret_fd, ret_path, err);
         else
-                r = open_by_path(from, name, ret_fd, ret_path, err);
+                r = open_again(o->host, from, name, ret_fd, ret_path, &file, err);
         if (r < 0)
                 return r;
-        r = image_part_add(b, *ret_fd, *ret_path, o->identity, err);
-        if (r == 0 && (o->request || !kept) &&
-            file_keep(o->host, from, name, *ret_path, *ret_fd) < 0)
-                r = error_set(err, -ENOMEM, "out of memory");
+        r = keep_part(b, from, name, *ret_path, *ret_fd, file, err);
         if (r < 0) {
                 close(*ret_fd);
                 free(*ret_path);
@@ -134,23 +87,18 @@ static int open_other(struct image_opener *opener, const char *from, const char 
 static int open_image_file(struct image_base *b, const char *path, struct error *err)
 {
         struct base_opener *o = &b->opener;
-        const struct image_file *kept = file_find(o->host, "", path);
+        struct image_file *file = NULL;
         char *same = NULL;
-        int r;
+        int r = 0;
 
         if (o->request)
                 b->fd = fcntl(o->request->command->fds[0], F_DUPFD_CLOEXEC, 3);
         if (o->request && b->fd < 0)
                 return error_set(err, -errno, "cannot open '%s': %s", path, strerror(errno));
-        r = o->request ? 0
-            : kept     ? open_kept(kept, &b->fd, &same, err)
-                       : open_by_path("", path, &b->fd, &same, err);
+        if (!o->request)
+                r = open_again(o->host, "", path, &b->fd, &same, &file, err);
         free(same);
-        if (r == 0)
-                r = image_part_add(b, b->fd, path, o->identity, err);
-        if (r == 0 && (o->request || !kept) && file_keep(o->host, "", path, path, b->fd) < 0)
-                r = error_set(err, -ENOMEM, "out of memory");
-        return r;
+        return r < 0 ? r : keep_part(b, "", path, path, b->fd, file, err);
 }
 
 int co_image_base_open_file(struct image_base *b, struct image_request *request, const char *path,
@@ -171,7 +119,7 @@ int co_image_base_open_file(struct image_base *b, struct image_request *request,
         options.opener = &o->opener;
         options.offload = b->offload;
         r = co_image_open(b->fd, path, &options, &b->image, err);
-        if (r == 0 && request)
+        if (r == 0 && (request || b->image->is_block_device))
                 r = co_image_sample(b->image, &identity->sample, err);
         o->request = NULL;
         return r;

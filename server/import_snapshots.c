@@ -50,18 +50,6 @@ int co_import_state(struct image_request *q, struct image *image, const char *sn
 
 /* ---- names ---- */
 
-static bool is_taken(const json_t *snapshots, const char *name)
-{
-        json_t *s;
-        size_t i;
-
-        json_array_foreach (snapshots, i, s) {
-                if (strcmp(json_string_value(json_object_get(s, "snapshot")), name) == 0)
-                        return true;
-        }
-        return false;
-}
-
 static bool is_alphanumeric(char c)
 {
         return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
@@ -69,7 +57,7 @@ static bool is_alphanumeric(char c)
 
 /* What pool_name_check() takes: other characters become '-', and what is there already has a number
  * behind it. */
-static void legal_name(const json_t *snapshots, const char *name, char legal[POOL_NAME_MAX + 1])
+static void legal_name(const json_t *taken, const char *name, char legal[POOL_NAME_MAX + 1])
 {
         char base[POOL_NAME_MAX + 1];
         size_t n = 0;
@@ -86,7 +74,7 @@ static void legal_name(const json_t *snapshots, const char *name, char legal[POO
                 base[n++] = 's';
         base[n] = '\0';
         snprintf(legal, POOL_NAME_MAX + 1, "%s", base);
-        for (unsigned i = 2; is_taken(snapshots, legal); i++) {
+        for (unsigned i = 2; json_object_get(taken, legal); i++) {
                 char number[16];
                 int length = snprintf(number, sizeof(number), "-%u", i);
 
@@ -105,19 +93,21 @@ static json_t *text_of(const char *name, const char *otherwise)
 
 /* ---- snapshots ---- */
 
+/* @taken has the names that there are as its keys. */
 static int co_take(struct image_request *q, const struct image_snapshot *s, const char *name,
-                   json_t *ret_snapshots, struct error *err)
+                   json_t *taken, json_t *ret_snapshots, struct error *err)
 {
         char legal[POOL_NAME_MAX + 1], full[2 * POOL_NAME_MAX + 2];
         const char *list[1] = {full};
         int r;
 
-        legal_name(ret_snapshots, s->name && s->name[0] ? s->name : s->id, legal);
+        legal_name(taken, s->name && s->name[0] ? s->name : s->id, legal);
         snprintf(full, sizeof(full), "%s@%s", name, legal);
         r = co_snapshot_create(q->command->hp->pool, list, 1, err);
-        if (r == 0 && json_array_append_new(ret_snapshots,
-                                            json_pack("{s:o, s:s}", "name", text_of(s->name, legal),
-                                                      "snapshot", legal)) < 0)
+        if (r == 0 && (json_object_set_new(taken, legal, json_true()) < 0 ||
+                       json_array_append_new(ret_snapshots, json_pack("{s:o, s:s}", "name",
+                                                                      text_of(s->name, legal),
+                                                                      "snapshot", legal)) < 0))
                 r = error_set(err, -ENOMEM, "out of memory");
         return r;
 }
@@ -147,17 +137,22 @@ int co_import_snapshots(struct image_request *q, const struct image *image, cons
                         json_t *ret_snapshots, struct error *err)
 {
         const struct image_info *info = &image->info;
+        json_t *taken;
         int r = 0;
 
         if (info->n_snapshots > IMPORT_SNAPSHOTS_MAX)
                 return error_set(err, -E2BIG, "'%s' has %zu snapshots, more than %u", q->path,
                                  info->n_snapshots, IMPORT_SNAPSHOTS_MAX);
+        taken = json_object();
+        if (!taken)
+                return error_set(err, -ENOMEM, "out of memory");
         for (size_t i = 0; r == 0 && i < info->n_snapshots; i++) {
                 q->n_done = i;
                 r = co_import_one(q, &info->snapshots[i], name, i > 0, err);
                 if (r == 0)
-                        r = co_take(q, &info->snapshots[i], name, ret_snapshots, err);
+                        r = co_take(q, &info->snapshots[i], name, taken, ret_snapshots, err);
         }
+        json_decref(taken);
         q->n_done = info->n_snapshots;
         return r;
 }

@@ -25,6 +25,7 @@
 #include "server/control.h"
 #include "server/listen.h"
 #include "server/image_base.h"
+#include "server/image_file.h"
 #include "server/members.h"
 #include "server/passed.h"
 #include "server/session.h"

@@ -10,7 +10,7 @@
 #include "common/coroutine.h"
 #include "common/log.h"
 #include "server/client.h"
-#include "server/image_base.h"
+#include "server/image_file.h"
 #include "server/members.h"
 
 /* How long to wait for a lock before looking again whether a server has come up. */

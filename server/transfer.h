@@ -20,6 +20,7 @@ struct transfer_side {
         struct image *image;
         struct volume *volume;
         const char *pool; /* of the volume, for messages */
+        const char *name; /* likewise; NULL: as the volume is called */
         bool over; /* to a volume that holds something: what is the same already is not written */
         struct verify *verify; /* set by co_verify(): what would be written is compared with it */
 };

@@ -11,6 +11,13 @@
  * by itself. */
 #define COMPARE_UNIT (64u << 10)
 
+const char *side_name(const struct transfer_side *side)
+{
+        if (side->image)
+                return side->image->path;
+        return side->name ? side->name : volume_name(side->volume);
+}
+
 /* ---- images ---- */
 
 static int co_image_extent(struct transfer_side *side, uint64_t offset, struct image_extent *ret,
@@ -64,7 +71,7 @@ static int volume_failure(const struct transfer_side *side, int r, const char *w
                 return r;
         }
         error_set(err, r, "cannot %s volume '%s/%s' in the %s at offset %llu: %s", what, side->pool,
-                  volume_name(side->volume), size_format(length, text), (unsigned long long)offset,
+                  side_name(side), size_format(length, text), (unsigned long long)offset,
                   strerror(-r));
         if (r == -EIO)
                 error_hint(err, "'tarn pool check --data %s' tells what is damaged", side->pool);
@@ -177,7 +184,7 @@ static int co_volume_finish(struct transfer_side *side, struct error *err)
 
         if (r < 0)
                 return error_set(err, r, "cannot make volume '%s/%s' durable: %s", side->pool,
-                                 volume_name(side->volume), strerror(-r));
+                                 side_name(side), strerror(-r));
         return 0;
 }
 
@@ -196,11 +203,6 @@ const struct side_ops *side_ops(const struct transfer_side *side)
         if (side->verify)
                 return &verify_ops;
         return side->image ? &image_ops : &volume_ops;
-}
-
-const char *side_name(const struct transfer_side *side)
-{
-        return side->image ? side->image->path : volume_name(side->volume);
 }
 
 uint64_t side_bytes(const struct transfer_side *side)

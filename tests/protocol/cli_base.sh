@@ -109,6 +109,33 @@ serve_now tank
 same "$(base tank/web hydrating)" False "after a stop and a restart"
 exports tank/web web.raw
 
+# its files are the host's as long as a volume needs them
+holds() { # FILE
+    # shellcheck disable=SC2010
+    ls -l "/proc/$server/fd" | grep -q "/$1\$"
+}
+holds golden.raw || die "the server has not got the image open"
+head -c 3M /dev/urandom >short.raw
+ok tarn volume create tank/s1 --base short.raw
+ok tarn volume create tank/s2 --base short.raw
+ok tarn volume delete tank/s1 --yes
+exports tank/s2 short.raw
+holds short.raw || die "an image that a volume needs was let go of"
+ok tarn volume delete tank/s2 --yes
+! holds short.raw || die "an image stays open that no volume needs"
+
+# the only volume on an image is deleted, and the next one made, again and again: at the same time now and then
+ok tarn volume create tank/job --base short.raw
+for i in $(seq 20); do
+    "$TARN" volume delete tank/job --yes >/dev/null 2>job.err &
+    pid=$!
+    ok tarn volume create tank/next --base short.raw
+    wait $pid || die "the volume of a job cannot be deleted: $(cat job.err)"
+    exports tank/next short.raw
+    ok tarn volume rename tank/next job
+done
+ok tarn volume delete tank/job --yes
+
 # many are deleted while their images are copied, and others look
 for i in 1 2 3 4 5 6; do
     head -c 8M /dev/urandom >r$i.raw
@@ -140,6 +167,7 @@ exports tank/web web.raw
 # to the end: the image is not needed any more
 ok tarn volume hydrate tank/web
 wait_complete tank/web
+! holds golden.raw || die "an image stays open that is in the pool"
 mv golden.raw elsewhere.raw
 exports tank/web web.raw
 exports tank/large large.raw
@@ -170,6 +198,40 @@ serve_now tank
 fails 1 "second.raw" tarn image export tank/second got2.raw
 fails 1 "second.raw" tarn volume hydrate tank/second
 ok tarn volume delete --yes tank/second
+
+# copied, and not found again: to say where it is may fail, and changes nothing then
+cp elsewhere.raw lost.raw
+ok tarn volume create tank/lost --base lost.raw
+ok tarn volume hydrate tank/lost --bandwidth 1M
+serve_end
+rm lost.raw
+serve_now tank
+head -c 2M /dev/urandom >wrong.raw
+fails 1 "wrong.raw' has .* bytes, and the image had" tarn volume rebase tank/lost wrong.raw
+same "$(base tank/lost hydrating)" False
+fails 1 "lost.raw" tarn image export tank/lost got2.raw
+cp elsewhere.raw found.raw
+ok tarn volume rebase tank/lost found.raw
+same "$(base tank/lost hydrating)" True
+exports tank/lost want.raw
+ok tarn volume delete --yes tank/lost
+
+# a block device: its node is made anew at each boot, and another disk may be called as it was
+head -c 65M want.raw >disk.raw
+cp disk.raw want-disk.raw
+if loop=$(losetup --find --show disk.raw 2>/dev/null); then
+    loops+=("$loop")
+    ok tarn volume create tank/device --base "$loop"
+    serve_end
+    touch -d 2001-01-01 "$loop"
+    serve_now tank
+    exports tank/device want-disk.raw
+    serve_end
+    printf x | dd of="$loop" bs=1 seek=$(((65 << 20) - 200)) conv=notrunc status=none
+    serve_now tank
+    fails 1 "$loop.* was changed" tarn image export tank/device got2.raw
+    ok tarn volume delete --yes tank/device
+fi
 
 # changed while it is served: reading ends there and then
 cp elsewhere.raw third.raw

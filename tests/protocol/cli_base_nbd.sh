@@ -73,6 +73,40 @@ fails 3 "cannot be checked" tarn image check "$from"
 fails 1 "which is a raw disk: '--format'" tarn image info "$from" --format qcow2
 fails 1 "cannot connect to .*No such file" tarn image info "$(uri none.sock)"
 
+# ---- a server that says its name and nothing else is waited for by who has asked, and by nobody else ----
+cat >silent.py <<'END'
+import signal, socket
+s = socket.socket(socket.AF_UNIX)
+s.bind("silent.sock")
+s.listen()
+c, _ = s.accept()
+c.sendall(b"NBDMAGICIHAVEOPT\0\3")
+c.recv(4)
+open("asked", "w")
+signal.pause()
+END
+$python silent.py &
+silent=$!
+server_pids+=($silent)
+wait_socket silent.sock
+ok tarn pool create patient p0 --file-size 256M
+ok tarn volume create patient/plain 1M
+serve_now patient
+patient=$server
+"$TARN" volume create patient/silent --base "$(uri silent.sock)" >/dev/null 2>silent.err &
+asking=$!
+for _ in $(seq 400); do
+    [ ! -e asked ] || break
+    sleep 0.05
+done
+[ -e asked ] || die "the server does not ask the one that says nothing: $(cat silent.err)"
+ok nbdinfo --size "nbd+unix:///plain?socket=$work/run/patient.nbd"
+same "$out" $((1 << 20)) "size of a volume beside one that is being made"
+kill "$asking" "$silent"
+wait "$asking" "$silent" 2>/dev/null || true
+server=$patient
+serve_end
+
 # ---- a server that hangs is left for one that answers: some time from now ----
 first=$foreign
 by_qemu still.sock golden.raw

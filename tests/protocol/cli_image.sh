@@ -162,6 +162,27 @@ exporting() { # FILE [OPTION]: an export is under way
     done
 }
 mkdir exported
+
+# what is written to it meanwhile, by whoever begins to, is not in the file: nor is anything left in the pool
+if [ "$MODE" = served ]; then
+    exporting written.raw
+    $python - "nbd+unix:///slow?socket=$work/run/tank.nbd" <<'END' || die "writing over NBD"
+import nbd, sys
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+last = h.get_size() - 4096
+was = h.pread(4096, last)
+h.pwrite(b"\x55" * 4096, last)
+h.flush()
+h.pwrite(was, last)
+h.shutdown()
+END
+    wait "$pid" || die "an export fails when its volume is written to: $(cat err)"
+    cmp slow.raw exported/written.raw
+    ok tarn snapshot list tank
+    ! grep -q export- <<<"$out" || die "an export has left its snapshot: $out"
+    rm exported/written.raw
+fi
 for signal in INT TERM KILL; do
     echo old >exported/kept.raw
     exporting kept.raw --force

@@ -684,23 +684,30 @@ static void co_reader(void *arg)
         co_wake_one(&r->ended);
 }
 
+static void co_readers_begin(struct sim_pool *s, struct reader *readers)
+{
+        *readers = (struct reader){.s = s};
+        co_queue_init(&readers->ended);
+        for (unsigned i = 0; i < 8; i++) {
+                readers->n_running++;
+                expect(s, co_spawn(s->loop, co_reader, readers) == 0);
+        }
+}
+
 static void co_meanwhile(void *arg)
 {
         struct sim_pool *s = arg;
         struct fake_image image;
-        struct reader readers = {.s = s};
+        struct reader readers;
         uint64_t base, copied;
 
         expect(s, co_make(s, &image, &base) == 0);
         image.waits = true;
-        co_queue_init(&readers.ended);
-        for (unsigned i = 0; i < 8; i++) {
-                readers.n_running++;
-                expect(s, co_spawn(s->loop, co_reader, &readers) == 0);
-        }
+        co_readers_begin(s, &readers);
         for (uint64_t at = 0; at < IMAGE_BYTES; at += 100 * 4096)
                 expect(s, co_pool_base_copy(s->pool, base, at, 100 * 4096, &copied, NULL) == 0);
         expect(s, co_pool_base_complete(s->pool, base, NULL) == 0);
+        image.fails = true; /* as one does that is let go of */
         co_pool_base_detach(s->pool, base);
         while (readers.n_running > 0)
                 co_wait(&readers.ended);
@@ -713,6 +720,32 @@ static void reads_go_on_while_the_image_is_copied_and_given_up(void **state)
 {
         for (uint64_t seed = 1; seed <= 5; seed++)
                 sim_pool_run(2, seed, co_meanwhile);
+}
+
+static void co_replaced(void *arg)
+{
+        struct sim_pool *s = arg;
+        struct fake_image was, is = fake_image(s);
+        struct reader readers;
+        uint64_t base;
+
+        expect(s, co_make(s, &was, &base) == 0);
+        was.waits = true;
+        co_readers_begin(s, &readers);
+        co_sleep_ns(10000000);
+        was.fails = true; /* what is under way, too */
+        expect(s, pool_base_replace(s->pool, base, &is.image, NULL) == 0);
+        while (readers.n_running > 0)
+                co_wait(&readers.ended);
+        expect(s, !readers.wrong && is.n_reads > 0);
+        co_pool_base_detach(s->pool, base);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void reads_go_on_while_another_image_takes_the_place_of_one(void **state)
+{
+        for (uint64_t seed = 1; seed <= 5; seed++)
+                sim_pool_run(2, seed, co_replaced);
 }
 
 static void co_refused(void *arg)
@@ -759,6 +792,7 @@ int main(void)
             cmocka_unit_test(a_base_that_nobody_needs_goes_at_the_next_open_at_latest),
             cmocka_unit_test(a_base_goes_at_the_next_open_with_what_goes_then),
             cmocka_unit_test(reads_go_on_while_the_image_is_copied_and_given_up),
+            cmocka_unit_test(reads_go_on_while_another_image_takes_the_place_of_one),
             cmocka_unit_test(what_cannot_be_is_refused),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -304,12 +304,10 @@ void co_machine_listen(void *machine)
         machine_left(m);
 }
 
-static void co_wait_ended(struct machine *m, uint64_t timeout_ns)
+static void co_wait_ended(struct machine *m)
 {
-        uint64_t deadline_ns = loop_now_ns(m->loop) + timeout_ns;
-
-        while (m->state != MACHINE_ENDED && !m->quit && loop_now_ns(m->loop) < deadline_ns)
-                co_machine_wait(m, deadline_ns);
+        while (m->state != MACHINE_ENDED && !m->quit && loop_now_ns(m->loop) < m->stop_deadline_ns)
+                co_machine_wait(m, m->stop_deadline_ns);
 }
 
 static void co_force(struct machine *m)
@@ -318,6 +316,7 @@ static void co_force(struct machine *m)
         uint64_t deadline_ns = loop_now_ns(m->loop) + KILL_WAIT_NS;
 
         m->quit = true;
+        co_wake_all(&m->changed);
         if (m->channel_open && channel_send(m->channel, &stop, -1, false) < 0)
                 deadline_ns = 0;
         while (m->state != MACHINE_ENDED && loop_now_ns(m->loop) < deadline_ns)
@@ -333,12 +332,14 @@ bool co_machine_stop(struct machine *m, uint64_t timeout_ns)
         struct error e = ERROR_INIT;
 
         m->stopping = true;
+        m->stop_deadline_ns = loop_now_ns(m->loop) + timeout_ns;
+        co_wake_all(&m->changed);
         if (timeout_ns > 0 && m->state == MACHINE_PAUSED &&
             co_machine_say(m, CHANNEL_RESUME, &e) == 0)
                 m->state = MACHINE_RUNNING;
         if (timeout_ns > 0 && m->state == MACHINE_RUNNING) {
                 if (co_machine_say(m, CHANNEL_POWER_BUTTON, &e) == 0)
-                        co_wait_ended(m, timeout_ns);
+                        co_wait_ended(m);
                 else if (m->state != MACHINE_ENDED)
                         log_warning("the power button cannot be pressed: %s", e.message);
         }

@@ -55,6 +55,7 @@ struct machine {
         enum machine_state state;
         bool ending;                /* everybody gives up what he waits for */
         bool ready, stopping;       /* the VMM has said so; somebody has asked for the end */
+        uint64_t stop_deadline_ns;  /* then by force: of who asked last */
         bool quit;                  /* by force, and at once */
         bool panicked, after_panic; /* since its last reset; a coroutine sees to that */
         struct log_limit panic_lines;
@@ -83,6 +84,13 @@ struct machine {
         int control; /* that it listens on; -1: none */
         unsigned n_clients;
 };
+
+/* ---- limits.c ---- */
+
+struct machine_limits {
+        uint64_t stop_ns; /* after a signal, until it is by force */
+};
+extern const struct machine_limits machine_limits;
 
 /* ---- machine.c ---- */
 
@@ -116,7 +124,7 @@ int co_machine_say(struct machine *m, enum channel_kind kind, struct error *err)
 /* Listen to the VMM until it has ended: a coroutine. */
 void co_machine_listen(void *machine);
 /* Press the power button, and after @timeout_ns (0: at once) stop by force; returns when the VMM's
- * process has ended. True: by force. */
+ * process has ended. Where it is asked for twice, the later time counts for both. True: by force. */
 bool co_machine_stop(struct machine *m, uint64_t timeout_ns);
 /* Everybody gives up; returns when all coroutines have. */
 void co_machine_end(struct machine *m);

@@ -175,6 +175,28 @@ ok tarn vm stop web
 same "$out" "stopped 'web'"
 ok tarn vm start web
 ok tarn vm stop web --force
+# A client's time is its own, also where it is longer than what a signal gives (fake_vmm.c: 4 seconds).
+ok tarn vm start web
+types web deaf
+SECONDS=0
+ok tarn vm stop web --timeout 8
+same "$out" "stopped 'web' by force"
+[ $SECONDS -ge 8 ] || die "stopped by force after $SECONDS seconds"
+ok tarn vm start web
+types web deaf
+kill -TERM "$(cat state/vm/web/lock)"
+wait_state web off
+# Of two who ask the later one counts.
+ok tarn vm start web
+types web deaf
+tarn vm stop web --timeout 100 >stop.out &
+stop=$!
+wait_state web stopping
+SECONDS=0
+ok tarn vm stop web --timeout 1
+wait "$stop" || die "the first stop failed"
+same "$(cat stop.out)" "stopped 'web' by force"
+[ $SECONDS -lt 90 ] || die "stopped after $SECONDS seconds"
 none_left
 
 # ---- whatever is killed, nothing is left ----

@@ -21,10 +21,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "vm/channel.h"
+#include "vm/machine.h"
 #include "vmm-glue/vmm/vmm.h"
 
 #define ID_SIZE 32
+
+/* So that no test waits for a minute. */
+const struct machine_limits machine_limits = {.stop_ns = 4 * MACHINE_SECOND_NS};
 
 struct fake_disk {
         struct vmm *vmm;

@@ -148,6 +148,52 @@ int co_machine_say(struct machine *m, enum channel_kind kind, struct error *err)
         return co_machine_order(m, &(struct machine_order){.kind = kind, .fd = -1}, err);
 }
 
+int co_machine_hold(struct machine *m, uint64_t deadline_ns, struct error *err)
+{
+        while (m->held && m->channel_open && !m->quit && loop_now_ns(m->loop) < deadline_ns)
+                co_machine_wait(m, deadline_ns);
+        if (!m->channel_open || m->quit)
+                return error_set(err, -ESRCH, "machine '%s' has ended", m->known->name);
+        if (m->held)
+                return error_set(err, -EBUSY,
+                                 "machine '%s' is being paused, resumed or reset, or a snapshot of "
+                                 "it taken",
+                                 m->known->name);
+        m->held = true;
+        return 0;
+}
+
+void machine_let_go(struct machine *m)
+{
+        m->held = false;
+        co_wake_all(&m->changed);
+}
+
+static int co_say_held(struct machine *m, enum channel_kind kind, struct error *err)
+{
+        enum machine_state then = kind == CHANNEL_PAUSE    ? MACHINE_PAUSED
+                                  : kind == CHANNEL_RESUME ? MACHINE_RUNNING
+                                                           : m->state;
+        int r = 0;
+
+        if (kind == CHANNEL_RESET || m->state != then)
+                r = co_machine_say(m, kind, err);
+        if (r == 0 && m->state != MACHINE_ENDED)
+                m->state = then;
+        return r;
+}
+
+int co_machine_turn(struct machine *m, enum channel_kind kind, struct error *err)
+{
+        int r = co_machine_hold(m, loop_now_ns(m->loop) + MACHINE_HOLD_WAIT_NS, err);
+
+        if (r < 0)
+                return r;
+        r = co_say_held(m, kind, err);
+        machine_let_go(m);
+        return r;
+}
+
 /* Of an order that nobody waits for any more, or never gave: it may lie. */
 static void take_answer(struct machine *m, const struct channel_message *message)
 {
@@ -184,7 +230,7 @@ static void co_after_panic(void *machine)
                 co_machine_wait(m, deadline_ns);
         if (m->channel_open && m->known->file->on_crash == VM_ON_CRASH_REBOOT) {
                 /* It may have begun anew by itself meanwhile. */
-                if (m->panicked && co_machine_say(m, CHANNEL_RESET, &e) < 0)
+                if (m->panicked && co_machine_turn(m, CHANNEL_RESET, &e) < 0)
                         log_warning("it is not reset: %s", e.message);
         } else if (m->channel_open) {
                 error_set(&e, -EIO, "the guest's kernel has panicked");
@@ -327,6 +373,19 @@ static void co_force(struct machine *m)
                 co_machine_wait(m, loop_now_ns(m->loop) + KILL_WAIT_NS);
 }
 
+static int co_press_power_button(struct machine *m, struct error *err)
+{
+        int r = co_machine_hold(m, m->stop_deadline_ns, err);
+
+        if (r < 0)
+                return r;
+        r = co_say_held(m, CHANNEL_RESUME, err);
+        if (r == 0)
+                r = co_machine_say(m, CHANNEL_POWER_BUTTON, err);
+        machine_let_go(m);
+        return r;
+}
+
 bool co_machine_stop(struct machine *m, uint64_t timeout_ns)
 {
         struct error e = ERROR_INIT;
@@ -334,13 +393,10 @@ bool co_machine_stop(struct machine *m, uint64_t timeout_ns)
         m->stopping = true;
         m->stop_deadline_ns = loop_now_ns(m->loop) + timeout_ns;
         co_wake_all(&m->changed);
-        if (timeout_ns > 0 && m->state == MACHINE_PAUSED &&
-            co_machine_say(m, CHANNEL_RESUME, &e) == 0)
-                m->state = MACHINE_RUNNING;
-        if (timeout_ns > 0 && m->state == MACHINE_RUNNING) {
-                if (co_machine_say(m, CHANNEL_POWER_BUTTON, &e) == 0)
+        if (timeout_ns > 0 && (m->state == MACHINE_RUNNING || m->state == MACHINE_PAUSED)) {
+                if (co_press_power_button(m, &e) == 0)
                         co_wait_ended(m);
-                else if (m->state != MACHINE_ENDED)
+                else if (m->state != MACHINE_ENDED && !m->quit)
                         log_warning("the power button cannot be pressed: %s", e.message);
         }
         if (m->state == MACHINE_ENDED)
@@ -351,6 +407,8 @@ bool co_machine_stop(struct machine *m, uint64_t timeout_ns)
 
 void co_machine_end(struct machine *m)
 {
+        while (m->saving)
+                co_wait(&m->changed);
         m->ending = true;
         list_for_each (it, &m->waits)
                 loop_cancel(m->loop, container_of(it, struct wait, link)->io);

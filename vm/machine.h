@@ -21,6 +21,8 @@
 #include "vm/known.h"
 
 #define MACHINE_SECOND_NS UINT64_C(1000000000)
+/* For others who hold the guest: a snapshot's pause may wait for a pool's server. */
+#define MACHINE_HOLD_WAIT_NS (120 * MACHINE_SECOND_NS)
 
 enum machine_state {
         MACHINE_STARTING,
@@ -62,6 +64,7 @@ struct machine {
         uint64_t n_resets;
         struct vm_file *started; /* its file, as it was started */
         bool saving;             /* a snapshot is being taken */
+        bool held;               /* somebody sees to whether the guest runs */
         bool copied; /* the VMM has written the memory, but for the rest; or has failed: */
         struct error copy_error; /* code 0: it has not */
         struct list waits;       /* co_machine_io()'s */
@@ -121,12 +124,23 @@ int co_machine_order(struct machine *m, const struct machine_order *order, struc
 /* Without more than a kind. */
 int co_machine_say(struct machine *m, enum channel_kind kind, struct error *err);
 
+/* Whoever lets the guest run or not, or resets it, holds it meanwhile; a snapshot does from its pause
+ * until it goes on, so that all that is saved is of one instant.
+ *
+ * -EBUSY  somebody else holds it at @deadline_ns
+ * -ESRCH  the machine has ended, or is ended by force */
+int co_machine_hold(struct machine *m, uint64_t deadline_ns, struct error *err);
+void machine_let_go(struct machine *m);
+/* CHANNEL_PAUSE, CHANNEL_RESUME or CHANNEL_RESET of a machine that runs, holding it. */
+int co_machine_turn(struct machine *m, enum channel_kind kind, struct error *err);
+
 /* Listen to the VMM until it has ended: a coroutine. */
 void co_machine_listen(void *machine);
 /* Press the power button, and after @timeout_ns (0: at once) stop by force; returns when the VMM's
  * process has ended. Where it is asked for twice, the later time counts for both. True: by force. */
 bool co_machine_stop(struct machine *m, uint64_t timeout_ns);
-/* Everybody gives up; returns when all coroutines have. */
+/* Everybody gives up, and a snapshot takes back before what it has made; returns when all coroutines
+ * have. */
 void co_machine_end(struct machine *m);
 
 /* ---- disks.c ---- */

@@ -27,6 +27,7 @@ struct snapshot {
         struct saving saving;
         bool copying; /* the VMM writes memory, or has written it but for the rest */
         bool locked;  /* its disks, by us */
+        bool held;    /* the guest, by us */
         bool paused;  /* by us */
         size_t n_cut; /* of the file's disks: the pools of those before were cut */
         uint64_t paused_ns, pause_ns;
@@ -128,11 +129,12 @@ static int co_copy_memory(struct snapshot *s, struct error *err)
 
 static int co_pause(struct snapshot *s, struct error *err)
 {
-        int r;
+        int r = co_machine_hold(s->m, loop_now_ns(s->m->loop) + MACHINE_HOLD_WAIT_NS, err);
 
+        s->held = r == 0;
         s->paused_ns = loop_now_ns(s->m->loop);
-        if (s->m->state == MACHINE_PAUSED)
-                return 0;
+        if (r < 0 || s->m->state == MACHINE_PAUSED)
+                return r;
         r = co_machine_say(s->m, CHANNEL_PAUSE, err);
         s->paused = r == 0;
         return r;
@@ -150,7 +152,9 @@ static int co_go_on(struct snapshot *s, struct error *err)
 {
         int r = s->paused ? co_machine_say(s->m, CHANNEL_RESUME, err) : 0;
 
-        s->paused = false;
+        if (s->held)
+                machine_let_go(s->m);
+        s->held = s->paused = false;
         s->pause_ns = loop_now_ns(s->m->loop) - s->paused_ns;
         return r;
 }

@@ -149,11 +149,7 @@ fails 1 "is not KEY=VALUE" tarn vm set web cpus
 same "$(grep uuid state/vm/web/vm.yaml)" "$uuid"
 
 # ---- a server that dies is replaced, and one that is started otherwise waited for ----
-server=$(for p in $(processes); do
-    ! tr "\0" " " <"/proc/$p/cmdline" | grep -q "serve tank --while-used" ||
-        [ "$(cat "/proc/$p/comm")" = tarn-connector ] || echo "$p"
-done)
-kill -KILL "$server"
+kill -KILL "$(pool_server tank)"
 connected=0
 for _ in $(seq 200); do
     connected=$(said web | grep -c '^connected disk0' || true)

@@ -95,6 +95,70 @@ done
 same "$(state web)" running
 [ ! -e state/vm/web/snapshots/limited ] || die "a snapshot that is too large is there"
 
+# ---- from its pause until it goes on nobody else has the guest run, or hold ----
+server=$(pool_server tank)
+turns() {
+    said web | tr -d '\r' | grep -E "^(paused|resumed|reset|saved|power button)$" || true
+}
+begin() { # SNAPSHOT: its pause, in which it waits for the pool's server
+    local before
+    before=$(turns | grep -c saved || true)
+    kill -STOP "$server"
+    tarn vm snapshot web "$1" >"$1.out" 2>&1 &
+    snapshot=$!
+    for _ in $(seq 60); do
+        [ "$(turns | grep -c saved || true)" = "$before" ] || return 0
+    done
+    die "the guest is not saved: $(said web)"
+}
+meanwhile() { # COMMAND [OPTION]
+    tarn vm "$1" web "${@:2}" >"meanwhile.out" 2>&1 &
+    command=$!
+    sleep 1
+}
+finish() {
+    kill -CONT "$server"
+    wait "$snapshot" || die "no snapshot: $(cat ./*.out)"
+    wait "$command" || die "$(cat meanwhile.out)"
+}
+begin held
+meanwhile pause
+kill -0 "$command" || die "it is paused by two"
+finish
+same "$(state web)" paused
+same "$(turns | tail -n 1)" paused
+begin held-paused
+meanwhile resume
+same "$(turns | tail -n 1)" saved "it runs before its disks are cut"
+finish
+same "$(state web)" running
+same "$(turns | tail -n 1)" resumed
+begin held-reset
+meanwhile reset
+same "$(turns | tail -n 1)" saved "it is reset before its disks are cut"
+finish
+begin held-stopped
+meanwhile stop
+same "$(turns | tail -n 1)" saved "it is told to end before its disks are cut"
+finish
+same "$(cat meanwhile.out)" "stopped 'web'"
+for name in held held-paused held-reset held-stopped; do
+    ok tarn vm delete web@$name --yes
+done
+# By force it ends at once, and the snapshot with it.
+ok tarn vm start web
+server=$(pool_server tank)
+begin forced
+meanwhile stop --force
+kill -CONT "$server"
+! wait "$snapshot" || die "a snapshot is said to be there: $(cat forced.out)"
+wait "$command" || die "$(cat meanwhile.out)"
+none_left
+[ ! -e state/vm/web/snapshots/forced ] && [ ! -e state/vm/web/snapshots/.forced ] || die "a snapshot that failed is there"
+ok tarn snapshot list tank --json
+! grep -q '@forced' <<<"$out" || die "a volume's snapshot is left"
+ok tarn vm start web
+
 # ---- back to it: it runs on with what it had in memory ----
 fails 1 "has no snapshot 'nix'" tarn vm restore web nix
 fails 1 "this needs a yes" tarn vm restore web monday

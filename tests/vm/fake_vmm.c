@@ -336,6 +336,7 @@ int vmm_save(struct vmm *v, int fd, struct error *err)
         for (size_t i = 0; i < VMM_DISKS_MAX; i++)
                 if (v->disks[i].used && dprintf(fd, "%s ", v->disks[i].id) < 0)
                         return error_set(err, -errno, "cannot write state");
+        say(v, "saved\n");
         return 0;
 }
 

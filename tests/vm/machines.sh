@@ -55,6 +55,14 @@ processes() {
     done
 }
 
+# the process that was started to serve a pool for machines
+pool_server() { # POOL
+    for p in $(processes); do
+        ! tr "\0" " " <"/proc/$p/cmdline" | grep -q "serve $1 --while-used" ||
+            [ "$(cat "/proc/$p/comm")" = tarn-connector ] || echo "$p"
+    done
+}
+
 none_left() {
     for _ in $(seq 400); do
         [ -n "$(processes)" ] || return 0

@@ -10,8 +10,6 @@
 
 #include "common/log.h"
 
-/* For the VMM's answers: all that it does at an order is quick. */
-#define ANSWER_WAIT_NS (30 * MACHINE_SECOND_NS)
 /* From an order to end to SIGKILL. */
 #define KILL_WAIT_NS (5 * MACHINE_SECOND_NS)
 /* For what the guest has to say after its kernel has panicked. */
@@ -103,11 +101,19 @@ struct order {
         struct error error;
 };
 
-static int co_wait_answer(struct machine *m, struct order *o, struct error *err)
+static bool is_to_end(const struct machine *m)
 {
-        uint64_t deadline_ns = loop_now_ns(m->loop) + ANSWER_WAIT_NS;
+        return m->stopping || m->quit;
+}
 
-        while (!o->answered && m->channel_open && loop_now_ns(m->loop) < deadline_ns)
+/* @wait_ns is a struct machine_order's. */
+static int co_wait_answer(struct machine *m, struct order *o, uint64_t wait_ns, struct error *err)
+{
+        uint64_t deadline_ns =
+            loop_now_ns(m->loop) + (wait_ns ? wait_ns : machine_limits.answer_ns);
+
+        while (!o->answered && m->channel_open && loop_now_ns(m->loop) < deadline_ns &&
+               !(wait_ns && is_to_end(m)))
                 co_machine_wait(m, deadline_ns);
         if (o->answered) {
                 if (o->error.code < 0 && err)
@@ -116,6 +122,8 @@ static int co_wait_answer(struct machine *m, struct order *o, struct error *err)
         }
         if (!m->channel_open)
                 return error_set(err, -ESRCH, "machine '%s' has ended", m->known->name);
+        if (wait_ns && is_to_end(m))
+                return error_set(err, -ECANCELED, "interrupted");
         return error_set(err, -ETIMEDOUT, "the process of machine '%s' does not answer",
                          m->known->name);
 }
@@ -138,7 +146,7 @@ int co_machine_order(struct machine *m, const struct machine_order *order, struc
                 return error_set(err, r, "the process of machine '%s' does not listen: %s",
                                  m->known->name, strerror(-r));
         list_append(&m->orders, &o.link);
-        r = co_wait_answer(m, &o, err);
+        r = co_wait_answer(m, &o, order->wait_ns, err);
         list_remove(&o.link);
         return r;
 }

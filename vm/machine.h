@@ -91,7 +91,9 @@ struct machine {
 /* ---- limits.c ---- */
 
 struct machine_limits {
-        uint64_t stop_ns; /* after a signal, until it is by force */
+        uint64_t stop_ns;   /* after a signal, until it is by force */
+        uint64_t answer_ns; /* for the VMM's answers: what it does at an order is quick, but for: */
+        uint64_t memory_ns; /* all of the memory, as fast as the disk below the state folder goes */
 };
 extern const struct machine_limits machine_limits;
 
@@ -111,6 +113,7 @@ void co_machine_wait(struct machine *m, uint64_t deadline_ns);
 
 /* Tell the VMM, and wait for its answer. @fd -1: none; it stays the caller's.
  *
+ * -ECANCELED  the machine is to end, and it is not quick
  * -ESRCH      it has ended
  * -ETIMEDOUT  it does not answer */
 struct machine_order {
@@ -119,6 +122,7 @@ struct machine_order {
         int fd;
         bool readonly;
         uint64_t value;
+        uint64_t wait_ns; /* for what is not quick: so long, unless the machine is to end; else 0 */
 };
 int co_machine_order(struct machine *m, const struct machine_order *order, struct error *err);
 /* Without more than a kind. */

@@ -261,6 +261,17 @@ static void co_signals(void *runner)
 
 /* ---- the life ---- */
 
+/* One that was saved answers when all of its memory has been read. */
+static int co_begin(struct machine *m, struct error *err)
+{
+        const struct machine_order order = {.kind = CHANNEL_START,
+                                            .fd = -1,
+                                            .wait_ns =
+                                                m->known->resume[0] ? machine_limits.memory_ns : 0};
+
+        return co_machine_order(m, &order, err);
+}
+
 /* All is in place for the guest's first instruction. */
 static int co_start(struct runner *run, struct error *err)
 {
@@ -268,7 +279,7 @@ static int co_start(struct runner *run, struct error *err)
         int r = co_machine_disks_connect(m, err);
 
         if (r == 0)
-                r = co_machine_say(m, CHANNEL_START, err);
+                r = co_begin(m, err);
         if (r < 0)
                 return r;
         m->state = MACHINE_RUNNING;

@@ -13,9 +13,6 @@
 #include "vm/machine.h"
 #include "vm/saved.h"
 
-/* For the memory: it is written as fast as the disk below the state folder takes it. */
-#define COPY_WAIT_NS (1800 * MACHINE_SECOND_NS)
-
 struct snapshot {
         struct machine *m;
         const char *name;
@@ -102,7 +99,7 @@ static int co_copy_memory(struct snapshot *s, struct error *err)
 {
         struct machine *m = s->m;
         const struct machine_order order = {.kind = CHANNEL_MEMORY_COPY, .fd = s->saving.memory};
-        uint64_t deadline_ns = loop_now_ns(m->loop) + COPY_WAIT_NS;
+        uint64_t deadline_ns = loop_now_ns(m->loop) + machine_limits.memory_ns;
         int r;
 
         m->copied = false;
@@ -115,7 +112,8 @@ static int co_copy_memory(struct snapshot *s, struct error *err)
                         return error_set(
                             err, -ETIMEDOUT,
                             "the memory of machine '%s' is not written after %d minutes",
-                            m->known->name, (int)(COPY_WAIT_NS / MACHINE_SECOND_NS / 60));
+                            m->known->name,
+                            (int)(machine_limits.memory_ns / MACHINE_SECOND_NS / 60));
                 co_machine_wait(m, deadline_ns);
         }
         if (r == 0 && m->copy_error.code < 0) {

@@ -171,13 +171,13 @@ ok tarn vm stop web
 same "$out" "stopped 'web'"
 ok tarn vm start web
 ok tarn vm stop web --force
-# A client's time is its own, also where it is longer than what a signal gives (fake_vmm.c: 4 seconds).
+# A client's time is its own, also where it is longer than what a signal gives (fake_vmm.c: 6 seconds).
 ok tarn vm start web
 types web deaf
 SECONDS=0
-ok tarn vm stop web --timeout 8
+ok tarn vm stop web --timeout 10
 same "$out" "stopped 'web' by force"
-[ $SECONDS -ge 8 ] || die "stopped by force after $SECONDS seconds"
+[ $SECONDS -ge 10 ] || die "stopped by force after $SECONDS seconds"
 ok tarn vm start web
 types web deaf
 kill -TERM "$(cat state/vm/web/lock)"

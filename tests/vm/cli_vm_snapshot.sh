@@ -157,6 +157,30 @@ none_left
 [ ! -e state/vm/web/snapshots/forced ] && [ ! -e state/vm/web/snapshots/.forced ] || die "a snapshot that failed is there"
 ok tarn snapshot list tank --json
 ! grep -q '@forced' <<<"$out" || die "a volume's snapshot is left"
+
+# ---- memory that takes longer to read than any other order takes (fake_vmm.c: 12 seconds) ----
+ok tarn vm start web
+keeps "slow 15"
+ok tarn vm snapshot web slow
+ok tarn vm restore web slow --yes
+same "$(state web)" running
+types web tell
+has_said web "memory has slow 15" || die "its memory is not what it was: $(said web)"
+keeps "slow 100"
+ok tarn vm snapshot web slower
+ok tarn vm stop web --force
+"$TARN" vm restore web slower >slower.out 2>&1 </dev/null &
+restore=$!
+has_said web "^loading" || die "it does not begin: $(cat slower.out)"
+SECONDS=0
+kill -TERM "$restore"
+! wait "$restore" || die "it is said to be restored"
+[ $SECONDS -lt 60 ] || die "it is not interrupted for $SECONDS seconds"
+same "$(cat slower.out)" "tarn: interrupted"
+none_left
+same "$(state web)" off
+ok tarn vm delete web@slow --yes
+ok tarn vm delete web@slower --yes
 ok tarn vm start web
 
 # ---- back to it: it runs on with what it had in memory ----

@@ -9,7 +9,7 @@
  *     sticky                    disks are not let go of from now on
  *     drop ID                   that disk is let go of, asked for or not
  *     confined                  say what its process may still do
- *     keep WORD, tell           have WORD in memory, and say it
+ *     keep WORD, tell           have WORD in memory, and say it; "slow N" takes N seconds to read back
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +27,9 @@
 #define ID_SIZE 32
 
 /* So that no test waits for a minute. */
-const struct machine_limits machine_limits = {.stop_ns = 4 * MACHINE_SECOND_NS};
+const struct machine_limits machine_limits = {.stop_ns = 6 * MACHINE_SECOND_NS,
+                                              .answer_ns = 12 * MACHINE_SECOND_NS,
+                                              .memory_ns = 600 * MACHINE_SECOND_NS};
 
 struct fake_disk {
         struct vmm *vmm;
@@ -323,9 +325,12 @@ void vmm_memory_copy_cancel(struct vmm *v)
 
 int vmm_memory_load(struct vmm *v, int fd, struct error *err)
 {
-        return pread(fd, v->memory, sizeof(v->memory), 0) == (ssize_t)sizeof(v->memory)
-                   ? 0
-                   : error_set(err, -EINVAL, "the saved memory is too short");
+        if (pread(fd, v->memory, sizeof(v->memory), 0) != (ssize_t)sizeof(v->memory))
+                return error_set(err, -EINVAL, "the saved memory is too short");
+        say(v, "loading\n");
+        if (strncmp(v->memory, "slow ", 5) == 0)
+                sleep((unsigned)atoi(v->memory + 5));
+        return 0;
 }
 
 /* "state", and of each disk its id and a space. */

@@ -145,18 +145,6 @@ same "$(cat meanwhile.out)" "stopped 'web'"
 for name in held held-paused held-reset held-stopped; do
     ok tarn vm delete web@$name --yes
 done
-# By force it ends at once, and the snapshot with it.
-ok tarn vm start web
-server=$(pool_server tank)
-begin forced
-meanwhile stop --force
-kill -CONT "$server"
-! wait "$snapshot" || die "a snapshot is said to be there: $(cat forced.out)"
-wait "$command" || die "$(cat meanwhile.out)"
-none_left
-[ ! -e state/vm/web/snapshots/forced ] && [ ! -e state/vm/web/snapshots/.forced ] || die "a snapshot that failed is there"
-ok tarn snapshot list tank --json
-! grep -q '@forced' <<<"$out" || die "a volume's snapshot is left"
 
 # ---- memory that takes longer to read than any other order takes (fake_vmm.c: 12 seconds) ----
 ok tarn vm start web
@@ -306,6 +294,59 @@ ok tarn snapshot delete tank/more@then --yes
 fails 1 "there is no snapshot 'tank/more@then' any more" tarn vm restore web changed
 ok tarn snapshot list tank --json
 same "$(grep -c 'tank/web@before-restore' <<<"$out")" "$kept"
+
+# ---- what fails in a later pool, or after all, leaves nothing in those before ----
+ok tarn pool create brook d1 --file-size 256M
+printf '%s\n' 'name: two' 'memory: 64M' 'kernel: kernel' 'disks:' '  - {volume: tank/one, size: 8M}' \
+    '  - {volume: tank/ro, size: 8M, readonly: true}' '  - {volume: tank/two, size: 8M}' '  - {volume: brook/three, size: 8M}' >two.yaml
+ok tarn vm start two.yaml
+ok tarn vm stop two
+none_left
+volumes() { # POOL
+    tarn volume list "$1" --json | $python -c 'import json, sys
+print(*sorted(v["name"] for v in json.load(sys.stdin)["volumes"]))'
+}
+ok tarn snapshot create brook/three@taken
+fails 1 "taken" tarn vm snapshot two taken
+[ ! -e state/vm/two/snapshots/taken ] && [ ! -e state/vm/two/snapshots/.taken ] || die "a snapshot that failed is there"
+ok tarn snapshot list tank --json
+! grep -q '@taken"' <<<"$out" || die "a volume was cut, and another was not"
+ok tarn vm snapshot two base
+ok tarn volume create brook/new-three 8M
+before="$(volumes tank) $(volumes brook)"
+fails 1 "has a volume 'new-three' already" tarn vm clone two base new
+same "$(volumes tank) $(volumes brook)" "$before"
+fails 1 "too long for a volume's name" tarn vm clone two base "$(printf 'n%.0s' $(seq 60))"
+same "$(volumes tank) $(volumes brook)" "$before"
+mkdir state/vm/late
+fails 1 "runs already" flock state/vm/late/lock timeout 60 "$TARN" vm clone two base late
+same "$(volumes tank) $(volumes brook)" "$before"
+[ ! -e state/vm/new ] && [ ! -e state/vm/late/vm.yaml ] || die "a machine that failed is there"
+
+# ---- by force a machine ends at once, and its snapshot with it: also what a pool has cut by then ----
+ok tarn vm start two
+server=$(pool_server brook)
+kill -STOP "$server"
+tarn vm snapshot two forced >forced.out 2>&1 &
+snapshot=$!
+for _ in $(seq 400); do
+    ok tarn snapshot list tank --json
+    ! grep -q '@forced"' <<<"$out" || break
+    sleep 0.05
+done
+grep -q '@forced"' <<<"$out" || die "the first pool is not cut: $(cat forced.out)"
+tarn vm stop two --force >stop.out 2>&1 &
+command=$!
+sleep 1
+kill -CONT "$server"
+! wait "$snapshot" || die "a snapshot is said to be there: $(cat forced.out)"
+wait "$command" || die "$(cat stop.out)"
+none_left
+[ ! -e state/vm/two/snapshots/forced ] && [ ! -e state/vm/two/snapshots/.forced ] || die "a snapshot that failed is there"
+for pool in tank brook; do
+    ok tarn snapshot list $pool --json
+    ! grep -q '@forced"' <<<"$out" || die "a snapshot of a volume in '$pool' is left"
+done
 
 # ---- the end of them ----
 fails 1 "this needs a yes" tarn vm delete web@monday

@@ -142,6 +142,14 @@ grep -q "tank/more" state/vm/web/vm.yaml && die "still there at the next start"
 ok tarn vm set web cpus=2 memory=96M
 has_said web "^memory 96" || die "the guest has no more memory: $(said web)"
 ok tarn vm set web cmdline='say "x\y"'
+# A path is taken from where it is said, and not from where the machine was started.
+mkdir elsewhere
+cd elsewhere
+ok tarn vm set web initrd=disk.img console-log=said
+cd ..
+grep -qx "initrd: $work/elsewhere/disk.img" state/vm/web/vm.yaml && grep -qx "console-log: $work/elsewhere/said" state/vm/web/vm.yaml ||
+    die "paths: $(cat state/vm/web/vm.yaml)"
+ok tarn vm set web initrd= console-log=
 grep -q "cpus: 2" state/vm/web/vm.yaml || die "cpus: $(cat state/vm/web/vm.yaml)"
 fails 1 "65" tarn vm set web cpus=65
 fails 1 "cannot be set" tarn vm set web name=other
@@ -219,6 +227,10 @@ none_left
 ok tarn vm attach web tank/more --readonly
 ok tarn vm detach web tank/more
 ok tarn vm set web cpus=1
+cd elsewhere
+ok tarn vm set web initrd=disk.img
+cd ..
+grep -qx "initrd: $work/elsewhere/disk.img" state/vm/web/vm.yaml || die "paths: $(cat state/vm/web/vm.yaml)"
 fails 1 "does not run" tarn vm pause web
 ok tarn vm delete web --volumes --yes
 fails 1 "there is no" tarn volume show tank/web

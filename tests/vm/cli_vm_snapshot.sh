@@ -96,20 +96,24 @@ same "$(state web)" running
 [ ! -e state/vm/web/snapshots/limited ] || die "a snapshot that is too large is there"
 
 # ---- from its pause until it goes on nobody else has the guest run, or hold ----
+ok tarn vm stop web
+ok tarn vm set web console-log=turns.log
+ok tarn vm start web
 server=$(pool_server tank)
 turns() {
-    said web | tr -d '\r' | grep -E "^(paused|resumed|reset|saved|power button)$" || true
+    grep -E "^(paused|resumed|reset|saved|power button)$" turns.log || true
 }
 begin() { # SNAPSHOT: its pause, in which it waits for the pool's server
     local before
-    before=$(turns | grep -c saved || true)
+    before=$(grep -c saved turns.log || true)
     kill -STOP "$server"
     tarn vm snapshot web "$1" >"$1.out" 2>&1 &
     snapshot=$!
-    for _ in $(seq 60); do
-        [ "$(turns | grep -c saved || true)" = "$before" ] || return 0
+    for _ in $(seq 400); do
+        [ "$(grep -c saved turns.log || true)" = "$before" ] || return 0
+        sleep 0.05
     done
-    die "the guest is not saved: $(said web)"
+    die "the guest is not saved: $(cat turns.log)"
 }
 meanwhile() { # COMMAND [OPTION]
     tarn vm "$1" web "${@:2}" >"meanwhile.out" 2>&1 &
@@ -169,6 +173,7 @@ none_left
 same "$(state web)" off
 ok tarn vm delete web@slow --yes
 ok tarn vm delete web@slower --yes
+ok tarn vm set web console-log=
 ok tarn vm start web
 
 # ---- back to it: it runs on with what it had in memory ----

@@ -50,7 +50,7 @@ wait_state() { # NAME STATE
 processes() {
     local pid
     for pid in /proc/[0-9]*; do
-        [ "$(readlink "$pid/exe" 2>/dev/null)" != "$(readlink -f "$TARN")" ] ||
+        [ ! "$pid/exe" -ef "$TARN" ] ||
             ! tr '\0' '\n' <"$pid/environ" 2>/dev/null | grep -qx "TARN_STATE_DIR=$work/state" || echo "${pid#/proc/}"
     done
 }

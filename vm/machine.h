@@ -141,10 +141,10 @@ int co_machine_turn(struct machine *m, enum channel_kind kind, struct error *err
 /* Listen to the VMM until it has ended: a coroutine. */
 void co_machine_listen(void *machine);
 /* Press the power button, and after @timeout_ns (0: at once) stop by force; returns when the VMM's
- * process has ended. Where it is asked for twice, the later time counts for both. True: by force. */
+ * process has ended. Who asks last says for all when that is. True: by force. */
 bool co_machine_stop(struct machine *m, uint64_t timeout_ns);
-/* Everybody gives up, and a snapshot takes back before what it has made; returns when all coroutines
- * have. */
+/* Everybody gives up, when a snapshot that is under way has failed and taken back what it had made;
+ * returns when all coroutines have. */
 void co_machine_end(struct machine *m);
 
 /* ---- disks.c ---- */

@@ -273,33 +273,57 @@ static int run_detach(const struct cli_verb *verb, const struct cli_args *args)
         return EXIT_SUCCESS;
 }
 
-static int set_here(const struct cli_args *args, struct error *err)
+static int set_here(const char *name, json_t *words, struct error *err)
 {
         struct known *k;
-        int r = known_lock(args->words[0], &k, err);
+        json_t *word;
+        size_t i;
+        int r = known_lock(name, &k, err);
 
         if (r < 0)
                 return r;
-        for (int i = 1; r == 0 && i < args->n_words; i++)
-                r = change_set(k, args->words[i], err);
+        json_array_foreach (words, i, word) {
+                r = change_set(k, json_string_value(word), err);
+                if (r < 0)
+                        break;
+        }
         known_free(k);
+        return r;
+}
+
+/* What is set, for a process that works elsewhere. */
+static int take_words(const struct cli_args *args, json_t **ret_words, struct error *err)
+{
+        json_t *words = json_array();
+        int r = 0;
+
+        for (int i = 1; r == 0 && i < args->n_words; i++) {
+                char *word = NULL;
+
+                r = change_absolute(args->words[i], &word, err);
+                if (r == 0 && json_array_append_new(words, json_string(word)) < 0)
+                        r = error_set(err, -EINVAL, "'%s' is not text in UTF-8", word);
+                free(word);
+        }
+        *ret_words = words;
         return r;
 }
 
 static int run_set(const struct cli_verb *verb, const struct cli_args *args)
 {
-        json_t *words = json_array(), *request, *reply = NULL;
+        json_t *words, *reply = NULL;
         struct error e = ERROR_INIT;
-        int r;
+        int r = take_words(args, &words, &e);
 
-        for (int i = 1; i < args->n_words; i++)
-                json_array_append_new(words, json_string(args->words[i]));
-        request = json_pack("{s:s, s:o}", "command", "set", "properties", words);
-        r = vm_ask(args->words[0], request, &reply, &e);
+        if (r == 0)
+                r = vm_ask(args->words[0],
+                           json_pack("{s:s, s:O}", "command", "set", "properties", words), &reply,
+                           &e);
         if (r == -ENOTCONN)
-                r = set_here(args, &e);
+                r = set_here(args->words[0], words, &e);
         else if (r == 0 && json_is_true(json_object_get(reply, "later")))
                 cli_note("this counts when '%s' is started next", args->words[0]);
+        json_decref(words);
         json_decref(reply);
         return r < 0 ? cli_fail(&e) : EXIT_SUCCESS;
 }

@@ -12,12 +12,48 @@ static const char *const keys[] = {
     "cpus",   "cpu-weight", "cpu-max", "memory",  "memory-max",  "hugepages", "firmware", "kernel",
     "initrd", "cmdline",    "rng",     "balloon", "console-log", "autostart", "on-crash"};
 
-static bool is_key(const char *word, size_t length)
+/* Of these the value is a path. */
+static const char *const path_keys[] = {"firmware", "kernel", "initrd", "console-log"};
+
+static bool is_one_of(const char *const *list, size_t n, const char *word, size_t length)
 {
-        for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-                if (strlen(keys[i]) == length && strncmp(keys[i], word, length) == 0)
+        for (size_t i = 0; i < n; i++)
+                if (strlen(list[i]) == length && strncmp(list[i], word, length) == 0)
                         return true;
         return false;
+}
+
+static bool is_key(const char *word, size_t length)
+{
+        return is_one_of(keys, sizeof(keys) / sizeof(keys[0]), word, length);
+}
+
+/* KEY=VALUE, of which the value is a path, and not an absolute one. */
+static bool is_relative(const char *word)
+{
+        size_t length = strcspn(word, "=");
+        const char *value = word + length + 1;
+
+        return word[length] == '=' && value[0] && value[0] != '/' &&
+               is_one_of(path_keys, sizeof(path_keys) / sizeof(path_keys[0]), word, length) &&
+               strcmp(word, "firmware=seabios") != 0;
+}
+
+int change_absolute(const char *word, char **ret_word, struct error *err)
+{
+        size_t length = strcspn(word, "=");
+        char folder[PATH_MAX];
+        int n;
+
+        if (!is_relative(word)) {
+                *ret_word = strdup(word);
+                return *ret_word ? 0 : error_set(err, -ENOMEM, "out of memory");
+        }
+        if (!getcwd(folder, sizeof(folder)))
+                return error_set(err, -errno, "the working folder has no name");
+        n = asprintf(ret_word, "%.*s=%s/%s", (int)length, word,
+                     strcmp(folder, "/") == 0 ? "" : folder, word + length + 1);
+        return n < 0 ? error_set(err, -ENOMEM, "out of memory") : 0;
 }
 
 /* In double quotes, as YAML 1.1 has them (section 5.6): any byte but these two stands for itself. */
@@ -62,14 +98,11 @@ static int rewrite(const char *text, const char *key, size_t key_length, const c
         return -ENOMEM;
 }
 
-/* @text is taken over. */
+/* @text is taken over. All paths in it are absolute. */
 static int take_text(struct known *k, char *text, struct error *err)
 {
         struct vm_file *file = NULL, *before = k->file;
-        char folder[PATH_MAX];
-        int r = getcwd(folder, sizeof(folder))
-                    ? vm_file_parse(text, strlen(text), k->name, folder, &file, err)
-                    : error_set(err, -errno, "the working folder has no name");
+        int r = vm_file_parse(text, strlen(text), k->name, "/", &file, err);
 
         free(text);
         if (r < 0)
@@ -99,6 +132,8 @@ int change_set(struct known *k, const char *word, struct error *err)
                                   "cpus, memory, memory-max, cmdline, autostart and others can; "
                                   "tarn-vm-file(5) has them all");
         }
+        if (is_relative(word))
+                return error_set(err, -EINVAL, "'%s' does not name an absolute path", word);
         r = vm_file_write(k->file, &text, err);
         if (r < 0)
                 return r;

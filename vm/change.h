@@ -7,8 +7,11 @@
 #pragma once
 #include "vm/known.h"
 
-/* "cpus=4", "memory=2G": any key of a VM file that has one value. */
+/* "cpus=4", "memory=2G": any key of a VM file that has one value. A path is absolute: whoever is asked to
+ * change the file need not be where it was written. */
 int change_set(struct known *k, const char *word, struct error *err);
+/* @word, with a path made absolute from the working folder. Release with free(). */
+int change_absolute(const char *word, char **ret_word, struct error *err);
 
 /* POOL/VOLUME, or POOL/VOLUME@SNAPSHOT, which is read-only. */
 int change_parse_disk(const char *word, bool readonly, struct vm_disk *ret, struct error *err);

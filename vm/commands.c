@@ -79,7 +79,7 @@ static int co_reset(struct machine *m, json_t *request, json_t *reply, struct er
 {
         int r = check_runs(m, err);
 
-        return r < 0 ? r : co_machine_say(m, CHANNEL_RESET, err);
+        return r < 0 ? r : co_machine_turn(m, CHANNEL_RESET, err);
 }
 
 static int co_power_button(struct machine *m, json_t *request, json_t *reply, struct error *err)
@@ -93,26 +93,14 @@ static int co_pause(struct machine *m, json_t *request, json_t *reply, struct er
 {
         int r = check_runs(m, err);
 
-        if (r == 0 && m->state == MACHINE_PAUSED)
-                return 0;
-        if (r == 0)
-                r = co_machine_say(m, CHANNEL_PAUSE, err);
-        if (r == 0 && m->state == MACHINE_RUNNING)
-                m->state = MACHINE_PAUSED;
-        return r;
+        return r < 0 ? r : co_machine_turn(m, CHANNEL_PAUSE, err);
 }
 
 static int co_resume(struct machine *m, json_t *request, json_t *reply, struct error *err)
 {
         int r = check_runs(m, err);
 
-        if (r == 0 && m->state == MACHINE_RUNNING)
-                return 0;
-        if (r == 0)
-                r = co_machine_say(m, CHANNEL_RESUME, err);
-        if (r == 0 && m->state == MACHINE_PAUSED)
-                m->state = MACHINE_RUNNING;
-        return r;
+        return r < 0 ? r : co_machine_turn(m, CHANNEL_RESUME, err);
 }
 
 /* ---- its disks, now and at the next start ---- */

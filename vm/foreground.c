@@ -10,23 +10,25 @@
 #include "vm/machine.h"
 #include "vm/terminal.h"
 
-static void co_say(struct machine *m, enum channel_kind kind)
+static void said(struct machine *m, int result, const struct error *e)
 {
-        struct error e = ERROR_INIT;
-
-        if (co_machine_say(m, kind, &e) < 0)
-                log_warning("%s", e.message);
+        if (result < 0)
+                log_warning("%s", e->message);
         machine_left(m);
 }
 
 static void co_press(void *machine)
 {
-        co_say(machine, CHANNEL_POWER_BUTTON);
+        struct error e = ERROR_INIT;
+
+        said(machine, co_machine_say(machine, CHANNEL_POWER_BUTTON, &e), &e);
 }
 
 static void co_reset(void *machine)
 {
-        co_say(machine, CHANNEL_RESET);
+        struct error e = ERROR_INIT;
+
+        said(machine, co_machine_turn(machine, CHANNEL_RESET, &e), &e);
 }
 
 /* Nothing here waits for the VMM, so that a machine that hangs can still be quit. */

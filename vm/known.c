@@ -154,6 +154,23 @@ static int try_lock(int fd)
         return r == -EWOULDBLOCK ? -EBUSY : r;
 }
 
+/* Who deletes a machine deletes its lock, too: whoever waited for that has one that nobody else sees. */
+static bool lock_is_its(const struct known *k)
+{
+        struct stat held, there;
+        char path[PATH_MAX];
+
+        return known_path(k->name, "lock", path, sizeof(path), NULL) == 0 &&
+               fstat(k->lock, &held) == 0 && stat(path, &there) == 0 &&
+               held.st_dev == there.st_dev && held.st_ino == there.st_ino;
+}
+
+static void drop_lock(struct known *k)
+{
+        close(k->lock);
+        k->lock = -1;
+}
+
 static int take_lock(struct known *k, struct error *err)
 {
         int r;
@@ -165,13 +182,16 @@ static int take_lock(struct known *k, struct error *err)
         if (r < 0) {
                 pid_t pid = read_pid(k->lock);
 
-                close(k->lock);
-                k->lock = -1;
+                drop_lock(k);
                 if (r != -EBUSY)
                         return error_set(err, r, "cannot lock machine '%s': %s", k->name,
                                          strerror(-r));
                 error_set(err, r, "machine '%s' runs already, by process %d", k->name, (int)pid);
                 return error_hint(err, "'tarn vm stop %s' stops it", k->name);
+        }
+        if (!lock_is_its(k)) {
+                drop_lock(k);
+                return error_set(err, -ENOENT, "machine '%s' was deleted meanwhile", k->name);
         }
         return known_is_ours(k, err);
 }
@@ -346,6 +366,12 @@ int known_lock(const char *name, struct known **ret, struct error *err)
         if (r < 0)
                 return r;
         r = take_lock(k, err);
+        /* What another one has changed while it had the lock counts. */
+        if (r == 0) {
+                vm_file_free(k->file);
+                k->file = NULL;
+                r = load(k, err);
+        }
         if (r < 0)
                 known_free(k);
         else

@@ -44,7 +44,7 @@ int known_take(struct vm_file *file, struct known **ret, struct error *err);
  *
  * -ENOENT  no such machine is known */
 int known_open(const char *name, struct known **ret, struct error *err);
-/* Likewise, and locked. -EBUSY */
+/* Likewise, and locked: as it is from then on. -EBUSY */
 int known_lock(const char *name, struct known **ret, struct error *err);
 /* Write a changed k->file down. */
 int known_save(const struct known *k, struct error *err);

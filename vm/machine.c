@@ -10,8 +10,6 @@
 
 #include "common/log.h"
 
-/* For the VMM's answers: all that it does at an order is quick. */
-#define ANSWER_WAIT_NS (30 * MACHINE_SECOND_NS)
 /* From an order to end to SIGKILL. */
 #define KILL_WAIT_NS (5 * MACHINE_SECOND_NS)
 /* For what the guest has to say after its kernel has panicked. */
@@ -103,11 +101,19 @@ struct order {
         struct error error;
 };
 
-static int co_wait_answer(struct machine *m, struct order *o, struct error *err)
+static bool is_to_end(const struct machine *m)
 {
-        uint64_t deadline_ns = loop_now_ns(m->loop) + ANSWER_WAIT_NS;
+        return m->stopping || m->quit;
+}
 
-        while (!o->answered && m->channel_open && loop_now_ns(m->loop) < deadline_ns)
+/* @wait_ns is a struct machine_order's. */
+static int co_wait_answer(struct machine *m, struct order *o, uint64_t wait_ns, struct error *err)
+{
+        uint64_t deadline_ns =
+            loop_now_ns(m->loop) + (wait_ns ? wait_ns : machine_limits.answer_ns);
+
+        while (!o->answered && m->channel_open && loop_now_ns(m->loop) < deadline_ns &&
+               !(wait_ns && is_to_end(m)))
                 co_machine_wait(m, deadline_ns);
         if (o->answered) {
                 if (o->error.code < 0 && err)
@@ -116,6 +122,8 @@ static int co_wait_answer(struct machine *m, struct order *o, struct error *err)
         }
         if (!m->channel_open)
                 return error_set(err, -ESRCH, "machine '%s' has ended", m->known->name);
+        if (wait_ns && is_to_end(m))
+                return error_set(err, -ECANCELED, "interrupted");
         return error_set(err, -ETIMEDOUT, "the process of machine '%s' does not answer",
                          m->known->name);
 }
@@ -138,7 +146,7 @@ int co_machine_order(struct machine *m, const struct machine_order *order, struc
                 return error_set(err, r, "the process of machine '%s' does not listen: %s",
                                  m->known->name, strerror(-r));
         list_append(&m->orders, &o.link);
-        r = co_wait_answer(m, &o, err);
+        r = co_wait_answer(m, &o, order->wait_ns, err);
         list_remove(&o.link);
         return r;
 }
@@ -146,6 +154,52 @@ int co_machine_order(struct machine *m, const struct machine_order *order, struc
 int co_machine_say(struct machine *m, enum channel_kind kind, struct error *err)
 {
         return co_machine_order(m, &(struct machine_order){.kind = kind, .fd = -1}, err);
+}
+
+int co_machine_hold(struct machine *m, uint64_t deadline_ns, struct error *err)
+{
+        while (m->held && m->channel_open && !m->quit && loop_now_ns(m->loop) < deadline_ns)
+                co_machine_wait(m, deadline_ns);
+        if (!m->channel_open || m->quit)
+                return error_set(err, -ESRCH, "machine '%s' has ended", m->known->name);
+        if (m->held)
+                return error_set(err, -EBUSY,
+                                 "machine '%s' is being paused, resumed or reset, or a snapshot of "
+                                 "it taken",
+                                 m->known->name);
+        m->held = true;
+        return 0;
+}
+
+void machine_let_go(struct machine *m)
+{
+        m->held = false;
+        co_wake_all(&m->changed);
+}
+
+static int co_say_held(struct machine *m, enum channel_kind kind, struct error *err)
+{
+        enum machine_state then = kind == CHANNEL_PAUSE    ? MACHINE_PAUSED
+                                  : kind == CHANNEL_RESUME ? MACHINE_RUNNING
+                                                           : m->state;
+        int r = 0;
+
+        if (kind == CHANNEL_RESET || m->state != then)
+                r = co_machine_say(m, kind, err);
+        if (r == 0 && m->state != MACHINE_ENDED)
+                m->state = then;
+        return r;
+}
+
+int co_machine_turn(struct machine *m, enum channel_kind kind, struct error *err)
+{
+        int r = co_machine_hold(m, loop_now_ns(m->loop) + MACHINE_HOLD_WAIT_NS, err);
+
+        if (r < 0)
+                return r;
+        r = co_say_held(m, kind, err);
+        machine_let_go(m);
+        return r;
 }
 
 /* Of an order that nobody waits for any more, or never gave: it may lie. */
@@ -184,7 +238,7 @@ static void co_after_panic(void *machine)
                 co_machine_wait(m, deadline_ns);
         if (m->channel_open && m->known->file->on_crash == VM_ON_CRASH_REBOOT) {
                 /* It may have begun anew by itself meanwhile. */
-                if (m->panicked && co_machine_say(m, CHANNEL_RESET, &e) < 0)
+                if (m->panicked && co_machine_turn(m, CHANNEL_RESET, &e) < 0)
                         log_warning("it is not reset: %s", e.message);
         } else if (m->channel_open) {
                 error_set(&e, -EIO, "the guest's kernel has panicked");
@@ -304,12 +358,10 @@ void co_machine_listen(void *machine)
         machine_left(m);
 }
 
-static void co_wait_ended(struct machine *m, uint64_t timeout_ns)
+static void co_wait_ended(struct machine *m)
 {
-        uint64_t deadline_ns = loop_now_ns(m->loop) + timeout_ns;
-
-        while (m->state != MACHINE_ENDED && !m->quit && loop_now_ns(m->loop) < deadline_ns)
-                co_machine_wait(m, deadline_ns);
+        while (m->state != MACHINE_ENDED && !m->quit && loop_now_ns(m->loop) < m->stop_deadline_ns)
+                co_machine_wait(m, m->stop_deadline_ns);
 }
 
 static void co_force(struct machine *m)
@@ -318,6 +370,7 @@ static void co_force(struct machine *m)
         uint64_t deadline_ns = loop_now_ns(m->loop) + KILL_WAIT_NS;
 
         m->quit = true;
+        co_wake_all(&m->changed);
         if (m->channel_open && channel_send(m->channel, &stop, -1, false) < 0)
                 deadline_ns = 0;
         while (m->state != MACHINE_ENDED && loop_now_ns(m->loop) < deadline_ns)
@@ -328,18 +381,30 @@ static void co_force(struct machine *m)
                 co_machine_wait(m, loop_now_ns(m->loop) + KILL_WAIT_NS);
 }
 
+static int co_press_power_button(struct machine *m, struct error *err)
+{
+        int r = co_machine_hold(m, m->stop_deadline_ns, err);
+
+        if (r < 0)
+                return r;
+        r = co_say_held(m, CHANNEL_RESUME, err);
+        if (r == 0)
+                r = co_machine_say(m, CHANNEL_POWER_BUTTON, err);
+        machine_let_go(m);
+        return r;
+}
+
 bool co_machine_stop(struct machine *m, uint64_t timeout_ns)
 {
         struct error e = ERROR_INIT;
 
         m->stopping = true;
-        if (timeout_ns > 0 && m->state == MACHINE_PAUSED &&
-            co_machine_say(m, CHANNEL_RESUME, &e) == 0)
-                m->state = MACHINE_RUNNING;
-        if (timeout_ns > 0 && m->state == MACHINE_RUNNING) {
-                if (co_machine_say(m, CHANNEL_POWER_BUTTON, &e) == 0)
-                        co_wait_ended(m, timeout_ns);
-                else if (m->state != MACHINE_ENDED)
+        m->stop_deadline_ns = loop_now_ns(m->loop) + timeout_ns;
+        co_wake_all(&m->changed);
+        if (timeout_ns > 0 && (m->state == MACHINE_RUNNING || m->state == MACHINE_PAUSED)) {
+                if (co_press_power_button(m, &e) == 0)
+                        co_wait_ended(m);
+                else if (m->state != MACHINE_ENDED && !m->quit)
                         log_warning("the power button cannot be pressed: %s", e.message);
         }
         if (m->state == MACHINE_ENDED)
@@ -350,6 +415,8 @@ bool co_machine_stop(struct machine *m, uint64_t timeout_ns)
 
 void co_machine_end(struct machine *m)
 {
+        while (m->saving)
+                co_wait(&m->changed);
         m->ending = true;
         list_for_each (it, &m->waits)
                 loop_cancel(m->loop, container_of(it, struct wait, link)->io);

@@ -21,6 +21,8 @@
 #include "vm/known.h"
 
 #define MACHINE_SECOND_NS UINT64_C(1000000000)
+/* For others who hold the guest: a snapshot's pause may wait for a pool's server. */
+#define MACHINE_HOLD_WAIT_NS (120 * MACHINE_SECOND_NS)
 
 enum machine_state {
         MACHINE_STARTING,
@@ -55,12 +57,14 @@ struct machine {
         enum machine_state state;
         bool ending;                /* everybody gives up what he waits for */
         bool ready, stopping;       /* the VMM has said so; somebody has asked for the end */
+        uint64_t stop_deadline_ns;  /* then by force: of who asked last */
         bool quit;                  /* by force, and at once */
         bool panicked, after_panic; /* since its last reset; a coroutine sees to that */
         struct log_limit panic_lines;
         uint64_t n_resets;
         struct vm_file *started; /* its file, as it was started */
         bool saving;             /* a snapshot is being taken */
+        bool held;               /* somebody sees to whether the guest runs */
         bool copied; /* the VMM has written the memory, but for the rest; or has failed: */
         struct error copy_error; /* code 0: it has not */
         struct list waits;       /* co_machine_io()'s */
@@ -84,6 +88,15 @@ struct machine {
         unsigned n_clients;
 };
 
+/* ---- limits.c ---- */
+
+struct machine_limits {
+        uint64_t stop_ns;   /* after a signal, until it is by force */
+        uint64_t answer_ns; /* for the VMM's answers: what it does at an order is quick, but for: */
+        uint64_t memory_ns; /* all of the memory, as fast as the disk below the state folder goes */
+};
+extern const struct machine_limits machine_limits;
+
 /* ---- machine.c ---- */
 
 /* co_spawn(), counted: co_machine_end() waits for it. @entry calls machine_left() last. */
@@ -100,6 +113,7 @@ void co_machine_wait(struct machine *m, uint64_t deadline_ns);
 
 /* Tell the VMM, and wait for its answer. @fd -1: none; it stays the caller's.
  *
+ * -ECANCELED  the machine is to end, and it is not quick
  * -ESRCH      it has ended
  * -ETIMEDOUT  it does not answer */
 struct machine_order {
@@ -108,17 +122,29 @@ struct machine_order {
         int fd;
         bool readonly;
         uint64_t value;
+        uint64_t wait_ns; /* for what is not quick: so long, unless the machine is to end; else 0 */
 };
 int co_machine_order(struct machine *m, const struct machine_order *order, struct error *err);
 /* Without more than a kind. */
 int co_machine_say(struct machine *m, enum channel_kind kind, struct error *err);
 
+/* Whoever lets the guest run or not, or resets it, holds it meanwhile; a snapshot does from its pause
+ * until it goes on, so that all that is saved is of one instant.
+ *
+ * -EBUSY  somebody else holds it at @deadline_ns
+ * -ESRCH  the machine has ended, or is ended by force */
+int co_machine_hold(struct machine *m, uint64_t deadline_ns, struct error *err);
+void machine_let_go(struct machine *m);
+/* CHANNEL_PAUSE, CHANNEL_RESUME or CHANNEL_RESET of a machine that runs, holding it. */
+int co_machine_turn(struct machine *m, enum channel_kind kind, struct error *err);
+
 /* Listen to the VMM until it has ended: a coroutine. */
 void co_machine_listen(void *machine);
 /* Press the power button, and after @timeout_ns (0: at once) stop by force; returns when the VMM's
- * process has ended. True: by force. */
+ * process has ended. Who asks last says for all when that is. True: by force. */
 bool co_machine_stop(struct machine *m, uint64_t timeout_ns);
-/* Everybody gives up; returns when all coroutines have. */
+/* Everybody gives up, when a snapshot that is under way has failed and taken back what it had made;
+ * returns when all coroutines have. */
 void co_machine_end(struct machine *m);
 
 /* ---- disks.c ---- */

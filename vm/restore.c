@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/log.h"
 #include "server/command.h"
 #include "server/session.h"
 
@@ -53,6 +54,15 @@ static int ask_while_busy(const char *pool, json_t *request, struct error *err)
         return r;
 }
 
+/* What was made for something that has failed since. The request is taken over. */
+static void take_back(const char *pool, json_t *request)
+{
+        struct error e = ERROR_INIT;
+
+        if (ask(pool, request, NULL, &e) < 0)
+                log_warning("what is not needed is left: %s", e.message);
+}
+
 static json_t *about_snapshot(const char *command, const struct vm_disk *disk, const char *snapshot)
 {
         return json_pack("{s:s, s:o}", "command", command, "snapshot",
@@ -73,23 +83,57 @@ static int for_each_volume(const struct vm_file *file, const char *snapshot,
         return r;
 }
 
+/* *ret_n: so many of the file's disks, the pools of which were cut. */
+static int cut_disks(const struct vm_file *file, const char *snapshot, size_t *ret_n,
+                     struct error *err)
+{
+        for (size_t i = 0; i < file->n_disks; i++) {
+                const char *pool = file->disks[i].pool;
+                int r = 0;
+
+                if (saved_disk_leads(file, i))
+                        r = ask_while_busy(pool,
+                                           json_pack("{s:s, s:o}", "command", "snapshot-create",
+                                                     "names", saved_disks(file, pool, snapshot)),
+                                           err);
+                if (r < 0)
+                        return r;
+                *ret_n = i + 1;
+        }
+        return 0;
+}
+
+static void uncut_disks(const struct vm_file *file, const char *snapshot, size_t n)
+{
+        for (size_t i = 0; i < n; i++) {
+                const char *pool = file->disks[i].pool;
+                json_t *names =
+                    saved_disk_leads(file, i) ? saved_disks(file, pool, snapshot) : NULL;
+                json_t *name;
+                size_t j;
+
+                json_array_foreach (names, j, name)
+                        take_back(pool, json_pack("{s:s, s:O}", "command", "snapshot-delete",
+                                                  "snapshot", name));
+                json_decref(names);
+        }
+}
+
 int restore_take_disks(const struct known *k, const char *snapshot, struct error *err)
 {
         struct saving saving;
         char *text = NULL;
+        size_t n_cut = 0;
         int r = saving_begin(&saving, k->name, snapshot, err);
 
         if (r == 0)
                 r = vm_file_write(k->file, &text, err);
-        for (size_t i = 0; r == 0 && i < k->file->n_disks; i++)
-                if (saved_disk_leads(k->file, i))
-                        r = ask_while_busy(
-                            k->file->disks[i].pool,
-                            json_pack("{s:s, s:o}", "command", "snapshot-create", "names",
-                                      saved_disks(k->file, k->file->disks[i].pool, snapshot)),
-                            err);
+        if (r == 0)
+                r = cut_disks(k->file, snapshot, &n_cut, err);
         if (r == 0)
                 r = saving_commit(&saving, text, NULL, 0, err);
+        if (r < 0)
+                uncut_disks(k->file, snapshot, n_cut);
         saving_abandon(&saving);
         free(text);
         return r;
@@ -184,6 +228,11 @@ int restore_machine(struct known *k, const char *snapshot, struct error *err)
 
 /* ---- another machine ---- */
 
+struct clone {
+        char pool[POOL_NAME_MAX + 1], volume[POOL_NAME_MAX + 1];
+        bool made;
+};
+
 /* -ENAMETOOLONG */
 static int name_clone(const char *name, const struct vm_disk *disk, bool first,
                       char volume[POOL_NAME_MAX + 1], struct error *err)
@@ -197,34 +246,63 @@ static int name_clone(const char *name, const struct vm_disk *disk, bool first,
         return 0;
 }
 
-static int clone_disks(struct vm_file *file, const char *snapshot, const char *name,
+static int name_clones(const struct vm_file *file, const char *name, struct clone *clones,
                        struct error *err)
 {
         bool first = true;
         int r = 0;
 
         for (size_t i = 0; r == 0 && i < file->n_disks; i++) {
-                struct vm_disk *disk = &file->disks[i];
-                char volume[POOL_NAME_MAX + 1];
-                json_t *request;
+                const struct vm_disk *disk = &file->disks[i];
 
                 if (!saved_disk_is_written(disk))
                         continue;
-                r = name_clone(name, disk, first, volume, err);
-                if (r < 0)
-                        break;
-                request = about_snapshot("volume-clone", disk, snapshot);
-                if (request)
-                        json_object_set_new(request, "volume", json_string(volume));
-                r = ask(disk->pool, request, NULL, err);
-                memcpy(disk->volume, volume, sizeof(volume));
-                disk->serial[0] = '\0';
-                free(disk->from_image);
-                disk->from_image = NULL;
-                disk->from_volume[0] = disk->from_snapshot[0] = '\0';
+                memcpy(clones[i].pool, disk->pool, sizeof(disk->pool));
+                r = name_clone(name, disk, first, clones[i].volume, err);
                 first = false;
         }
         return r;
+}
+
+static int clone_disk(struct vm_disk *disk, const char *snapshot, struct clone *clone,
+                      struct error *err)
+{
+        json_t *request = about_snapshot("volume-clone", disk, snapshot);
+        int r;
+
+        if (request)
+                json_object_set_new(request, "volume", json_string(clone->volume));
+        r = ask(disk->pool, request, NULL, err);
+        if (r < 0)
+                return r;
+        clone->made = true;
+        memcpy(disk->volume, clone->volume, sizeof(disk->volume));
+        disk->serial[0] = '\0';
+        free(disk->from_image);
+        disk->from_image = NULL;
+        disk->from_volume[0] = disk->from_snapshot[0] = '\0';
+        return 0;
+}
+
+/* A name that cannot be is noticed before anything is made. */
+static int clone_disks(struct vm_file *file, const char *snapshot, const char *name,
+                       struct clone *clones, struct error *err)
+{
+        int r = name_clones(file, name, clones, err);
+
+        for (size_t i = 0; r == 0 && i < file->n_disks; i++)
+                if (saved_disk_is_written(&file->disks[i]))
+                        r = clone_disk(&file->disks[i], snapshot, &clones[i], err);
+        return r;
+}
+
+static void drop_clones(const struct clone *clones)
+{
+        for (size_t i = 0; i < VM_DISKS_MAX; i++)
+                if (clones[i].made)
+                        take_back(clones[i].pool,
+                                  json_pack("{s:s, s:s}", "command", "volume-delete", "volume",
+                                            clones[i].volume));
 }
 
 /* What only one machine can have. */
@@ -242,6 +320,7 @@ static void make_another(struct vm_file *file, const char *name)
 int restore_clone(const char *machine, const char *snapshot, const char *name,
                   struct known **ret_known, struct error *err)
 {
+        struct clone clones[VM_DISKS_MAX] = {0};
         struct known *there = NULL;
         struct vm_file *file;
         int r = saved_load(machine, snapshot, &file, err);
@@ -254,13 +333,16 @@ int restore_clone(const char *machine, const char *snapshot, const char *name,
                 r = error_set(err, -EEXIST, "there is a machine '%s' already", name);
         known_free(there);
         if (r == 0)
-                r = clone_disks(file, snapshot, name, err);
+                r = clone_disks(file, snapshot, name, clones, err);
         if (r < 0) {
                 vm_file_free(file);
-                return r;
+        } else {
+                make_another(file, name);
+                r = known_take(file, ret_known, err);
         }
-        make_another(file, name);
-        return known_take(file, ret_known, err);
+        if (r < 0)
+                drop_clones(clones);
+        return r;
 }
 
 /* ---- the end of one ---- */

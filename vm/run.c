@@ -28,7 +28,6 @@
 #define VSOCK_DEVICE     "/dev/vhost-vsock"
 /* To make a machine: its memory may have to be put together of huge pages. */
 #define READY_WAIT_NS (60 * MACHINE_SECOND_NS)
-#define STOP_WAIT_NS  (60 * MACHINE_SECOND_NS)
 /* Between what the guest has said last and the end of the VMM nothing is lost: it is read first. */
 #define TYPE_WAIT_NS (5 * MACHINE_SECOND_NS)
 
@@ -38,6 +37,7 @@ struct runner {
         struct child_parts parts;
         int serial; /* our end */
         int signals;
+        bool signalled; /* to end */
         struct cgroup cgroup;
         int result;
         struct error *err;
@@ -252,14 +252,25 @@ static void co_signals(void *runner)
         while (co_machine_poll(m, run->signals, POLLIN, 0) >= 0) {
                 if (read(run->signals, &info, sizeof(info)) != (ssize_t)sizeof(info))
                         break;
-                m->quit = m->stopping;
-                m->stopping = true;
+                m->quit = m->quit || run->signalled;
+                run->signalled = m->stopping = true;
                 co_wake_all(&m->changed);
         }
         machine_left(m);
 }
 
 /* ---- the life ---- */
+
+/* One that was saved answers when all of its memory has been read. */
+static int co_begin(struct machine *m, struct error *err)
+{
+        const struct machine_order order = {.kind = CHANNEL_START,
+                                            .fd = -1,
+                                            .wait_ns =
+                                                m->known->resume[0] ? machine_limits.memory_ns : 0};
+
+        return co_machine_order(m, &order, err);
+}
 
 /* All is in place for the guest's first instruction. */
 static int co_start(struct runner *run, struct error *err)
@@ -268,7 +279,7 @@ static int co_start(struct runner *run, struct error *err)
         int r = co_machine_disks_connect(m, err);
 
         if (r == 0)
-                r = co_machine_say(m, CHANNEL_START, err);
+                r = co_begin(m, err);
         if (r < 0)
                 return r;
         m->state = MACHINE_RUNNING;
@@ -312,12 +323,12 @@ static void co_run_machine(void *runner)
 
         if (r == 0 && m->state != MACHINE_ENDED && !m->stopping)
                 r = co_start(run, run->err);
-        while (r == 0 && m->state != MACHINE_ENDED && !m->stopping && !m->quit)
+        /* Who stops it for a client sees to that alone: it has a time of its own. */
+        while (r == 0 && m->state != MACHINE_ENDED && !run->signalled && !m->quit)
                 co_machine_wait(m, loop_now_ns(m->loop) + 60 * MACHINE_SECOND_NS);
         service_notify("STOPPING=1");
-        /* Where a client stops it, that happens twice at a time, which does no harm. */
         if (m->state != MACHINE_ENDED)
-                co_machine_stop(m, r == 0 && !m->quit ? STOP_WAIT_NS : 0);
+                co_machine_stop(m, r == 0 && !m->quit ? machine_limits.stop_ns : 0);
         co_drain_console(m);
         co_machine_end(m);
         run->result = r;

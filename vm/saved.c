@@ -56,26 +56,54 @@ bool saved_has_memory(const char *machine, const char *snapshot)
         return is_there(machine, snapshot, "state");
 }
 
-/* A folder of ours: it has files alone. */
-static int remove_folder(const char *path, struct error *err)
+/* ---- removing ---- */
+
+static int cannot_remove(const char *path, struct error *err)
 {
-        DIR *dir = opendir(path);
+        return error_set(err, -errno, "cannot remove '%s': %s", path, strerror(errno));
+}
+
+/* One that is not there has none. */
+static int for_each_entry(const char *folder, int (*act)(const char *path, struct error *err),
+                          struct error *err)
+{
+        char path[PATH_MAX + NAME_MAX + 2];
+        DIR *dir = opendir(folder);
         const struct dirent *entry;
         int r = 0;
 
         if (!dir)
-                return errno == ENOENT
-                           ? 0
-                           : error_set(err, -errno, "cannot open '%s': %s", path, strerror(errno));
-        while (r == 0 && (entry = readdir(dir)))
-                if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
-                    unlinkat(dirfd(dir), entry->d_name, 0) < 0)
-                        r = error_set(err, -errno, "cannot remove '%s/%s': %s", path, entry->d_name,
-                                      strerror(errno));
+                return errno == ENOENT ? 0
+                                       : error_set(err, -errno, "cannot open '%s': %s", folder,
+                                                   strerror(errno));
+        while (r == 0 && (entry = readdir(dir))) {
+                if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+                        continue;
+                snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+                r = act(path, err);
+        }
         closedir(dir);
-        if (r == 0 && rmdir(path) < 0)
-                r = error_set(err, -errno, "cannot remove '%s': %s", path, strerror(errno));
         return r;
+}
+
+static int remove_file(const char *path, struct error *err)
+{
+        return unlink(path) < 0 ? cannot_remove(path, err) : 0;
+}
+
+/* A folder of ours: it has files alone. */
+static int remove_folder(const char *path, struct error *err)
+{
+        int r = for_each_entry(path, remove_file, err);
+
+        return r == 0 && rmdir(path) < 0 && errno != ENOENT ? cannot_remove(path, err) : r;
+}
+
+static int remove_either(const char *path, struct error *err)
+{
+        if (unlink(path) == 0)
+                return 0;
+        return errno == EISDIR ? remove_folder(path, err) : cannot_remove(path, err);
 }
 
 static int sync_folder(const char *path, struct error *err)
@@ -294,10 +322,17 @@ int saved_load_numbers(const char *machine, const char *snapshot, size_t n_disks
 
 int saved_remove(const char *machine, const char *snapshot, struct error *err)
 {
-        char path[PATH_MAX];
+        char path[PATH_MAX] = "", other[PATH_MAX] = "";
         int r = saved_path(machine, snapshot, NULL, path, sizeof(path), err);
 
-        return r < 0 ? r : remove_folder(path, err);
+        if (r == 0)
+                r = folder_of(machine, ".", snapshot, NULL, other, sizeof(other), err);
+        if (r == 0)
+                r = remove_folder(other, err);
+        /* From here on there is none, also where this is killed. */
+        if (r == 0 && rename(path, other) < 0 && errno != ENOENT)
+                r = cannot_remove(path, err);
+        return r < 0 ? r : remove_folder(other, err);
 }
 
 int saved_names(const char *machine, char ***ret_names, size_t *ret_n, struct error *err)
@@ -350,18 +385,12 @@ int saved_list(const char *machine, json_t **ret_list, struct error *err)
 
 int saved_remove_all(const char *machine, struct error *err)
 {
-        char path[PATH_MAX];
-        char **names;
-        size_t n;
-        int r = saved_names(machine, &names, &n, err);
+        char path[PATH_MAX] = "";
+        int r = known_path(machine, FOLDER, path, sizeof(path), err);
 
-        if (r < 0)
-                return r;
-        for (size_t i = 0; r == 0 && i < n; i++)
-                r = saved_remove(machine, names[i], err);
-        state_names_free(names, n);
+        /* Also what others that were killed had begun, or not removed to the end. */
         if (r == 0)
-                r = known_path(machine, FOLDER, path, sizeof(path), err);
+                r = for_each_entry(path, remove_either, err);
         return r < 0 ? r : remove_folder(path, err);
 }
 

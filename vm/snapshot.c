@@ -13,9 +13,6 @@
 #include "vm/machine.h"
 #include "vm/saved.h"
 
-/* For the memory: it is written as fast as the disk below the state folder takes it. */
-#define COPY_WAIT_NS (1800 * MACHINE_SECOND_NS)
-
 struct snapshot {
         struct machine *m;
         const char *name;
@@ -27,6 +24,7 @@ struct snapshot {
         struct saving saving;
         bool copying; /* the VMM writes memory, or has written it but for the rest */
         bool locked;  /* its disks, by us */
+        bool held;    /* the guest, by us */
         bool paused;  /* by us */
         size_t n_cut; /* of the file's disks: the pools of those before were cut */
         uint64_t paused_ns, pause_ns;
@@ -101,7 +99,7 @@ static int co_copy_memory(struct snapshot *s, struct error *err)
 {
         struct machine *m = s->m;
         const struct machine_order order = {.kind = CHANNEL_MEMORY_COPY, .fd = s->saving.memory};
-        uint64_t deadline_ns = loop_now_ns(m->loop) + COPY_WAIT_NS;
+        uint64_t deadline_ns = loop_now_ns(m->loop) + machine_limits.memory_ns;
         int r;
 
         m->copied = false;
@@ -114,7 +112,8 @@ static int co_copy_memory(struct snapshot *s, struct error *err)
                         return error_set(
                             err, -ETIMEDOUT,
                             "the memory of machine '%s' is not written after %d minutes",
-                            m->known->name, (int)(COPY_WAIT_NS / MACHINE_SECOND_NS / 60));
+                            m->known->name,
+                            (int)(machine_limits.memory_ns / MACHINE_SECOND_NS / 60));
                 co_machine_wait(m, deadline_ns);
         }
         if (r == 0 && m->copy_error.code < 0) {
@@ -128,11 +127,12 @@ static int co_copy_memory(struct snapshot *s, struct error *err)
 
 static int co_pause(struct snapshot *s, struct error *err)
 {
-        int r;
+        int r = co_machine_hold(s->m, loop_now_ns(s->m->loop) + MACHINE_HOLD_WAIT_NS, err);
 
+        s->held = r == 0;
         s->paused_ns = loop_now_ns(s->m->loop);
-        if (s->m->state == MACHINE_PAUSED)
-                return 0;
+        if (r < 0 || s->m->state == MACHINE_PAUSED)
+                return r;
         r = co_machine_say(s->m, CHANNEL_PAUSE, err);
         s->paused = r == 0;
         return r;
@@ -150,7 +150,9 @@ static int co_go_on(struct snapshot *s, struct error *err)
 {
         int r = s->paused ? co_machine_say(s->m, CHANNEL_RESUME, err) : 0;
 
-        s->paused = false;
+        if (s->held)
+                machine_let_go(s->m);
+        s->held = s->paused = false;
         s->pause_ns = loop_now_ns(s->m->loop) - s->paused_ns;
         return r;
 }

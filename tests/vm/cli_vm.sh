@@ -142,6 +142,14 @@ grep -q "tank/more" state/vm/web/vm.yaml && die "still there at the next start"
 ok tarn vm set web cpus=2 memory=96M
 has_said web "^memory 96" || die "the guest has no more memory: $(said web)"
 ok tarn vm set web cmdline='say "x\y"'
+# A path is taken from where it is said, and not from where the machine was started.
+mkdir elsewhere
+cd elsewhere
+ok tarn vm set web initrd=disk.img console-log=said
+cd ..
+grep -qx "initrd: $work/elsewhere/disk.img" state/vm/web/vm.yaml && grep -qx "console-log: $work/elsewhere/said" state/vm/web/vm.yaml ||
+    die "paths: $(cat state/vm/web/vm.yaml)"
+ok tarn vm set web initrd= console-log=
 grep -q "cpus: 2" state/vm/web/vm.yaml || die "cpus: $(cat state/vm/web/vm.yaml)"
 fails 1 "65" tarn vm set web cpus=65
 fails 1 "cannot be set" tarn vm set web name=other
@@ -149,11 +157,7 @@ fails 1 "is not KEY=VALUE" tarn vm set web cpus
 same "$(grep uuid state/vm/web/vm.yaml)" "$uuid"
 
 # ---- a server that dies is replaced, and one that is started otherwise waited for ----
-server=$(for p in $(processes); do
-    ! tr "\0" " " <"/proc/$p/cmdline" | grep -q "serve tank --while-used" ||
-        [ "$(cat "/proc/$p/comm")" = tarn-connector ] || echo "$p"
-done)
-kill -KILL "$server"
+kill -KILL "$(pool_server tank)"
 connected=0
 for _ in $(seq 200); do
     connected=$(said web | grep -c '^connected disk0' || true)
@@ -175,6 +179,28 @@ ok tarn vm stop web
 same "$out" "stopped 'web'"
 ok tarn vm start web
 ok tarn vm stop web --force
+# A client's time is its own, also where it is longer than what a signal gives (fake_vmm.c: 6 seconds).
+ok tarn vm start web
+types web deaf
+SECONDS=0
+ok tarn vm stop web --timeout 10
+same "$out" "stopped 'web' by force"
+[ $SECONDS -ge 10 ] || die "stopped by force after $SECONDS seconds"
+ok tarn vm start web
+types web deaf
+kill -TERM "$(cat state/vm/web/lock)"
+wait_state web off
+# Of two who ask the later one counts.
+ok tarn vm start web
+types web deaf
+tarn vm stop web --timeout 100 >stop.out &
+stop=$!
+wait_state web stopping
+SECONDS=0
+ok tarn vm stop web --timeout 1
+wait "$stop" || die "the first stop failed"
+same "$(cat stop.out)" "stopped 'web' by force"
+[ $SECONDS -lt 90 ] || die "stopped after $SECONDS seconds"
 none_left
 
 # ---- whatever is killed, nothing is left ----
@@ -201,6 +227,10 @@ none_left
 ok tarn vm attach web tank/more --readonly
 ok tarn vm detach web tank/more
 ok tarn vm set web cpus=1
+cd elsewhere
+ok tarn vm set web initrd=disk.img
+cd ..
+grep -qx "initrd: $work/elsewhere/disk.img" state/vm/web/vm.yaml || die "paths: $(cat state/vm/web/vm.yaml)"
 fails 1 "does not run" tarn vm pause web
 ok tarn vm delete web --volumes --yes
 fails 1 "there is no" tarn volume show tank/web

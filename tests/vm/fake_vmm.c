@@ -9,7 +9,7 @@
  *     sticky                    disks are not let go of from now on
  *     drop ID                   that disk is let go of, asked for or not
  *     confined                  say what its process may still do
- *     keep WORD, tell           have WORD in memory, and say it
+ *     keep WORD, tell           have WORD in memory, and say it; "slow N" takes N seconds to read back
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,10 +21,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "vm/channel.h"
+#include "vm/machine.h"
 #include "vmm-glue/vmm/vmm.h"
 
 #define ID_SIZE 32
+
+/* So that no test waits for a minute. */
+const struct machine_limits machine_limits = {.stop_ns = 6 * MACHINE_SECOND_NS,
+                                              .answer_ns = 12 * MACHINE_SECOND_NS,
+                                              .memory_ns = 600 * MACHINE_SECOND_NS};
 
 struct fake_disk {
         struct vmm *vmm;
@@ -320,9 +325,12 @@ void vmm_memory_copy_cancel(struct vmm *v)
 
 int vmm_memory_load(struct vmm *v, int fd, struct error *err)
 {
-        return pread(fd, v->memory, sizeof(v->memory), 0) == (ssize_t)sizeof(v->memory)
-                   ? 0
-                   : error_set(err, -EINVAL, "the saved memory is too short");
+        if (pread(fd, v->memory, sizeof(v->memory), 0) != (ssize_t)sizeof(v->memory))
+                return error_set(err, -EINVAL, "the saved memory is too short");
+        say(v, "loading\n");
+        if (strncmp(v->memory, "slow ", 5) == 0)
+                sleep((unsigned)atoi(v->memory + 5));
+        return 0;
 }
 
 /* "state", and of each disk its id and a space. */
@@ -333,6 +341,7 @@ int vmm_save(struct vmm *v, int fd, struct error *err)
         for (size_t i = 0; i < VMM_DISKS_MAX; i++)
                 if (v->disks[i].used && dprintf(fd, "%s ", v->disks[i].id) < 0)
                         return error_set(err, -errno, "cannot write state");
+        say(v, "saved\n");
         return 0;
 }
 

@@ -26,10 +26,14 @@ has_said() { # NAME PATTERN
 }
 
 types() { # NAME WORD
-    # stays until what was typed had its effect
-    (printf '%s\n' "$2"; sleep 1) | timeout 20 "$TARN" vm console "$1" >>"$work/$1.typed" 2>&1 &
+    : >"$work/$1.typed"
+    (printf '%s\n' "$2"; exec sleep 20) 2>/dev/null | timeout 20 "$TARN" vm console "$1" >"$work/$1.typed" 2>&1 &
     local pid=$!
-    sleep 1.5
+    for _ in $(seq 300); do # until it is connected, and shows what was said before
+        [ ! -s "$work/$1.typed" ] || break
+        sleep 0.05
+    done
+    sleep 1 # until what was typed had its effect
     kill "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
 }
@@ -50,8 +54,16 @@ wait_state() { # NAME STATE
 processes() {
     local pid
     for pid in /proc/[0-9]*; do
-        [ "$(readlink "$pid/exe" 2>/dev/null)" != "$(readlink -f "$TARN")" ] ||
+        [ ! "$pid/exe" -ef "$TARN" ] ||
             ! tr '\0' '\n' <"$pid/environ" 2>/dev/null | grep -qx "TARN_STATE_DIR=$work/state" || echo "${pid#/proc/}"
+    done
+}
+
+# the process that was started to serve a pool for machines
+pool_server() { # POOL
+    for p in $(processes); do
+        ! tr "\0" " " <"/proc/$p/cmdline" | grep -q "serve $1 --while-used" ||
+            [ "$(cat "/proc/$p/comm")" = tarn-connector ] || echo "$p"
     done
 }
 

@@ -21,7 +21,6 @@
 #include <endian.h>
 #include <errno.h>
 #include <linux/virtio_ids.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +32,7 @@
 #include "vmm-glue/vmm/machine.h"
 #include "vmm-glue/vmm/vhost_link.h"
 #include "vmm-glue/vmm/virtio.h"
+#include "vmm-glue/vmm/watch.h"
 
 #define BIT(n) (UINT64_C(1) << (n))
 
@@ -279,17 +279,6 @@ static int check_rings(const struct vhost_blk *b, struct error *err)
         return r;
 }
 
-/* The kick before may have gone to a back end that is gone. One that holds the eventfd too could have
- * filled it: who has a look then finds it signalled. */
-static void kick(const struct virtio_queue *q)
-{
-        struct pollfd p = {.fd = q->kick, .events = POLLOUT};
-        uint64_t one = 1;
-
-        if (poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) && write(q->kick, &one, sizeof(one)) < 0)
-                log_debug("vmm: a queue cannot be kicked: %s", strerror(errno));
-}
-
 static int give_inflight(struct vhost_blk *b, struct vhost_front *front, struct error *err)
 {
         int r = 0;
@@ -360,8 +349,9 @@ static int hand_over(struct vhost_blk *b, struct error *err)
                 r = ring_of(b, i, &ring, err);
                 if (r == 0)
                         r = vhost_front_start_ring(front, &ring, err);
+                /* The kick before may have gone to a back end that is gone. */
                 if (r == 0)
-                        kick(&b->v.queues[i]);
+                        eventfd_signal(b->v.queues[i].kick);
         }
         if (r < 0)
                 vhost_front_fail(front);

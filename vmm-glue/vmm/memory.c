@@ -186,12 +186,12 @@ void memory_discard(const struct guest_memory *memory, const void *host, uint64_
 
         if (!region)
                 return;
-        memory_mark(memory, host, length);
         unit = region->huge ? MIB(2) : KIB(4);
         end = (start + length) / unit * unit;
         start = (start + unit - 1) / unit * unit;
         if (start < end)
                 give_back(region, start, end);
+        memory_mark(memory, host, length);
 }
 
 void memory_zero(const struct guest_memory *memory, void *host, uint64_t length)
@@ -201,15 +201,15 @@ void memory_zero(const struct guest_memory *memory, void *host, uint64_t length)
 
         if (!region)
                 return;
-        memory_mark(memory, host, length);
         end = start + length;
         first = (start + KIB(4) - 1) / KIB(4) * KIB(4);
         last = end / KIB(4) * KIB(4);
         /* A hole would give the reservation of huge pages back, and who touches it then may get a SIGBUS. */
         if (region->huge || first >= last || !give_back(region, first, last)) {
                 memset(host, 0, length);
-                return;
+        } else {
+                memset(host, 0, first - start);
+                memset((uint8_t *)host + (last - start), 0, end - last);
         }
-        memset(host, 0, first - start);
-        memset((uint8_t *)host + (last - start), 0, end - last);
+        memory_mark(memory, host, length);
 }

@@ -82,7 +82,8 @@ void memory_zero(const struct guest_memory *memory, void *host, uint64_t length)
 /* From now on: what is written is noted, by KVM and in memory->log. -ENOMEM, -errno: it is off. */
 int memory_log_begin(struct guest_memory *memory, struct error *err);
 void memory_log_end(struct guest_memory *memory);
-/* A device has written @length bytes at @host, which guest_range() gave. */
+/* A device has written @length bytes at @host, which guest_range() gave. After it has: whoever takes the
+ * log copies the page then. */
 void memory_mark(const struct guest_memory *memory, const void *host, size_t length);
 /* All that was ever written counts as written now: of those who cannot say what they wrote. */
 void memory_log_touched(const struct guest_memory *memory);

@@ -72,7 +72,7 @@ bool memory_next_touched(const struct guest_region *region, uint64_t *at, uint64
 
 /* Give back the pages that lie wholly in the @length bytes at @host, which guest_range() gave: they read
  * as zeroes from then on, and cost nothing until they are written again. Memory that the kernel does
- * not take back stays as it is. */
+ * not take back, and that of huge pages, stays as it is. */
 void memory_discard(const struct guest_memory *memory, const void *host, uint64_t length);
 /* The same, and all of it reads as zeroes whatever the kernel takes back. */
 void memory_zero(const struct guest_memory *memory, void *host, uint64_t length);

@@ -283,6 +283,25 @@ static void what_the_next_back_end_writes_is_copied(void **state)
         finish();
 }
 
+/* Who died may have answered a request that it had not come to note: nobody else comes before the end. */
+static void what_a_back_end_that_died_has_answered_is_copied(void **state)
+{
+        read_into(0, 0);
+        begin();
+        server_disconnect(*state, SERVER_VOL);
+        while (n_lost == 0)
+                loop_run(loop);
+        /* In its place. */
+        memset(f->machine.memory.log->bits, 0, f->machine.memory.log->size);
+        disks[0].available->idx++;
+        ((struct vring_used *)disks[0].used)->idx++;
+        disks[0].next++;
+        fixture_pause(f);
+        assert_true(f->machine.memory.log->bits[RINGS_AT / MEMORY_LOG_PAGE / 8] >>
+                        (RINGS_AT / MEMORY_LOG_PAGE % 8) &
+                    1);
+}
+
 static void what_a_driver_that_begins_anew_reads_is_copied(void **state)
 {
         (void)state;
@@ -379,6 +398,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
             test(what_is_read_meanwhile_is_copied),
             test(what_the_next_back_end_writes_is_copied),
+            test(what_a_back_end_that_died_has_answered_is_copied),
             test(what_a_driver_that_begins_anew_reads_is_copied),
             test(what_is_read_of_a_disk_that_comes_meanwhile_is_copied),
             test(nothing_is_noted_after_the_end),

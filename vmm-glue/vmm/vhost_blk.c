@@ -234,6 +234,15 @@ static uint16_t used_index(const struct vhost_blk *b, const struct virtio_queue 
         return used ? le16toh(__atomic_load_n(&used->idx, __ATOMIC_ACQUIRE)) : q->next_available;
 }
 
+/* What a back end may have written to it just before it died, and not come to note. */
+static void mark_used(const struct vhost_blk *b, const struct virtio_queue *q)
+{
+        const struct vring_used *used = used_ring(b, q);
+
+        if (used)
+                memory_mark(&b->v.machine->memory, used, used_bytes(q));
+}
+
 static bool has_more(const struct vhost_blk *b, const struct virtio_queue *q, uint16_t index)
 {
         const struct vring_avail *available = available_ring(b, q);
@@ -296,8 +305,7 @@ static void forget_inflight(struct vhost_blk *b)
         b->inflight_fd = -1;
 }
 
-/* What is written from now on is noted; and what may have been written just before a back end died, and
- * not come to be noted. */
+/* What is written from now on is noted; and what may have been written before. */
 static int give_log(const struct vhost_blk *b, struct vhost_front *front, struct error *err)
 {
         const struct guest_memory *memory = &b->v.machine->memory;
@@ -307,13 +315,9 @@ static int give_log(const struct vhost_blk *b, struct vhost_front *front, struct
         if (!vhost_front_can_log(front))
                 return error_set(err, -EOPNOTSUPP,
                                  "its back end cannot note what it writes to the guest's memory");
-        for (unsigned i = 0; b->taken && i < b->n_queues; i++) {
-                const struct virtio_queue *q = &b->v.queues[i];
-                const void *used = q->enabled ? used_ring(b, q) : NULL;
-
-                if (used)
-                        memory_mark(memory, used, used_bytes(q));
-        }
+        for (unsigned i = 0; b->taken && i < b->n_queues; i++)
+                if (b->v.queues[i].enabled)
+                        mark_used(b, &b->v.queues[i]);
         return vhost_front_set_log(front, memory->log, err);
 }
 
@@ -410,6 +414,7 @@ static void blk_stop(struct virtio_device *v)
                 if (!q->enabled || !b->taken || take_back(b, i))
                         continue;
                 /* As with a reconnection: the region knows the rest. */
+                mark_used(b, q);
                 q->next_available = used_index(b, q);
                 if (has_more(b, q, q->next_available))
                         b->unclean = true;

@@ -65,6 +65,7 @@ struct vhost_blk {
         struct virtio_blk_config said;   /* and as its next one will: the back end's */
 
         bool wanted, running, taken;
+        bool logs;          /* the back end of now was told to note what it writes */
         bool unclean;       /* stopped with requests in flight, which only the region knows */
         bool resize_untold; /* to a guest that has been restored */
         struct vhost_inflight inflight;
@@ -336,6 +337,7 @@ static int hand_over(struct vhost_blk *b, struct error *err)
         int r;
 
         vhost_front_allow(front, VHOST_PATIENCE_MS);
+        b->logs = b->v.machine->memory.log;
         r = give_log(b, front, err);
         if (r == 0)
                 r = give_features(b, front, err);
@@ -429,9 +431,11 @@ static int blk_log(struct virtio_device *v, bool on, struct error *err)
         struct vhost_ring ring;
         int r = 0;
 
-        /* Who comes next is told at once. */
-        if (!b->running || !is_connected(b))
+        /* Who comes next is told at once; and who was not told to begin, as another had failed, need not be
+         * waited for at the end. */
+        if (!b->running || !is_connected(b) || (!on && !b->logs))
                 return 0;
+        b->logs = on;
         front = &b->link->front;
         vhost_front_allow(front, VHOST_PATIENCE_MS);
         if (on)

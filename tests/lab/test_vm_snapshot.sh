@@ -1,8 +1,8 @@
 #!/bin/bash
-# A machine's snapshot while its guest writes to ext4: memory, devices and disk are of one instant. What is changed
-# afterwards is undone, the guest runs on from there, each of its files is what it knows of it, and its file system is
-# sound; disks alone are as after a power cut. A disk that was attached while it ran is part of it, in the slot that the guest
-# found it in, also when it was taken away since.
+# A machine's snapshot while its guest writes to ext4, and reads from it: memory, devices and disk are of one instant. What is
+# changed afterwards is undone, the guest runs on from there, each of its files is what it knows of it, what it had just read is
+# what is on the disk, and its file system is sound; disks alone are as after a power cut. A disk that was attached while it ran
+# is part of it, in the slot that the guest found it in, also when it was taken away since.
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 need_tools mke2fs e2fsck
 

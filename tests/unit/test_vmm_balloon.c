@@ -164,6 +164,33 @@ static void takes_what_is_reported_free(void **state)
         }
 }
 
+/* They were reserved for the guest, which dies where it does not get one again. */
+static void takes_no_huge_pages(void **state)
+{
+        const uint64_t reporting = UINT64_C(1) << VIRTIO_BALLOON_F_REPORTING;
+        const struct fake_piece piece = {PAGES_AT, (uint32_t)MIB(4), true};
+        uint32_t pfns[MIB(4) / PAGE];
+        uint64_t before;
+
+        begin();
+        assert_true(fake.v->ops->features(fake.v) & reporting);
+        fake.config.huge_pages = fake.machine.memory.regions[0].huge = true;
+        assert_false(fake.v->ops->features(fake.v) & reporting);
+        touch_pages(PFNS, 1);
+        touch_pages(PAGES_AT, MIB(4) / PAGE);
+        before = resident_pages();
+        for (unsigned i = 0; i < MIB(4) / PAGE; i++)
+                pfns[i] = PAGES_AT / PAGE + i;
+        give_pfns(INFLATE, pfns, MIB(4) / PAGE);
+        /* Who reports all the same is not believed. */
+        fake_give(&fake, REPORT, &piece, 1);
+        fake_kick(&fake, REPORT);
+        assert_true(fake_take(&fake, REPORT, NULL, NULL));
+        assert_int_equal(resident_pages(), before);
+        assert_int_equal(*(uint8_t *)fake_at(&fake, PAGES_AT), 0x55);
+        end();
+}
+
 /* More chains than one turn has: it kicks itself. */
 static void serves_many_chains_in_turns(void **state)
 {
@@ -276,6 +303,7 @@ int main(void)
             cmocka_unit_test(bears_pages_that_are_not_there),
             cmocka_unit_test(looks_at_so_many_pages_of_a_chain),
             cmocka_unit_test(takes_what_is_reported_free),
+            cmocka_unit_test(takes_no_huge_pages),
             cmocka_unit_test(serves_many_chains_in_turns),
             cmocka_unit_test(asks_the_guest_for_what_is_wanted),
             cmocka_unit_test(bears_a_balloon_that_cannot_be),

@@ -35,6 +35,26 @@ static int tear_down(void **state)
         return 0;
 }
 
+/* What there was when the last mark was made. */
+static struct {
+        const uint8_t *host;
+        size_t length;
+        uint8_t first, last;
+} marked;
+
+void __real_memory_mark(const struct guest_memory *of, const void *host, size_t length);
+void __wrap_memory_mark(const struct guest_memory *of, const void *host, size_t length);
+void __wrap_memory_mark(const struct guest_memory *of, const void *host, size_t length)
+{
+        marked.host = host;
+        marked.length = length;
+        if (length > 0) {
+                marked.first = marked.host[0];
+                marked.last = marked.host[length - 1];
+        }
+        __real_memory_mark(of, host, length);
+}
+
 /* All pages of a region, as memory_log_take() tells them. */
 static uint64_t *take(unsigned index)
 {
@@ -205,6 +225,32 @@ static void test_marks_at_every_edge(void **state)
         }
 }
 
+/* Who takes the log between a mark and the change would copy what there was before. */
+static void test_what_is_emptied_is_marked_afterwards(void **state)
+{
+        uint8_t *at;
+
+        make(LAYOUT_RAM_MIN);
+        at = guest_range(&memory, 0, 4 * PAGE);
+        memset(at, 0x55, 4 * PAGE);
+        memory_discard(&memory, at + PAGE, PAGE);
+        assert_ptr_equal(marked.host, at + PAGE);
+        assert_int_equal(marked.length, PAGE);
+        assert_int_equal(marked.first, 0);
+        memory_zero(&memory, at + 1, 3 * PAGE);
+        assert_ptr_equal(marked.host, at + 1);
+        assert_int_equal(marked.length, 3 * PAGE);
+        assert_int_equal(marked.first, 0);
+        assert_int_equal(marked.last, 0);
+        /* Less than a page. */
+        memory_zero(&memory, at + 3 * PAGE + 1, 5);
+        assert_ptr_equal(marked.host, at + 3 * PAGE + 1);
+        assert_int_equal(marked.first, 0);
+        assert_int_equal(marked.last, 0);
+        assert_int_equal(at[0], 0x55);
+        assert_int_equal(at[3 * PAGE + 6], 0x55);
+}
+
 static void test_what_is_taken_is_added(void **state)
 {
         uint64_t *bits;
@@ -368,6 +414,7 @@ int main(void)
             cmocka_unit_test_teardown(test_huge_pages_that_are_not_there, tear_down),
             cmocka_unit_test_teardown(test_without_a_log_nothing_is_noted, tear_down),
             cmocka_unit_test_teardown(test_marks_at_every_edge, tear_down),
+            cmocka_unit_test_teardown(test_what_is_emptied_is_marked_afterwards, tear_down),
             cmocka_unit_test_teardown(test_what_is_taken_is_added, tear_down),
             cmocka_unit_test_teardown(test_marks_of_several_regions, tear_down),
             cmocka_unit_test_teardown(test_marks_of_another_process, tear_down),

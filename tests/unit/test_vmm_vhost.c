@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "tests/vmm/fake_driver.h"
+#include "vmm-glue/vmm/vhost_kernel.h"
 #include "vmm-glue/vmm/virtio_net.h"
 
 enum { VSOCK_EVENTS = 2 };
@@ -151,6 +152,54 @@ static void refuses_rings_that_are_not_in_memory(void **state)
         fake_fini(&fake);
 }
 
+/* ---- what the kernel does not note ---- */
+
+static bool is_noted(uint64_t gpa)
+{
+        const uint64_t page = gpa / MEMORY_LOG_PAGE;
+
+        return fake.machine.memory.log->bits[page / 8] >> (page % 8) & 1;
+}
+
+/* Of any queue, here rng's: whatever the guest has put there. */
+static void notes_the_buffers_of_a_queue(void **state)
+{
+        const struct fake_piece read = {FAKE_DATA, 4096, false},
+                                written = {FAKE_DATA + KIB(8) + 4000, 200, true},
+                                long_one = {FAKE_DATA + MIB(1), (uint32_t)MIB(16), true},
+                                nowhere = {FAKE_MEMORY - 16, 4096, true};
+        struct vring_desc *table, *last;
+
+        fake_init(&fake, NULL);
+        assert_int_equal(virtio_rng_create(&fake.machine, NULL), 0);
+        assert_int_equal(fake_start(&fake, fake.v->ops->features(fake.v), NULL), 0);
+        fake_give(&fake, 0, &read, 1);
+        fake_give(&fake, 0, &written, 1);
+        fake_give(&fake, 0, &long_one, 1);
+        fake_give(&fake, 0, &nowhere, 1);
+        last = fake.rings[0].descriptors + fake.v->queues[0].size - 1;
+        table = fake_at(&fake, FAKE_DATA + KIB(64));
+        table[0] = (struct vring_desc){FAKE_DATA + KIB(32), 44, VRING_DESC_F_WRITE, 1};
+        table[1] = (struct vring_desc){FAKE_DATA + KIB(64), 32, VRING_DESC_F_INDIRECT, 0};
+        *last = (struct vring_desc){FAKE_DATA + KIB(64), 32, VRING_DESC_F_INDIRECT, 0};
+        vhost_kernel_mark_buffers(fake.v, 0); /* there is no log */
+        assert_int_equal(memory_log_begin(&fake.machine.memory, NULL), 0);
+        vhost_kernel_mark_buffers(fake.v, 0);
+        assert_false(is_noted(FAKE_DATA));
+        assert_true(is_noted(FAKE_DATA + KIB(8)));
+        assert_true(is_noted(FAKE_DATA + KIB(12)));
+        assert_true(is_noted(FAKE_DATA + MIB(1) + KIB(64)));
+        assert_false(is_noted(FAKE_DATA + MIB(2)));
+        assert_true(is_noted(FAKE_DATA + KIB(32)));
+        /* Tables that would take long are let be. */
+        memset(fake.machine.memory.log->bits, 0, fake.machine.memory.log->size);
+        last->len = (uint32_t)MIB(1);
+        vhost_kernel_mark_buffers(fake.v, 0);
+        assert_false(is_noted(FAKE_DATA + KIB(32)));
+        memory_log_end(&fake.machine.memory);
+        fake_fini(&fake);
+}
+
 /* ---- vsock ---- */
 
 static void begin_vsock(struct fake *f)
@@ -213,6 +262,7 @@ int main(void)
             cmocka_unit_test(goes_on_where_it_stopped),
             cmocka_unit_test(notes_what_the_kernel_writes),
             cmocka_unit_test(refuses_rings_that_are_not_in_memory),
+            cmocka_unit_test(notes_the_buffers_of_a_queue),
             cmocka_unit_test(has_its_cid_alone),
             cmocka_unit_test(tells_a_restored_guest_that_its_connections_are_gone),
         };

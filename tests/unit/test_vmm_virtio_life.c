@@ -1,10 +1,13 @@
 /* test_vmm_virtio_life.c - virtio devices that are paused, saved, restored, that come and go. */
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include "tests/unit/open_fds.h"
 #include "tests/vmm/probe.h"
+#include "vmm-glue/vmm/memory_copy.h"
 
-/* ---- pause, and saved state ---- */
+/* ---- pause ---- */
 
 static void it_rests_while_the_machine_is_paused(void **state)
 {
@@ -34,6 +37,56 @@ static void a_device_that_did_not_run_does_not_at_resume(void **state)
         guest_ready(&w->d);
         assert_int_equal(w->probe.n_starts, 1);
 }
+
+/* ---- the log of what is written ---- */
+
+static void on_copied(void *arg, int result, const char *sentence)
+{
+}
+
+static int begin_copy(struct probe_world *w, struct error *err)
+{
+        int fd = memfd_create("saved", MFD_CLOEXEC);
+        int r = memory_copy_begin(&w->f->machine, fd, on_copied, NULL, err);
+
+        memory_copy_cancel(&w->f->machine);
+        fixture_run(w->f);
+        close(fd);
+        return r;
+}
+
+static void it_is_told_of_the_log_while_it_runs(void **state)
+{
+        struct probe_world *w = *state;
+
+        assert_int_equal(begin_copy(w, NULL), 0);
+        assert_int_equal(w->probe.n_logs, 0);
+        assert_int_equal(w->probe.n_log_ends, 0);
+        probe_bring_up(w);
+        assert_int_equal(begin_copy(w, NULL), 0);
+        assert_int_equal(w->probe.n_logs, 1);
+        assert_int_equal(w->probe.n_log_ends, 1);
+        fixture_pause(w->f);
+        assert_int_equal(begin_copy(w, NULL), 0);
+        assert_int_equal(w->probe.n_logs, 1);
+        assert_int_equal(w->probe.n_log_ends, 1);
+}
+
+/* Whoever has begun to note what it writes is told to stop. */
+static void a_device_that_cannot_log_refuses_the_copy(void **state)
+{
+        struct probe_world *w = *state;
+        struct error err = ERROR_INIT;
+
+        probe_bring_up(w);
+        w->probe.log_result = -EOPNOTSUPP;
+        assert_int_equal(begin_copy(w, &err), -EOPNOTSUPP);
+        assert_string_equal(err.message, "it does not note what it writes");
+        assert_null(w->f->machine.memory.log);
+        assert_int_equal(w->probe.n_log_ends, 1);
+}
+
+/* ---- saved state ---- */
 
 static void bring_up_to_save(struct probe_world *w)
 {
@@ -257,6 +310,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
             probe_test(it_rests_while_the_machine_is_paused),
             probe_test(a_device_that_did_not_run_does_not_at_resume),
+            probe_test(it_is_told_of_the_log_while_it_runs),
+            probe_test(a_device_that_cannot_log_refuses_the_copy),
             probe_test(it_goes_on_in_another_machine),
             probe_test(a_signal_that_nobody_saw_is_saved),
             probe_test(what_is_saved_is_the_same_after_restoring_it),

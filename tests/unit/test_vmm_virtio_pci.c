@@ -1,8 +1,12 @@
 /* test_vmm_virtio_pci.c - the transport of virtio devices: registers, features, queues, kicks and
  * interrupts, reset. */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include "tests/vmm/probe.h"
+#include "vmm-glue/vmm/watch.h"
 
 static void select_queue(struct probe_world *w, unsigned index)
 {
@@ -252,6 +256,37 @@ static void what_was_made_available_before_the_start_is_seen(void **state)
         fixture_run(w->f);
         for (unsigned i = 0; i < PROBE_QUEUES; i++)
                 assert_int_equal(w->probe.kicks[i], 1);
+}
+
+/* As a back end can, which has the same file. */
+static void fill_and_make_blocking(int fd)
+{
+        assert_int_equal(fcntl(fd, F_SETFL, 0), 0);
+        eventfd_take(fd);
+        assert_int_equal(eventfd_write(fd, UINT64_MAX - 1), 0);
+}
+
+static void eventfds_that_are_full_hold_up_nobody(void **state)
+{
+        struct probe_world *w = *state;
+        struct guest_ring r;
+
+        w->f->refuse_ioeventfds = true;
+        r = probe_bring_up(w);
+        alarm(30);
+        fill_and_make_blocking(w->probe.v.queues[0].kick);
+        fill_and_make_blocking(w->probe.v.queues[0].call);
+        guest_kick(&r);
+        virtio_signal(&w->probe.v.queues[0]);
+        fixture_pause(w->f);
+        fill_and_make_blocking(w->probe.v.queues[0].call);
+        fixture_resume(w->f);
+        alarm(0);
+        /* They are signalled, all the same. */
+        probe_forget_kicks(w);
+        guest_kick(&r);
+        fixture_run(w->f);
+        assert_int_equal(w->probe.kicks[0], 1);
 }
 
 static void kicks_follow_the_bar(void **state)
@@ -508,6 +543,7 @@ int main(void)
             probe_test(a_kick_takes_no_exit),
             probe_test(a_kick_comes_also_without_kvms_help),
             probe_test(what_was_made_available_before_the_start_is_seen),
+            probe_test(eventfds_that_are_full_hold_up_nobody),
             probe_test(kicks_follow_the_bar),
             probe_test(without_msix_the_line_is_raised),
             probe_test(with_msix_each_queue_has_its_vector),

@@ -51,6 +51,18 @@ static void kick(struct virtio_device *v, unsigned queue)
         of(v)->kicks[queue]++;
 }
 
+static int probe_log(struct virtio_device *v, bool on, struct error *err)
+{
+        assert_true(v->started);
+        if (on)
+                of(v)->n_logs++;
+        else
+                of(v)->n_log_ends++;
+        return on && of(v)->log_result < 0
+                   ? error_set(err, of(v)->log_result, "it does not note what it writes")
+                   : 0;
+}
+
 static void probe_reset(struct virtio_device *v)
 {
         of(v)->n_resets++;
@@ -80,6 +92,7 @@ const struct virtio_ops probe_virtio_ops = {
     .start = start,
     .stop = stop,
     .kick = kick,
+    .log = probe_log,
     .reset = probe_reset,
     .save = save,
     .restore = restore,

@@ -23,7 +23,8 @@ struct probe {
         struct virtio_device v;
         uint8_t config[8]; /* 0xc0 to 0xc7 */
         unsigned n_starts, n_stops, n_resets, n_frees, kicks[PROBE_QUEUES];
-        int start_result;
+        unsigned n_logs, n_log_ends;
+        int start_result, log_result;
         uint32_t own; /* saved state */
 };
 

@@ -179,19 +179,20 @@ const struct guest_region *memory_region_of(const struct guest_memory *memory, c
         return NULL;
 }
 
+/* Of huge pages a hole would give the reservation back, and whoever touches one then may get a SIGBUS, or
+ * the guest its end. */
 void memory_discard(const struct guest_memory *memory, const void *host, uint64_t length)
 {
-        uint64_t start, end, unit;
+        uint64_t start, end;
         const struct guest_region *region = memory_region_of(memory, host, length, &start);
 
-        if (!region)
+        if (!region || region->huge)
                 return;
-        memory_mark(memory, host, length);
-        unit = region->huge ? MIB(2) : KIB(4);
-        end = (start + length) / unit * unit;
-        start = (start + unit - 1) / unit * unit;
+        end = (start + length) / KIB(4) * KIB(4);
+        start = (start + KIB(4) - 1) / KIB(4) * KIB(4);
         if (start < end)
                 give_back(region, start, end);
+        memory_mark(memory, host, length);
 }
 
 void memory_zero(const struct guest_memory *memory, void *host, uint64_t length)
@@ -201,15 +202,14 @@ void memory_zero(const struct guest_memory *memory, void *host, uint64_t length)
 
         if (!region)
                 return;
-        memory_mark(memory, host, length);
         end = start + length;
         first = (start + KIB(4) - 1) / KIB(4) * KIB(4);
         last = end / KIB(4) * KIB(4);
-        /* A hole would give the reservation of huge pages back, and who touches it then may get a SIGBUS. */
         if (region->huge || first >= last || !give_back(region, first, last)) {
                 memset(host, 0, length);
-                return;
+        } else {
+                memset(host, 0, first - start);
+                memset((uint8_t *)host + (last - start), 0, end - last);
         }
-        memset(host, 0, first - start);
-        memset((uint8_t *)host + (last - start), 0, end - last);
+        memory_mark(memory, host, length);
 }

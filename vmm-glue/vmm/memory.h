@@ -72,7 +72,7 @@ bool memory_next_touched(const struct guest_region *region, uint64_t *at, uint64
 
 /* Give back the pages that lie wholly in the @length bytes at @host, which guest_range() gave: they read
  * as zeroes from then on, and cost nothing until they are written again. Memory that the kernel does
- * not take back stays as it is. */
+ * not take back, and that of huge pages, stays as it is. */
 void memory_discard(const struct guest_memory *memory, const void *host, uint64_t length);
 /* The same, and all of it reads as zeroes whatever the kernel takes back. */
 void memory_zero(const struct guest_memory *memory, void *host, uint64_t length);
@@ -82,7 +82,8 @@ void memory_zero(const struct guest_memory *memory, void *host, uint64_t length)
 /* From now on: what is written is noted, by KVM and in memory->log. -ENOMEM, -errno: it is off. */
 int memory_log_begin(struct guest_memory *memory, struct error *err);
 void memory_log_end(struct guest_memory *memory);
-/* A device has written @length bytes at @host, which guest_range() gave. */
+/* A device has written @length bytes at @host, which guest_range() gave. After it has: whoever takes the
+ * log copies the page then. */
 void memory_mark(const struct guest_memory *memory, const void *host, size_t length);
 /* All that was ever written counts as written now: of those who cannot say what they wrote. */
 void memory_log_touched(const struct guest_memory *memory);

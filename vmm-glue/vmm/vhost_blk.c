@@ -21,7 +21,6 @@
 #include <endian.h>
 #include <errno.h>
 #include <linux/virtio_ids.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +32,7 @@
 #include "vmm-glue/vmm/machine.h"
 #include "vmm-glue/vmm/vhost_link.h"
 #include "vmm-glue/vmm/virtio.h"
+#include "vmm-glue/vmm/watch.h"
 
 #define BIT(n) (UINT64_C(1) << (n))
 
@@ -65,6 +65,7 @@ struct vhost_blk {
         struct virtio_blk_config said;   /* and as its next one will: the back end's */
 
         bool wanted, running, taken;
+        bool logs;          /* the back end of now was told to note what it writes */
         bool unclean;       /* stopped with requests in flight, which only the region knows */
         bool resize_untold; /* to a guest that has been restored */
         struct vhost_inflight inflight;
@@ -234,6 +235,15 @@ static uint16_t used_index(const struct vhost_blk *b, const struct virtio_queue 
         return used ? le16toh(__atomic_load_n(&used->idx, __ATOMIC_ACQUIRE)) : q->next_available;
 }
 
+/* What a back end may have written to it just before it died, and not come to note. */
+static void mark_used(const struct vhost_blk *b, const struct virtio_queue *q)
+{
+        const struct vring_used *used = used_ring(b, q);
+
+        if (used)
+                memory_mark(&b->v.machine->memory, used, used_bytes(q));
+}
+
 static bool has_more(const struct vhost_blk *b, const struct virtio_queue *q, uint16_t index)
 {
         const struct vring_avail *available = available_ring(b, q);
@@ -279,17 +289,6 @@ static int check_rings(const struct vhost_blk *b, struct error *err)
         return r;
 }
 
-/* The kick before may have gone to a back end that is gone. One that holds the eventfd too could have
- * filled it: who has a look then finds it signalled. */
-static void kick(const struct virtio_queue *q)
-{
-        struct pollfd p = {.fd = q->kick, .events = POLLOUT};
-        uint64_t one = 1;
-
-        if (poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) && write(q->kick, &one, sizeof(one)) < 0)
-                log_debug("vmm: a queue cannot be kicked: %s", strerror(errno));
-}
-
 static int give_inflight(struct vhost_blk *b, struct vhost_front *front, struct error *err)
 {
         int r = 0;
@@ -307,8 +306,7 @@ static void forget_inflight(struct vhost_blk *b)
         b->inflight_fd = -1;
 }
 
-/* What is written from now on is noted; and what may have been written just before a back end died, and
- * not come to be noted. */
+/* What is written from now on is noted; and what may have been written before. */
 static int give_log(const struct vhost_blk *b, struct vhost_front *front, struct error *err)
 {
         const struct guest_memory *memory = &b->v.machine->memory;
@@ -318,13 +316,9 @@ static int give_log(const struct vhost_blk *b, struct vhost_front *front, struct
         if (!vhost_front_can_log(front))
                 return error_set(err, -EOPNOTSUPP,
                                  "its back end cannot note what it writes to the guest's memory");
-        for (unsigned i = 0; b->taken && i < b->n_queues; i++) {
-                const struct virtio_queue *q = &b->v.queues[i];
-                const void *used = q->enabled ? used_ring(b, q) : NULL;
-
-                if (used)
-                        memory_mark(memory, used, used_bytes(q));
-        }
+        for (unsigned i = 0; b->taken && i < b->n_queues; i++)
+                if (b->v.queues[i].enabled)
+                        mark_used(b, &b->v.queues[i]);
         return vhost_front_set_log(front, memory->log, err);
 }
 
@@ -343,6 +337,7 @@ static int hand_over(struct vhost_blk *b, struct error *err)
         int r;
 
         vhost_front_allow(front, VHOST_PATIENCE_MS);
+        b->logs = b->v.machine->memory.log;
         r = give_log(b, front, err);
         if (r == 0)
                 r = give_features(b, front, err);
@@ -360,8 +355,9 @@ static int hand_over(struct vhost_blk *b, struct error *err)
                 r = ring_of(b, i, &ring, err);
                 if (r == 0)
                         r = vhost_front_start_ring(front, &ring, err);
+                /* The kick before may have gone to a back end that is gone. */
                 if (r == 0)
-                        kick(&b->v.queues[i]);
+                        eventfd_signal(b->v.queues[i].kick);
         }
         if (r < 0)
                 vhost_front_fail(front);
@@ -420,6 +416,7 @@ static void blk_stop(struct virtio_device *v)
                 if (!q->enabled || !b->taken || take_back(b, i))
                         continue;
                 /* As with a reconnection: the region knows the rest. */
+                mark_used(b, q);
                 q->next_available = used_index(b, q);
                 if (has_more(b, q, q->next_available))
                         b->unclean = true;
@@ -434,9 +431,11 @@ static int blk_log(struct virtio_device *v, bool on, struct error *err)
         struct vhost_ring ring;
         int r = 0;
 
-        /* Who comes next is told at once. */
-        if (!b->running || !is_connected(b))
+        /* Who comes next is told at once; and who was not told to begin, as another had failed, need not be
+         * waited for at the end. */
+        if (!b->running || !is_connected(b) || (!on && !b->logs))
                 return 0;
+        b->logs = on;
         front = &b->link->front;
         vhost_front_allow(front, VHOST_PATIENCE_MS);
         if (on)

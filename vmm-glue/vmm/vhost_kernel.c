@@ -1,6 +1,7 @@
 /* vhost_kernel.c - rings that the kernel processes. */
 #include "vmm-glue/vmm/vhost_kernel.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <linux/vhost.h>
 #include <linux/virtio_config.h>
@@ -9,6 +10,10 @@
 #include <sys/ioctl.h>
 
 #include "vmm-glue/vmm/machine.h"
+
+/* Of one descriptor, and of one indirect table: Linux's drivers have no more of vsock's. */
+#define MARKED_BYTES_MAX  KIB(72)
+#define MARKED_PIECES_MAX 16u
 
 int vhost_kernel_own(int fd, const char *what, uint64_t *ret_features, struct error *err)
 {
@@ -132,6 +137,43 @@ int vhost_kernel_log(int fd, struct virtio_device *v, unsigned n_queues, uint64_
                 if (v->queues[i].enabled)
                         r = set_addresses(fd, v, i, on, err);
         return r;
+}
+
+static void mark_piece(const struct guest_memory *memory, const struct vring_desc *d)
+{
+        uint32_t length = le32toh(d->len);
+        const void *host;
+
+        if (!(le16toh(d->flags) & VRING_DESC_F_WRITE))
+                return;
+        if (length > MARKED_BYTES_MAX)
+                length = MARKED_BYTES_MAX;
+        host = guest_range(memory, le64toh(d->addr), length);
+        if (host)
+                memory_mark(memory, host, length);
+}
+
+/* Each is copied once: the guest may change it. */
+static void mark_pieces(const struct guest_memory *memory, uint64_t gpa, uint32_t n, bool indirect)
+{
+        const uint8_t *table = guest_range(memory, gpa, n * sizeof(struct vring_desc));
+        struct vring_desc d;
+
+        for (uint32_t i = 0; table && i < n; i++) {
+                memcpy(&d, table + i * sizeof(d), sizeof(d));
+                if (!(le16toh(d.flags) & VRING_DESC_F_INDIRECT))
+                        mark_piece(memory, &d);
+                else if (!indirect && le32toh(d.len) / sizeof(d) <= MARKED_PIECES_MAX)
+                        mark_pieces(memory, le64toh(d.addr), le32toh(d.len) / sizeof(d), true);
+        }
+}
+
+void vhost_kernel_mark_buffers(const struct virtio_device *v, unsigned index)
+{
+        const struct virtio_queue *q = &v->queues[index];
+
+        if (v->machine->memory.log && q->enabled)
+                mark_pieces(&v->machine->memory, q->descriptors, q->size, false);
 }
 
 static void unbind(int fd, unsigned n_queues)

@@ -27,3 +27,6 @@ int vhost_kernel_log(int fd, struct virtio_device *v, unsigned n_queues, uint64_
                      struct error *err);
 /* The device works no more: next_available of the queues is where it goes on. */
 void vhost_kernel_stop(int fd, struct virtio_device *v, unsigned n_queues);
+/* While there is a log: all that the device may have written to the buffers of a queue, of one that notes
+ * only what it writes to the used ring. */
+void vhost_kernel_mark_buffers(const struct virtio_device *v, unsigned index);

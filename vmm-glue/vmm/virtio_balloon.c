@@ -3,7 +3,8 @@
  *
  * Pages that are given back are punched out of the memfd, and read as zeroes from then on: the guest
  * has none of them while they are in the balloon, and takes them out by just using them. Whatever it
- * says, it can only lose its own memory.
+ * says, it can only lose its own memory. Huge pages are the guest's for good (memory_discard()): the
+ * balloon has no effect there.
  */
 #include <errno.h>
 #include <linux/virtio_balloon.h>
@@ -42,9 +43,11 @@ static struct balloon *balloon_of(struct virtio_device *v)
 
 static uint64_t features(struct virtio_device *v)
 {
-        (void)v;
-        return VIRTQUEUE_FEATURES | UINT64_C(1) << VIRTIO_BALLOON_F_DEFLATE_ON_OOM |
-               UINT64_C(1) << VIRTIO_BALLOON_F_REPORTING;
+        uint64_t features = VIRTQUEUE_FEATURES | UINT64_C(1) << VIRTIO_BALLOON_F_DEFLATE_ON_OOM;
+
+        if (!v->machine->config->huge_pages)
+                features |= UINT64_C(1) << VIRTIO_BALLOON_F_REPORTING;
+        return features;
 }
 
 /* ---- configuration ---- */

@@ -212,6 +212,7 @@ static void hand_over(struct delivery *d)
         const le16 count = le16_make((uint16_t)d->n_chains);
 
         put(&d->n->first, offsetof(struct virtio_net_hdr_v1, num_buffers), &count, sizeof(count));
+        mark(d->n, &d->n->first, NET_HEADER_SIZE);
         for (unsigned i = 0; i < d->n_chains; i++)
                 virtqueue_push_head(&d->n->rx, d->chains[i].head, d->chains[i].length);
 }

@@ -357,6 +357,14 @@ static void device_resume(struct device *device)
                 signal_queues(p->v, true);
 }
 
+/* One that does not run sees at its start whether there is a log. */
+static int device_log(struct device *device, bool on, struct error *err)
+{
+        struct virtio_device *v = of_device(device)->v;
+
+        return v->started && v->ops->log ? v->ops->log(v, on, err) : 0;
+}
+
 static void device_save(struct device *device, struct state_writer *w)
 {
         struct virtio_pci *p = of_device(device);
@@ -491,6 +499,7 @@ static const struct device_ops device_ops = {
     .reset = device_reset,
     .pause = device_pause,
     .resume = device_resume,
+    .log = device_log,
     .save = device_save,
     .restore = device_restore,
     .free = device_free,

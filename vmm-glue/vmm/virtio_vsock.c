@@ -82,6 +82,9 @@ static void stop(struct virtio_device *v)
 
         run(s, 0);
         vhost_kernel_stop(s->fd, v, VHOST_QUEUES);
+        /* vhost-vsock does not note them. What the guest has taken out of the ring is of connections that it
+         * gives up when it is restored. */
+        vhost_kernel_mark_buffers(v, QUEUE_RX);
 }
 
 static int start(struct virtio_device *v, struct error *err)

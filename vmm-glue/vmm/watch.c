@@ -9,6 +9,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "vmm-glue/vmm/machine.h"
 
 struct watch {
@@ -85,17 +86,18 @@ int eventfd_new(struct error *err)
         return fd >= 0 ? fd : error_set(err, -errno, "cannot make an eventfd: %s", strerror(errno));
 }
 
+/* Back ends have the same file, may have made it blocking, and filled it: whoever looks at it then finds it
+ * signalled. */
 void eventfd_signal(int fd)
 {
+        struct pollfd p = {.fd = fd, .events = POLLOUT};
         const uint64_t one = 1;
-        ssize_t n;
 
-        do
-                n = write(fd, &one, sizeof(one));
-        while (n < 0 && errno == EINTR);
+        if (poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) && write(fd, &one, sizeof(one)) < 0)
+                log_debug("vmm: an eventfd cannot be signalled: %s", strerror(errno));
 }
 
-/* Back ends have the same file: one that made it blocking shall not hold us up. */
+/* The same here. */
 bool eventfd_take(int fd)
 {
         uint64_t value;

@@ -104,7 +104,7 @@ static int co_copy_memory(struct snapshot *s, struct error *err)
 
         m->copied = false;
         r = co_machine_order(m, &order, err);
-        s->copying = r == 0;
+        s->copying = r == 0 || r == -ETIMEDOUT; /* it may begin yet */
         while (r == 0 && !m->copied) {
                 if (m->state == MACHINE_ENDED || m->ending)
                         return error_set(err, -ESRCH, "machine '%s' has ended", m->known->name);

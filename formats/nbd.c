@@ -4,6 +4,7 @@
  * be watched. One watch is under way as long as requests are. */
 #include "formats/nbd.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <libnbd.h>
 #include <poll.h>
@@ -36,6 +37,7 @@ struct nbd {
         struct loop_io watch;
         bool watching;
         uint32_t watched; /* poll(2)'s events */
+        struct co_queue unwatched;
         unsigned n_requests;
         uint64_t request_max;
         bool has_map, can_zero, can_flush;
@@ -107,6 +109,17 @@ static void watched(struct loop_io *io, int result)
                 tell_libnbd(nbd, result);
         if (nbd->n_requests > 0)
                 watch(nbd);
+        co_wake_all(&nbd->unwatched);
+}
+
+/* A connection that dies as one asks ends all requests at once, and no poll(2): libnbd has closed the socket,
+ * which the kernel still watches. Nobody may leave the image to be closed before that has ended. */
+static void co_unwatch(struct nbd *nbd)
+{
+        if (nbd->watching && nbd->n_requests == 0)
+                loop_cancel(nbd->loop, &nbd->watch);
+        while (nbd->watching && nbd->n_requests == 0)
+                co_wait(&nbd->unwatched);
 }
 
 static void watch(struct nbd *nbd)
@@ -151,20 +164,22 @@ static int co_request_end(struct image *image, struct request *q, int64_t cookie
                           uint64_t offset, struct error *err)
 {
         struct nbd *nbd = q->nbd;
+        int r = 0;
 
         if (cookie < 0 && !q->done)
                 nbd->n_requests--;
         if (cookie < 0)
-                return nbd_failure(image->path, what, err);
-        if (!q->done)
+                r = nbd_failure(image->path, what, err);
+        else if (!q->done)
                 watch(nbd);
         q->waiting = true;
-        while (!q->done)
+        while (r == 0 && !q->done)
                 co_suspend();
-        if (q->error)
-                return error_set(err, -q->error, "cannot %s '%s' at offset %llu: %s", what,
-                                 image->path, (unsigned long long)offset, strerror(q->error));
-        return 0;
+        if (r == 0 && q->error)
+                r = error_set(err, -q->error, "cannot %s '%s' at offset %llu: %s", what,
+                              image->path, (unsigned long long)offset, strerror(q->error));
+        co_unwatch(nbd);
+        return r;
 }
 
 #define COMPLETION(q) ((nbd_completion_callback){.callback = completed, .user_data = (q)})
@@ -372,6 +387,7 @@ static void nbd_image_close(struct image *image)
 
         if (!nbd)
                 return;
+        assert(!nbd->watching);
         if (nbd->handle) {
                 if (nbd_aio_is_ready(nbd->handle) > 0)
                         nbd_aio_disconnect(nbd->handle, 0);
@@ -508,6 +524,7 @@ int co_nbd_open(const struct nbd_target *target, bool write, struct image **ret_
         image->driver = &image_nbd;
         image->state = nbd;
         nbd->loop = co_loop();
+        co_queue_init(&nbd->unwatched);
         nbd->handle = nbd_create();
         r = nbd->handle ? co_connect(nbd, target, err)
                         : nbd_failure(target->uri, "connect to", err);

@@ -313,7 +313,7 @@ int nbd_uri_check(const char *uri, char **ret_export, struct error *err)
 
 int nbd_uri_connect(const char *uri, int *ret_fd, char **ret_export, struct error *err)
 {
-        char *copy = strdup(uri);
+        char *copy = strdup(uri), *name;
         struct parts p;
         int fd;
 
@@ -324,13 +324,14 @@ int nbd_uri_connect(const char *uri, int *ret_fd, char **ret_export, struct erro
                 free(copy);
                 return malformed(uri, "the export's name is none", err);
         }
-        *ret_export = strdup(p.path);
-        fd = *ret_export ? connect_parts(uri, &p, err) : error_set(err, -ENOMEM, "out of memory");
+        name = strdup(p.path);
+        fd = name ? connect_parts(uri, &p, err) : error_set(err, -ENOMEM, "out of memory");
         free(copy);
         if (fd < 0) {
-                free(*ret_export);
+                free(name);
                 return fd;
         }
         *ret_fd = fd;
+        *ret_export = name;
         return 0;
 }

@@ -85,12 +85,14 @@ static void gives_no_socket_of_another_server(void **state)
 
         for (size_t i = 0; i < sizeof(greetings) / sizeof(greetings[0]); i++) {
                 struct error err = ERROR_INIT;
-                char *name;
+                char *name = NULL;
                 struct peer p;
-                int fd;
+                int fd = -1;
 
                 assert_int_equal(connect_to(&p, greetings[i], &fd, &name, &err), -EPROTO);
                 assert_non_null(strstr(err.message, p.uri));
+                assert_null(name); /* there is nothing to free */
+                assert_int_equal(fd, -1);
         }
 }
 

@@ -18,10 +18,14 @@
 #define REP_UNKNOWN   0x80000001u
 #define REPLY_MAGIC   UINT64_C(0x3e889045565a9)
 #define REQUEST_BYTES 28u
+#define SOON_NS       UINT64_C(20000000)
+#define LATER_NS      UINT64_C(400000000)
 
 /* What it does once it has greeted. */
 enum manner {
-        STOPS_LISTENING, /* takes one request; what is sent to it then fails, and nothing comes from it */
+        SAYS_NO_MORE,    /* from there on */
+        ANSWERS_NOTHING, /* that is asked of the export */
+        STOPS_LISTENING, /* the same; and what is sent to it after the first request fails */
 };
 
 struct server {
@@ -88,9 +92,11 @@ static void *serves(void *arg)
         uint8_t request[REQUEST_BYTES];
 
         say(s->fd, "NBDMAGICIHAVEOPT\0\3", 18);
-        if (!shakes_hands(s->fd) || !receive(s->fd, request, sizeof(request)))
+        if (s->manner == SAYS_NO_MORE || !shakes_hands(s->fd) ||
+            !receive(s->fd, request, sizeof(request)))
                 return NULL;
-        shutdown(s->fd, SHUT_RD);
+        if (s->manner == STOPS_LISTENING)
+                shutdown(s->fd, SHUT_RD);
         say(s->told[1], "x", 1);
         return NULL;
 }
@@ -124,12 +130,31 @@ struct client {
         struct image *image;
         unsigned n_reading;
         int result;
+        struct list opened;
+        atomic_bool cancelled;
+        struct loop_timer change_of_mind;
 };
+
+static void change_mind(struct loop_timer *timer)
+{
+        container_of(timer, struct client, change_of_mind)->cancelled = true;
+}
+
+static void change_mind_soon(struct client *c)
+{
+        c->change_of_mind.fire = change_mind;
+        loop_timer_set(co_loop(), &c->change_of_mind, loop_now_ns(co_loop()) + SOON_NS);
+}
 
 static int co_open(struct client *c, struct error *err)
 {
-        const struct nbd_target target = {
-            .uri = "nbd://export", .fd = c->server.peer_fd, .export_name = ""};
+        const struct nbd_target target = {.uri = "nbd://export",
+                                          .fd = c->server.peer_fd,
+                                          .export_name = "",
+                                          .cancelled = &c->cancelled,
+                                          .opened = &c->opened};
+
+        list_init(&c->opened);
 
         return co_nbd_open(&target, false, &c->image, err);
 }
@@ -174,10 +199,79 @@ static void an_image_can_be_closed_whose_connection_died_as_it_was_asked(void **
         server_end(&c.server);
 }
 
+static void co_change_mind_while_connecting(void *arg)
+{
+        struct client *c = arg;
+        struct error err = ERROR_INIT;
+
+        change_mind_soon(c);
+        assert_int_equal(co_open(c, &err), -ECANCELED);
+        assert_string_equal(err.message, "interrupted");
+        assert_true(list_empty(&c->opened));
+}
+
+static void who_connects_to_a_server_that_is_silent_can_change_his_mind(void **state)
+{
+        struct client c = {0};
+
+        server_start(&c.server, SAYS_NO_MORE);
+        assert_int_equal(co_run(*state, co_change_mind_while_connecting, &c), 0);
+        server_end(&c.server);
+}
+
+static void co_change_mind_while_reading(void *arg)
+{
+        struct client *c = arg;
+
+        assert_int_equal(co_open(c, NULL), 0);
+        change_mind_soon(c);
+        co_read(c);
+        assert_int_equal(c->result, -ECANCELED);
+        image_close(c->image);
+}
+
+static void who_reads_of_a_server_that_is_silent_can_change_his_mind(void **state)
+{
+        struct client c = {0};
+
+        server_start(&c.server, ANSWERS_NOTHING);
+        assert_int_equal(co_run(*state, co_change_mind_while_reading, &c), 0);
+        server_end(&c.server);
+}
+
+static void co_outlive(void *arg)
+{
+        struct client *c = arg;
+
+        assert_int_equal(co_open(c, NULL), 0);
+        assert_int_equal(co_spawn(co_loop(), co_read, c), 0);
+        nbd_outlive(&c->opened);
+        c->cancelled = true;
+        co_sleep_ns(LATER_NS);
+        assert_int_equal(c->n_reading, 1);
+        nbd_cut(c->image);
+        while (c->n_reading > 0)
+                co_yield_loop();
+        assert_true(c->result < 0 && c->result != -ECANCELED);
+        image_close(c->image);
+}
+
+static void an_image_may_outlive_who_opened_it(void **state)
+{
+        struct client c = {0};
+
+        server_start(&c.server, ANSWERS_NOTHING);
+        assert_int_equal(co_run(*state, co_outlive, &c), 0);
+        server_end(&c.server);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
             loop_test(an_image_can_be_closed_whose_connection_died_as_it_was_asked),
+            loop_test(who_connects_to_a_server_that_is_silent_can_change_his_mind),
+            loop_test(who_reads_of_a_server_that_is_silent_can_change_his_mind),
+            loop_test(an_image_may_outlive_who_opened_it),
         };
 
         return run_on_each_backend(tests);

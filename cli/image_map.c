@@ -208,6 +208,7 @@ static int co_check(struct walk_work *w, struct image *image, struct error *err)
                                  "be compared",
                                  image->path, image->driver->name);
         w->check.report = keep_finding;
+        w->check.cancelled = &w->work.cancelled;
         return image->driver->co_check(image, &w->check, err);
 }
 

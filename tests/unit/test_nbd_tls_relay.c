@@ -1,4 +1,4 @@
-/* test_nbd_tls.c - the process that does TLS to an NBD server: how it ends. */
+/* test_nbd_tls_relay.c - the process that does TLS to an NBD server: how it ends. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

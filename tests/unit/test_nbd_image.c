@@ -1,4 +1,4 @@
-/* test_nbd.c - an NBD export as an image, of a server that goes or says nothing. */
+/* test_nbd_image.c - an NBD export as an image, of a server that goes or says nothing. */
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>

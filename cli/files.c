@@ -82,7 +82,7 @@ static int co_open_export(struct image_opener *opener, const char *from, const c
                           struct image **ret_image, struct error *err)
 {
         struct files *f = container_of(opener, struct files, opener);
-        const struct nbd_target target = {.uri = name, .fd = -1};
+        const struct nbd_target target = {.uri = name, .fd = -1, .cancelled = f->cancelled};
         struct image *image = find_export(f, from, name);
         int r = opener_export(from, name, f->allowed, f->n_allowed, err);
 
@@ -111,8 +111,9 @@ static int co_open_export(struct image_opener *opener, const char *from, const c
         return 0;
 }
 
-void files_follow_exports(struct files *f)
+void files_follow_exports(struct files *f, const atomic_bool *cancelled)
 {
+        f->cancelled = cancelled;
         f->opener.co_export = co_open_export;
 }
 

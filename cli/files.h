@@ -9,6 +9,8 @@
  *            files that files_finish() did not give their names.
  */
 #pragma once
+#include <stdatomic.h>
+
 #include "cli/cli.h"
 #include "cli/output.h"
 #include "formats/image.h"
@@ -31,14 +33,15 @@ struct files {
         size_t n_allowed;
         bool force;
         bool keep; /* descriptors, for a request */
+        const atomic_bool *cancelled;
         struct file_entry entry[FILES_MAX];
         size_t n;
 };
 
 void files_init(struct files *files, const struct cli_args *args);
 /* NBD exports are followed as well, where they are allowed. Without @keep they are closed before the loop
- * that they were opened on ends. */
-void files_follow_exports(struct files *files);
+ * that they were opened on ends. @cancelled as in nbd.h; NULL with @keep. */
+void files_follow_exports(struct files *files, const atomic_bool *cancelled);
 void files_close_exports(struct files *files);
 /* Connect to those that were met, for a request. */
 int files_connect(struct files *files, struct error *err);

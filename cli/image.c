@@ -93,9 +93,9 @@ int image_open_place(const struct cli_args *args, const char *path, int *ret_fd,
 }
 
 int co_image_open_place(int fd, const char *path, const struct image_options *options,
-                        struct image **ret_image, struct error *err)
+                        const atomic_bool *cancelled, struct image **ret_image, struct error *err)
 {
-        const struct nbd_target target = {.uri = path, .fd = -1};
+        const struct nbd_target target = {.uri = path, .fd = -1, .cancelled = cancelled};
 
         return fd < 0 ? co_nbd_open(&target, false, ret_image, err)
                       : co_image_open(fd, path, options, ret_image, err);

@@ -17,10 +17,11 @@ int cli_image_convert(const struct cli_verb *verb, const struct cli_args *args);
 
 /* A file or device to be read; the descriptor is the caller's. */
 int image_open_input(const char *path, struct error *err);
-/* The same, or an export of an NBD server: then *ret_fd is -1, and co_image_open_place() connects. */
+/* The same, or an export of an NBD server: then *ret_fd is -1, and co_image_open_place() connects;
+ * @cancelled as in nbd.h. */
 int image_open_place(const struct cli_args *args, const char *path, int *ret_fd, struct error *err);
 int co_image_open_place(int fd, const char *path, const struct image_options *options,
-                        struct image **ret_image, struct error *err);
+                        const atomic_bool *cancelled, struct image **ret_image, struct error *err);
 /* Connected to an export of an NBD server; the request tells its name. */
 int image_open_export(const char *uri, json_t **request, struct error *err);
 /* An export is raw, and has nothing inside: options about that are refused. */

@@ -44,7 +44,8 @@ static uint64_t size_for(const char *format, uint64_t bytes)
 
 static int co_open_to(struct convert_work *w, struct image **ret_image, struct error *err)
 {
-        const struct nbd_target target = {.uri = w->to_path, .fd = -1};
+        const struct nbd_target target = {
+            .uri = w->to_path, .fd = -1, .cancelled = &w->work.cancelled};
 
         if (w->to_fd < 0)
                 return co_nbd_open(&target, true, ret_image, err);
@@ -100,7 +101,8 @@ static int co_convert(struct loop *loop, struct session_work *work, struct error
         int r;
 
         w->options.offload = w->create.offload = offload;
-        r = co_image_open_place(w->from_fd, w->from_path, &w->options, &from, err);
+        r = co_image_open_place(w->from_fd, w->from_path, &w->options, &w->work.cancelled, &from,
+                                err);
         if (r == 0) {
                 r = co_convert_from(w, from, err);
                 image_close(from);
@@ -162,7 +164,7 @@ static int convert(struct convert_work *w, const struct cli_args *args, struct e
         if (r < 0)
                 return r;
         files_init(&w->files, args);
-        files_follow_exports(&w->files);
+        files_follow_exports(&w->files, &w->work.cancelled);
         w->options.opener = w->create.opener = &w->files.opener;
         w->from_fd = w->to_fd = -1;
         if (!nbd_is_uri(w->from_path)) {

@@ -141,7 +141,7 @@ static int co_info(struct loop *loop, struct session_work *work, struct error *e
         const struct image_options options = {.format = w->format, .alone = true};
         struct error e = ERROR_INIT;
         struct image *image;
-        int r = co_image_open_place(w->fd, w->path, &options, &image, &e);
+        int r = co_image_open_place(w->fd, w->path, &options, &work->cancelled, &image, &e);
 
         /* A format that is known by its head alone; or one thing in it that is not read, which the
          * sentence names. */

@@ -28,7 +28,7 @@ static int co_open_and_walk(struct loop *loop, struct session_work *work, struct
 {
         struct walk_work *w = container_of(work, struct walk_work, work);
         struct image *image;
-        int r = co_image_open_place(w->fd, w->path, w->options, &image, err);
+        int r = co_image_open_place(w->fd, w->path, w->options, &work->cancelled, &image, err);
 
         if (r == 0) {
                 w->format = image->driver->name;
@@ -180,7 +180,7 @@ int cli_image_map(const struct cli_verb *verb, const struct cli_args *args)
         int r;
 
         files_init(&files, args);
-        files_follow_exports(&files);
+        files_follow_exports(&files, &w.work.cancelled);
         r = walk(&w, args, &e);
         files_close(&files);
         json_decref(w.list);
@@ -208,6 +208,7 @@ static int co_check(struct walk_work *w, struct image *image, struct error *err)
                                  "be compared",
                                  image->path, image->driver->name);
         w->check.report = keep_finding;
+        w->check.cancelled = &w->work.cancelled;
         return image->driver->co_check(image, &w->check, err);
 }
 

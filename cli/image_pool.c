@@ -152,7 +152,7 @@ static int import(const struct cli_args *args, json_t **ret_reply, struct error 
                 return -1;
         }
         files_init(&files, args);
-        files_follow_exports(&files);
+        files_follow_exports(&files, NULL);
         files.keep = true;
         r = import_with(args, pool, request, fd, &files, ret_reply, err);
         files_close(&files);

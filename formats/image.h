@@ -14,6 +14,7 @@
  *            the image.
  */
 #pragma once
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -113,6 +114,7 @@ struct image_check {
         uint64_t n_errors;              /* what is there may be read wrongly, or is not there */
         uint64_t n_leaks, leaked_bytes; /* space that nothing uses; harmless */
         uint64_t allocated_bytes, end_bytes; /* clusters in use; the end of the last one */
+        const atomic_bool *cancelled; /* may be NULL; true: -ECANCELED, where checking takes long */
 };
 #define IMAGE_FINDINGS_MAX 100u
 

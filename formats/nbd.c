@@ -4,6 +4,7 @@
  * be watched. One watch is under way as long as requests are. */
 #include "formats/nbd.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <libnbd.h>
 #include <poll.h>
@@ -22,6 +23,11 @@
 #define WRITE_UNIT      4096u
 #define REQUEST_DEFAULT (UINT64_C(32) << 20) /* where the server names no limit (proto.md) */
 #define CONTEXT         LIBNBD_CONTEXT_BASE_ALLOCATION
+/* A server that is waited for and says nothing for so long hangs, or its host is gone. */
+#define SILENCE_S  30u
+#define SILENCE_NS (SILENCE_S * UINT64_C(1000000000))
+/* While something is waited for: between two looks whether it still is to be. */
+#define LOOK_NS UINT64_C(100000000)
 
 /* What the server has said of a part of the export, last. */
 struct map {
@@ -36,7 +42,19 @@ struct nbd {
         struct loop_io watch;
         bool watching;
         uint32_t watched; /* poll(2)'s events */
+        struct co_queue unwatched;
+        struct loop_io *connecting; /* poll(2) under way */
         unsigned n_requests;
+        unsigned n_slow; /* of these: which may take a server as long as its disk does */
+
+        const char *path;
+        const atomic_bool *cancelled;
+        struct list link; /* among those whose @cancelled is the same one's */
+        uint64_t heard_ns;
+        struct loop_timer look;
+        bool looking;
+        struct error end; /* why it was given up; code 0: it was not */
+
         uint64_t request_max;
         bool has_map, can_zero, can_flush;
         struct map map;
@@ -47,7 +65,7 @@ struct nbd {
 struct request {
         struct nbd *nbd;
         struct co *co;
-        bool waiting, done;
+        bool waiting, done, slow;
         int error;
         struct map *map;
         uint64_t left; /* of what the map is asked for */
@@ -72,6 +90,60 @@ static int nbd_failure(const char *uri, const char *what, struct error *err)
 
         return error_set(err, code > 0 ? -code : -EIO, "cannot %s '%s': %s", what, uri,
                          text ? text : "unknown");
+}
+
+/* ---- giving up ---- */
+
+static void begin_to_look(struct nbd *nbd)
+{
+        if (nbd->looking)
+                return;
+        nbd->looking = true;
+        loop_timer_set(nbd->loop, &nbd->look, loop_now_ns(nbd->loop) + LOOK_NS);
+}
+
+static void heard(struct nbd *nbd)
+{
+        nbd->heard_ns = loop_time_ns(nbd->loop);
+}
+
+/* What is under way fails, by libnbd; an address that does not answer, by our own poll(2). */
+static void cut(struct nbd *nbd)
+{
+        int fd = nbd_aio_get_fd(nbd->handle);
+
+        if (fd >= 0)
+                shutdown(fd, SHUT_RDWR);
+        if (nbd->connecting)
+                loop_cancel(nbd->loop, nbd->connecting);
+}
+
+static void look(struct loop_timer *timer)
+{
+        struct nbd *nbd = container_of(timer, struct nbd, look);
+
+        nbd->looking = false;
+        if ((nbd->n_requests == 0 && !nbd->connecting) || nbd->end.code < 0)
+                return;
+        if (nbd->cancelled && *nbd->cancelled)
+                error_set(&nbd->end, -ECANCELED, "interrupted");
+        else if (nbd->n_slow == 0 && loop_now_ns(nbd->loop) >= nbd->heard_ns + SILENCE_NS)
+                error_set(&nbd->end, -ETIMEDOUT, "'%s' has not answered for %u s", nbd->path,
+                          SILENCE_S);
+        if (nbd->end.code < 0)
+                cut(nbd);
+        else
+                begin_to_look(nbd);
+}
+
+/* What failed since it was given up did so by that, whatever libnbd says. */
+static int explain(const struct nbd *nbd, int r, struct error *err)
+{
+        if (r == 0 || nbd->end.code == 0)
+                return r;
+        if (err)
+                *err = nbd->end;
+        return nbd->end.code;
 }
 
 /* ---- the socket ---- */
@@ -103,10 +175,23 @@ static void watched(struct loop_io *io, int result)
         struct nbd *nbd = container_of(io, struct nbd, watch);
 
         nbd->watching = false;
-        if (result > 0)
+        if (result > 0) {
+                heard(nbd); /* or it has taken something */
                 tell_libnbd(nbd, result);
+        }
         if (nbd->n_requests > 0)
                 watch(nbd);
+        co_wake_all(&nbd->unwatched);
+}
+
+/* A connection that dies as one asks ends all requests at once, and no poll(2): libnbd has closed the socket,
+ * which the kernel still watches. Nobody may leave the image to be closed before that has ended. */
+static void co_unwatch(struct nbd *nbd)
+{
+        if (nbd->watching && nbd->n_requests == 0)
+                loop_cancel(nbd->loop, &nbd->watch);
+        while (nbd->watching && nbd->n_requests == 0)
+                co_wait(&nbd->unwatched);
 }
 
 static void watch(struct nbd *nbd)
@@ -128,13 +213,20 @@ static void watch(struct nbd *nbd)
 
 /* ---- requests ---- */
 
+static void request_over(const struct request *q)
+{
+        q->nbd->n_requests--;
+        if (q->slow)
+                q->nbd->n_slow--;
+}
+
 static int completed(void *arg, int *error)
 {
         struct request *q = arg;
 
         q->done = true;
         q->error = *error;
-        q->nbd->n_requests--;
+        request_over(q);
         if (q->waiting)
                 co_wake(q->co);
         return 1;
@@ -142,8 +234,20 @@ static int completed(void *arg, int *error)
 
 static struct request request_begin(struct nbd *nbd)
 {
-        nbd->n_requests++;
+        if (nbd->n_requests++ == 0)
+                heard(nbd);
+        begin_to_look(nbd);
         return (struct request){.nbd = nbd, .co = co_self()};
+}
+
+/* One that may be behind much that is still to be written to a disk. */
+static struct request request_begin_slow(struct nbd *nbd)
+{
+        struct request q = request_begin(nbd);
+
+        q.slow = true;
+        nbd->n_slow++;
+        return q;
 }
 
 /* Wait for what was begun; @cookie is libnbd's answer. */
@@ -151,20 +255,22 @@ static int co_request_end(struct image *image, struct request *q, int64_t cookie
                           uint64_t offset, struct error *err)
 {
         struct nbd *nbd = q->nbd;
+        int r = 0;
 
         if (cookie < 0 && !q->done)
-                nbd->n_requests--;
+                request_over(q);
         if (cookie < 0)
-                return nbd_failure(image->path, what, err);
-        if (!q->done)
+                r = nbd_failure(image->path, what, err);
+        else if (!q->done)
                 watch(nbd);
         q->waiting = true;
-        while (!q->done)
+        while (r == 0 && !q->done)
                 co_suspend();
-        if (q->error)
-                return error_set(err, -q->error, "cannot %s '%s' at offset %llu: %s", what,
-                                 image->path, (unsigned long long)offset, strerror(q->error));
-        return 0;
+        if (r == 0 && q->error)
+                r = error_set(err, -q->error, "cannot %s '%s' at offset %llu: %s", what,
+                              image->path, (unsigned long long)offset, strerror(q->error));
+        co_unwatch(nbd);
+        return explain(nbd, r, err);
 }
 
 #define COMPLETION(q) ((nbd_completion_callback){.callback = completed, .user_data = (q)})
@@ -237,7 +343,7 @@ static int co_nbd_zero(struct image *image, uint64_t offset, uint64_t length, st
                 return co_write_zeroes(image, offset, length, err);
         while (r == 0 && length > 0) {
                 uint64_t n = length < ZERO_LENGTH ? length : ZERO_LENGTH;
-                struct request q = request_begin(nbd);
+                struct request q = request_begin_slow(nbd);
 
                 r = co_request_end(image, &q,
                                    nbd_aio_zero(nbd->handle, n, offset, COMPLETION(&q), 0),
@@ -255,7 +361,7 @@ static int co_nbd_finish(struct image *image, struct error *err)
 
         if (!nbd->can_flush)
                 return 0;
-        q = request_begin(nbd);
+        q = request_begin_slow(nbd);
         return co_request_end(image, &q, nbd_aio_flush(nbd->handle, COMPLETION(&q), 0), "flush", 0,
                               err);
 }
@@ -372,6 +478,9 @@ static void nbd_image_close(struct image *image)
 
         if (!nbd)
                 return;
+        assert(!nbd->watching);
+        loop_timer_cancel(nbd->loop, &nbd->look);
+        list_remove(&nbd->link);
         if (nbd->handle) {
                 if (nbd_aio_is_ready(nbd->handle) > 0)
                         nbd_aio_disconnect(nbd->handle, 0);
@@ -413,17 +522,24 @@ static int co_connect(struct nbd *nbd, const struct nbd_target *target, struct e
 {
         if (begin_to_connect(nbd, target) < 0)
                 return nbd_failure(target->uri, "connect to", err);
-        while (nbd_aio_is_connecting(nbd->handle) > 0) {
+        heard(nbd);
+        while (nbd_aio_is_connecting(nbd->handle) > 0 && nbd->end.code == 0) {
                 struct loop_io io = {.op = LOOP_POLL,
                                      .fd = nbd_aio_get_fd(nbd->handle),
                                      .flags = wanted_events(nbd)};
-                int events = co_io(&io);
+                int events;
 
+                nbd->connecting = &io;
+                begin_to_look(nbd);
+                events = co_io(&io);
+                nbd->connecting = NULL;
                 if (events < 0 && events != -EINTR)
                         return error_set(err, events, "cannot connect to '%s': %s", target->uri,
                                          strerror(-events));
-                if (events > 0)
+                if (events > 0) {
+                        heard(nbd);
                         tell_libnbd(nbd, events);
+                }
         }
         if (nbd_aio_is_ready(nbd->handle) > 0)
                 return 0;
@@ -485,11 +601,15 @@ bool nbd_is_lost(const struct image *image)
 
 void nbd_cut(struct image *image)
 {
-        struct nbd *nbd = image->state;
-        int fd = nbd_aio_get_fd(nbd->handle);
+        cut(image->state);
+}
 
-        if (fd >= 0)
-                shutdown(fd, SHUT_RDWR);
+void nbd_outlive(struct list *opened)
+{
+        list_for_each_safe (it, opened) {
+                container_of(it, struct nbd, link)->cancelled = NULL;
+                list_remove(it);
+        }
 }
 
 int co_nbd_open(const struct nbd_target *target, bool write, struct image **ret_image,
@@ -508,8 +628,15 @@ int co_nbd_open(const struct nbd_target *target, bool write, struct image **ret_
         image->driver = &image_nbd;
         image->state = nbd;
         nbd->loop = co_loop();
+        nbd->path = image->path;
+        nbd->cancelled = target->cancelled;
+        nbd->look.fire = look;
+        co_queue_init(&nbd->unwatched);
+        list_init(&nbd->link);
+        if (target->opened)
+                list_append(target->opened, &nbd->link);
         nbd->handle = nbd_create();
-        r = nbd->handle ? co_connect(nbd, target, err)
+        r = nbd->handle ? explain(nbd, co_connect(nbd, target, err), err)
                         : nbd_failure(target->uri, "connect to", err);
         if (r == 0)
                 r = ask_export(image, write, err);

@@ -16,6 +16,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/be.h"
@@ -28,6 +29,7 @@
 #define FLAGS_KNOWN  3u /* fixed newstyle, no zeroes */
 #define KEY_MAX      1024u
 #define PUMP_BYTES   (64u << 10)
+#define REST_LOOK_MS 500
 #define PEER_FD      3
 #define PLAIN_FD     4
 #define PRIORITY     "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
@@ -254,6 +256,27 @@ static int to_plain(struct tls *t, int plain_fd, struct pump *p)
         return 1;
 }
 
+static time_t now_s(void)
+{
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return now.tv_sec;
+}
+
+/* The user has gone: what he has left is for a peer that takes it soon. His end is ready for ever, and is
+ * not waited for. */
+static void give_rest(struct tls *t, int plain_fd, struct pump *out)
+{
+        struct pollfd wait = {.fd = t->fd, .events = POLLOUT};
+        time_t end_s = now_s() + NBD_URI_WAIT_S;
+        int sent;
+
+        while ((sent = to_tls(t, plain_fd, out)) >= 0 && now_s() < end_s)
+                if (sent == 0 && poll(&wait, 1, REST_LOOK_MS) < 0 && errno != EINTR)
+                        return;
+}
+
 static void pump(struct tls *t, int plain_fd)
 {
         static struct pump out, in;
@@ -274,6 +297,11 @@ static void pump(struct tls *t, int plain_fd)
                                                             (out.from < out.to ? POLLOUT : 0))};
                 if (poll(wait, 2, -1) < 0 && errno != EINTR)
                         return;
+                if (wait[0].revents & (POLLHUP | POLLERR) && !(wait[1].revents & POLLOUT) &&
+                    out.from < out.to) {
+                        give_rest(t, plain_fd, &out);
+                        return;
+                }
         }
 }
 

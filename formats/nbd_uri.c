@@ -6,11 +6,11 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -20,6 +20,8 @@
 #define DEFAULT_PORT "10809"
 /* What a server says first (proto.md). */
 #define GREETING "NBDMAGICIHAVEOPT"
+/* Between two looks at how much of that is there. */
+#define PIECE_MS 5
 /* A peer that is not there any more is noticed after half a minute. */
 #define KEEPALIVE_IDLE_S     10
 #define KEEPALIVE_INTERVAL_S 5
@@ -202,24 +204,32 @@ static int connect_tcp(const char *uri, struct parts *p, struct error *err)
                        : error_set(err, -code, "cannot connect to '%s': %s", uri, strerror(code));
 }
 
-/* Where no NBD server answers, nobody is to be given a connection. */
+/* Where no NBD server answers, nobody is to be given a connection. A greeting may come in pieces: a Unix
+ * socket gives to MSG_PEEK what is there, whatever MSG_WAITALL says. */
 static int check_greeting(int fd, const char *uri, struct error *err)
 {
-        const struct timeval most = {.tv_sec = NBD_URI_WAIT_S}, none = {0};
-        char greeting[sizeof(GREETING) - 1];
-        ssize_t n;
+        const char *why = "it does not answer";
+        char said[sizeof(GREETING) - 1];
+        bool ended = false;
 
-        (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof(most));
-        n = recv(fd, greeting, sizeof(greeting), MSG_PEEK | MSG_WAITALL);
-        if (n < 0)
-                return error_set(err, errno == EAGAIN ? -ETIMEDOUT : -errno,
-                                 "cannot connect to '%s': %s", uri,
-                                 errno == EAGAIN ? "it does not answer" : strerror(errno));
-        (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof(none));
-        if ((size_t)n == sizeof(greeting) && memcmp(greeting, GREETING, sizeof(greeting)) == 0)
-                return 0;
-        return error_set(err, -EPROTO, "cannot connect to '%s': %s", uri,
-                         n == 0 ? "it hangs up" : "it is no NBD server of this age");
+        for (int at_ms = 0; at_ms < NBD_URI_WAIT_S * 1000 && !ended; at_ms += PIECE_MS) {
+                struct pollfd end = {.fd = fd, .events = POLLRDHUP};
+                ssize_t n;
+
+                ended = poll(&end, 1, at_ms == 0 ? 0 : PIECE_MS) > 0;
+                n = recv(fd, said, sizeof(said), MSG_PEEK | MSG_DONTWAIT);
+                if (n < 0 && errno != EAGAIN && errno != EINTR)
+                        return error_set(err, -errno, "cannot connect to '%s': %s", uri,
+                                         strerror(errno));
+                if (n > 0 && memcmp(said, GREETING, (size_t)n) != 0)
+                        return error_set(err, -EPROTO, "cannot connect to '%s': %s", uri,
+                                         "it is no NBD server of this age");
+                if (n == (ssize_t)sizeof(said))
+                        return 0;
+        }
+        if (ended)
+                why = "it hangs up";
+        return error_set(err, ended ? -EPROTO : -ETIMEDOUT, "cannot connect to '%s': %s", uri, why);
 }
 
 static int by_tls(const char *uri, struct parts *p, int fd, struct error *err)
@@ -313,7 +323,7 @@ int nbd_uri_check(const char *uri, char **ret_export, struct error *err)
 
 int nbd_uri_connect(const char *uri, int *ret_fd, char **ret_export, struct error *err)
 {
-        char *copy = strdup(uri);
+        char *copy = strdup(uri), *name;
         struct parts p;
         int fd;
 
@@ -324,13 +334,14 @@ int nbd_uri_connect(const char *uri, int *ret_fd, char **ret_export, struct erro
                 free(copy);
                 return malformed(uri, "the export's name is none", err);
         }
-        *ret_export = strdup(p.path);
-        fd = *ret_export ? connect_parts(uri, &p, err) : error_set(err, -ENOMEM, "out of memory");
+        name = strdup(p.path);
+        fd = name ? connect_parts(uri, &p, err) : error_set(err, -ENOMEM, "out of memory");
         free(copy);
         if (fd < 0) {
-                free(*ret_export);
+                free(name);
                 return fd;
         }
         *ret_fd = fd;
+        *ret_export = name;
         return 0;
 }

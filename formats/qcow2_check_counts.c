@@ -36,6 +36,17 @@ int co_qcow2_check_counts_load(struct qcow2_checker *c, struct error *err)
         return co_qcow2_check_read_table(c, c->table, c->n_table, q->refcount_table_offset, err);
 }
 
+/* Whether another block may be read. */
+static int check_load(struct qcow2_checker *c, struct error *err)
+{
+        if (c->loaded_bytes / QCOW2_CHECK_RELOADS_MAX > c->file_bytes)
+                return error_set(err, -EFBIG,
+                                 "checking '%s' would read its refcount blocks over and over",
+                                 c->image->path);
+        c->loaded_bytes += c->q->cluster_bytes;
+        return qcow2_check_cancelled(c, err);
+}
+
 /* The block at @offset, until the next call. */
 static int co_load_block(struct qcow2_checker *c, uint64_t offset, const uint8_t **ret_counts,
                          struct error *err)
@@ -50,6 +61,9 @@ static int co_load_block(struct qcow2_checker *c, uint64_t offset, const uint8_t
         }
         if (b->offset != offset) {
                 b->offset = 0;
+                r = check_load(c, err);
+                if (r < 0)
+                        return r;
                 r = co_image_pread_padded(c->image, b->counts, c->q->cluster_bytes, offset, err);
                 if (r == 0)
                         b->offset = offset;
@@ -264,6 +278,9 @@ int co_qcow2_check_compare(struct qcow2_checker *c, struct error *err)
 
                 if (end > c->n_clusters)
                         end = c->n_clusters;
+                r = qcow2_check_cancelled(c, err);
+                if (r < 0)
+                        break;
                 if (c->groups[i])
                         r = co_compare_used(c, first, end, err);
                 else

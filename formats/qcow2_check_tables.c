@@ -9,8 +9,10 @@
 int co_qcow2_check_read_table(struct qcow2_checker *c, uint64_t *entries, size_t n, uint64_t offset,
                               struct error *err)
 {
-        int r = co_image_pread_padded(c->image, entries, n * sizeof(*entries), offset, err);
+        int r = qcow2_check_cancelled(c, err);
 
+        if (r == 0)
+                r = co_image_pread_padded(c->image, entries, n * sizeof(*entries), offset, err);
         for (size_t i = 0; r == 0 && i < n; i++)
                 entries[i] = be64toh(entries[i]);
         return r;
@@ -285,11 +287,30 @@ static int co_check_l2(struct qcow2_checker *c, const struct qcow2_l2_ref *l2, u
         return r;
 }
 
+/* Tables that do not begin with a cluster may overlap, and could keep us busy for ever. */
+static int check_l2_length(const struct qcow2_checker *c, struct error *err)
+{
+        uint64_t sum = 0;
+
+        for (uint64_t i = 0; i < c->n_l2; i++)
+                if (c->l2[i].offset < c->file_bytes)
+                        sum += c->q->cluster_bytes;
+        /* The last one may be cut off. */
+        return sum < c->file_bytes + c->q->cluster_bytes
+                   ? 0
+                   : error_set(err, -EBADMSG,
+                               "the L2 tables of '%s' are together longer than the file",
+                               c->image->path);
+}
+
 static int co_check_l2s(struct qcow2_checker *c, struct error *err)
 {
-        uint64_t *words = malloc(QCOW2_CHECK_ENTRIES * sizeof(*words));
-        int r = 0;
+        uint64_t *words;
+        int r = check_l2_length(c, err);
 
+        if (r < 0)
+                return r;
+        words = malloc(QCOW2_CHECK_ENTRIES * sizeof(*words));
         if (!words)
                 return error_set(err, -ENOMEM, "out of memory");
         for (uint64_t i = 0; r == 0 && i < c->n_l2; i++)

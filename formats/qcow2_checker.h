@@ -21,6 +21,9 @@
 #define QCOW2_CHECK_CACHE_BYTES (UINT64_C(8) << 20)
 #define QCOW2_CHECK_CACHE_MIN   4u
 #define QCOW2_CHECK_CACHE_MAX   1024u
+/* Refcount blocks are read again where others took their places. Clusters in any order take what the file
+ * has, once for each of them; more than these times its length only a file takes that was made for it. */
+#define QCOW2_CHECK_RELOADS_MAX 4u
 
 /* What a cluster is used for; one with several of these bits is an overlap. */
 enum {
@@ -73,7 +76,7 @@ struct qcow2_checker {
         uint64_t *table; /* of refcount blocks, as integers */
         uint64_t n_table, counts_per_block;
         struct qcow2_cached_block *cache;
-        uint64_t n_cache;
+        uint64_t n_cache, loaded_bytes;
         uint64_t first_leaked, n_leaked; /* not told yet */
 };
 
@@ -92,6 +95,9 @@ static inline int qcow2_check_no_memory(const struct qcow2_checker *c)
         assert(c->no_memory < 0);
         return c->no_memory;
 }
+
+/* -ECANCELED  whoever checks has changed his mind */
+int qcow2_check_cancelled(const struct qcow2_checker *c, struct error *err);
 
 /* ---- qcow2_check_uses.c ---- */
 

@@ -79,7 +79,9 @@ static int co_passed_export(struct image_opener *opener, const char *from, const
         } else {
                 const struct nbd_target target = {.uri = text_of(file, "path"),
                                                   .fd = c->fds[i + 1],
-                                                  .export_name = text_of(file, "export")};
+                                                  .export_name = text_of(file, "export"),
+                                                  .cancelled = c->caller->cancelled,
+                                                  .opened = &q->opened};
 
                 r = co_nbd_open(&target, false, &q->exports[i], err);
                 if (r < 0)
@@ -110,6 +112,7 @@ int image_request_init(struct image_request *q, const struct command *c, struct 
             .command = c,
             .opener = {.open = open_passed, .co_export = co_passed_export},
             .watch = {.progress = pass_progress, .cancelled = c->caller->cancelled}};
+        list_init(&q->opened);
         if (c->n_fds == 0 || c->n_fds - 1 != n_files)
                 return error_set(err, -EINVAL,
                                  "the request has %zu descriptors, not one for the image and one "
@@ -129,6 +132,7 @@ void image_request_end(struct image_request *q)
 
         for (size_t i = 0; i < n; i++)
                 image_close_shared(q->exports[i]);
+        nbd_outlive(&q->opened);
         free(q->exports);
         offload_free(q->offload);
 }
@@ -138,11 +142,13 @@ const char *image_request_text(const struct image_request *q, const char *key)
         return json_string_value(json_object_get(q->command->request, key));
 }
 
-static struct nbd_target target_of(const struct image_request *q)
+static struct nbd_target target_of(struct image_request *q)
 {
         return (struct nbd_target){.uri = q->path,
                                    .fd = q->command->fds[0],
-                                   .export_name = image_request_text(q, "export")};
+                                   .export_name = image_request_text(q, "export"),
+                                   .cancelled = q->command->caller->cancelled,
+                                   .opened = &q->opened};
 }
 
 struct image_options image_request_options(struct image_request *q)

@@ -19,7 +19,8 @@ struct image_request {
         struct image_opener opener;
         struct transfer_watch watch;
         struct offload *offload;
-        struct image **exports;  /* of "files", those that were opened; NULL: none was yet */
+        struct image **exports; /* of "files", those that were opened; NULL: none was yet */
+        struct list opened; /* exports: what waits for their servers ends with who asked (nbd.h) */
         size_t n_states, n_done; /* copied one after the other, and so far: for progress */
 };
 

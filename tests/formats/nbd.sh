@@ -137,6 +137,8 @@ fails 1 "cannot be qcow2" tarn image convert disk.raw "$to" --format qcow2 --for
 fails 1 "no variants" tarn image convert disk.raw "$to" --variant x --force
 fails 1 "cannot connect to 'nbd\+unix:///\?socket=$work/none.sock'" tarn image convert "nbd+unix:///?socket=$work/none.sock" x.raw
 fails 1 "cannot connect to .*No such file" tarn image import "nbd+unix:///?socket=$work/none.sock" tank/x
+ok qemu-img create -q -u -f qcow2 -F raw -b "nbd+unix:///?socket=$work/none.sock" layers/none.qcow2 1M
+fails 1 "cannot connect to .*No such file" tarn image import layers/none.qcow2 tank/x --allow "nbd+unix:///?socket=$work/none.sock"
 fails 1 "lacks '\?socket=PATH'" tarn image import nbd+unix:///x tank/x
 fails 1 "export's name" tarn image import nbd://localhost/%zz tank/x
 fails 1 "volumes cannot be copied by nbd\+vsock" tarn image import nbd+vsock://1/x tank/x

@@ -1,4 +1,6 @@
 """nbd_lies.py SOCKET LIE: an NBD server for one client after the other, which says what none may; --list names all lies.
+Or which says nothing any more, until its client goes: to options (mute_options), or to requests (mute_requests). Then it
+prints a line.
 
 Source: the NBD protocol's proto.md. The honest part is an export of 1 MiB of ones, structured replies, base:allocation.
 """
@@ -38,6 +40,9 @@ LIES = {
 }
 
 
+MUTE = ("mute_options", "mute_requests")
+
+
 class Gone(Exception):
     pass
 
@@ -50,6 +55,13 @@ def take(c, n):
             raise Gone
         data += piece
     return data
+
+
+def be_mute(c):
+    print("mute", flush=True)
+    while c.recv(65536):
+        pass
+    raise Gone
 
 
 def reply(c, option, kind, data=b"", length=None):
@@ -143,7 +155,11 @@ def serve(c, lie):
     if lie == "cut_greeting":
         return
     take(c, 4)
+    if lie == "mute_options":
+        be_mute(c)
     options(c, lie)
+    if lie == "mute_requests":
+        be_mute(c)
     requests(c, lie)
 
 
@@ -152,12 +168,13 @@ def main():
         print("\n".join(LIES))
         return
     path, lie = sys.argv[1:]
-    assert lie in LIES or lie == "none"
+    assert lie in LIES or lie in MUTE or lie == "none"
     server = socket.socket(socket.AF_UNIX)
     server.bind(path + ".new")
     server.listen(5)
     os.rename(path + ".new", path)
-    LIES.setdefault("none", None)
+    for name in MUTE + ("none",):
+        LIES.setdefault(name, None)
     while True:
         client, _ = server.accept()
         with client:

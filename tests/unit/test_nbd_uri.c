@@ -13,7 +13,11 @@
 #include <cmocka.h>
 #include "formats/nbd_uri.h"
 
-/* A server that has said @greeting to each who connects, before he does. */
+/* In such pieces a server writes what it says. */
+#define PIECE    8u
+#define PAUSE_US 20000u
+
+/* A server that says @greeting to the first who connects. */
 struct peer {
         char path[64], uri[128];
         int listen_fd, fd;
@@ -40,8 +44,11 @@ static pid_t greets(const struct peer *p, const char *greeting)
         if (pid == 0) {
                 int fd = accept(p->listen_fd, NULL, NULL);
 
-                if (fd >= 0 && write(fd, greeting, strlen(greeting)) < 0)
-                        _exit(1);
+                for (size_t at = 0, n = strlen(greeting); fd >= 0 && at < n; at += PIECE) {
+                        if (write(fd, greeting + at, n - at < PIECE ? n - at : PIECE) < 0)
+                                _exit(1);
+                        usleep(PAUSE_US);
+                }
                 if (fd >= 0)
                         shutdown(fd, SHUT_WR);
                 _exit(0);
@@ -85,12 +92,14 @@ static void gives_no_socket_of_another_server(void **state)
 
         for (size_t i = 0; i < sizeof(greetings) / sizeof(greetings[0]); i++) {
                 struct error err = ERROR_INIT;
-                char *name;
+                char *name = NULL;
                 struct peer p;
-                int fd;
+                int fd = -1;
 
                 assert_int_equal(connect_to(&p, greetings[i], &fd, &name, &err), -EPROTO);
                 assert_non_null(strstr(err.message, p.uri));
+                assert_null(name); /* there is nothing to free */
+                assert_int_equal(fd, -1);
         }
 }
 

@@ -1,5 +1,7 @@
 /* test_qcow2_check.c - what is found wrong with a qcow2 file: damage of every kind, told in a sentence and counted; and
  * nothing where nothing is. */
+#include <stdatomic.h>
+#include "formats/qcow2_checker.h"
 #include "tests/unit/qcow2_fixture.h"
 
 #define CLUSTER UINT64_C(4096)
@@ -278,6 +280,98 @@ static void tables_longer_than_the_file_are_not_followed(void **state)
         run(*state, co_check_many_snapshots);
 }
 
+/* Whether it is given up, with a sentence. */
+static void co_expect_refused(struct fixture *f, const struct counted *c, int code,
+                              const char *says)
+{
+        struct image *image = co_open_sample(f, &c->s, &(struct image_options){.alone = true});
+        static struct findings found;
+        struct error e = ERROR_INIT;
+
+        found = (struct findings){.check.report = add_finding};
+        assert_int_equal(image->driver->co_check(image, &found.check, &e), code);
+        assert_non_null(strstr(e.message, "'x.qcow2'"));
+        assert_non_null(strstr(e.message, says));
+        image_close(image);
+}
+
+/* The same of L2 tables, each a sector behind the one before. */
+static void co_check_many_l2(struct fixture *f)
+{
+        struct counted c;
+        uint64_t table;
+
+        c = (struct counted){.order = 4};
+        qcow2_sample_init(&c.s, 3, BITS, UINT64_C(2048) * MIB, 0);
+        qcow2_put32(c.s.bytes + QCOW2_REFCOUNT_ORDER_AT, c.order);
+        table = qcow2_sample_room(&c.s, MIB);
+        for (uint64_t i = 0; i < c.s.l1_size; i++)
+                qcow2_put64(c.s.bytes + c.s.l1 + i * QCOW2_L1_ENTRY, table + i % 1024 * 512);
+        count(&c);
+        co_expect_refused(f, &c, -EBADMSG, "L2 tables");
+        qcow2_sample_free(&c.s);
+}
+
+static void l2_tables_longer_than_the_file_are_not_followed(void **state)
+{
+        run(*state, co_check_many_l2);
+}
+
+/* Entries that need one refcount block and another by turns, of which memory has room for one only. */
+static void co_check_reloads(struct fixture *f)
+{
+        const uint64_t apart = QCOW2_CHECK_CACHE_MAX * CLUSTER, reach = CLUSTER / 2 * CLUSTER;
+        struct counted c;
+        uint64_t at;
+
+        c = (struct counted){.order = 4};
+        qcow2_sample_init(&c.s, 3, BITS, 40 * MIB, 0);
+        qcow2_put32(c.s.bytes + QCOW2_REFCOUNT_ORDER_AT, c.order);
+        for (uint64_t i = 0; i < 40 * MIB / CLUSTER; i++) {
+                at = qcow2_sample_entry(&c.s, c.s.l1, i * CLUSTER);
+                qcow2_put64(c.s.bytes + at, CLUSTER + i % 2 * reach);
+        }
+        c.table = qcow2_sample_room(&c.s, CLUSTER);
+        c.block = qcow2_sample_room(&c.s, apart + CLUSTER);
+        qcow2_put64(c.s.bytes + QCOW2_REFCOUNT_TABLE_OFFSET_AT, c.table);
+        qcow2_put32(c.s.bytes + QCOW2_REFCOUNT_TABLE_CLUSTERS_AT, 1);
+        qcow2_put64(c.s.bytes + c.table, c.block);
+        qcow2_put64(c.s.bytes + c.table + 8, c.block + apart);
+        co_expect_refused(f, &c, -EFBIG, "over and over");
+        qcow2_sample_free(&c.s);
+}
+
+static void refcount_blocks_are_not_read_over_and_over(void **state)
+{
+        run(*state, co_check_reloads);
+}
+
+static void co_check_cancelled(struct fixture *f)
+{
+        struct findings found = {.check.report = add_finding};
+        atomic_bool cancelled = true;
+        struct error e = ERROR_INIT;
+        struct counted c;
+        struct image *image;
+
+        begin(&c, 3, 4);
+        count(&c);
+        put_counts(&c);
+        image = co_open_sample(f, &c.s, &(struct image_options){.alone = true});
+        found.check.cancelled = &cancelled;
+        assert_int_equal(image->driver->co_check(image, &found.check, &e), -ECANCELED);
+        assert_string_equal(e.message, "interrupted");
+        cancelled = false;
+        assert_int_equal(image->driver->co_check(image, &found.check, &e), 0);
+        image_close(image);
+        qcow2_sample_free(&c.s);
+}
+
+static void a_check_can_be_cancelled(void **state)
+{
+        run(*state, co_check_cancelled);
+}
+
 static void co_check_bitmaps(struct fixture *f)
 {
         struct counted c;
@@ -457,6 +551,9 @@ int main(void)
             check_test(compressed_clusters_count_where_they_share),
             check_test(snapshots_are_followed),
             check_test(tables_longer_than_the_file_are_not_followed),
+            check_test(l2_tables_longer_than_the_file_are_not_followed),
+            check_test(refcount_blocks_are_not_read_over_and_over),
+            check_test(a_check_can_be_cancelled),
             check_test(bitmaps_are_followed),
             check_test(every_kind_of_damage_is_told_and_counted),
             check_test(an_overlap_that_the_counts_hide_is_found),

@@ -226,12 +226,15 @@ const struct cli_verb image_verbs[] = {
      "\"zero\",\n"
      "          \"data\", \"compressed\", \"offset\"}]\n",
      CLI_FORMAT | CLI_SNAPSHOT | CLI_BACKING_FORMAT | CLI_ALLOW | CLI_JSON, 1, 1, cli_image_map},
-    {"image", "check", "FILE [--format F] [--json]", "look for damage in an image",
-     "Nothing is changed.\n\n"
+    {"image", "check", "FILE [--format F] [--allow PATH]... [--json]",
+     "look for damage in an image",
+     "Nothing is changed. Of a VMDK in several files all are looked at; backing files are not.\n\n"
      "  --format " FORMATS "  what the file is, whatever it looks like\n"
+     "  --allow PATH   a file, or a folder with what is below it, where the image may have others\n"
+     "                 that it needs: without it only its own folder and what is below\n"
      "  --json  {\"file\", \"format\", \"errors\", \"leaks\", \"leaked\", \"allocated\", \"end\",\n"
      "          \"findings\": [SENTENCE]}\n\n"
      "Exit status: 0 clean, 1 findings, 3 it could not be checked.\n",
-     CLI_FORMAT | CLI_JSON, 1, 1, cli_image_check},
+     CLI_FORMAT | CLI_ALLOW | CLI_JSON, 1, 1, cli_image_check},
     {0},
 };

@@ -163,7 +163,8 @@ int co_vmdk_check(struct image *image, struct image_check *check, struct error *
 
         for (size_t i = 0; r == 0 && i < v->n_extents; i++) {
                 w.s = &v->extents[i].sparse;
-                if (w.s->file)
+                r = vmdk_part_check(image, &v->extents[i], err);
+                if (r == 0 && w.s->file)
                         r = co_check_sparse(&w, err);
         }
         return r;

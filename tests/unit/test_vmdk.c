@@ -450,6 +450,7 @@ static void co_read_several(struct fixture *f)
         static uint8_t data[16 * 512 + HAND_BYTES + 8 * 512 + 64 * KIB];
         struct named_files n;
         struct image_options options = {.opener = &n.opener};
+        struct image_check check = {0};
         struct image_extent extent;
         struct image *image;
         uint64_t at = 0;
@@ -482,7 +483,16 @@ static void co_read_several(struct fixture *f)
         image = co_opened(f->fd, &(struct image_options){.alone = true});
         assert_int_equal(image->virtual_bytes, sizeof(data));
         assert_int_equal(image->driver->co_read(image, data, 1, 0, NULL), -EPERM);
+        assert_int_equal(image->driver->co_check(image, &check, NULL), -EPERM);
         image_close(image);
+        /* A check has an opener for them. */
+        options.alone = true;
+        put32(named_find(&n, "cowd"), 1 << 20, 5 * 512 + 8);
+        image = co_opened(f->fd, &options);
+        assert_int_equal(image->driver->co_check(image, &check, NULL), 0);
+        assert_int_equal(check.n_errors, 1);
+        image_close(image);
+        options.alone = false;
         assert_int_equal(ftruncate(named_find(&n, "flat"), 24 * 512 - 1), 0);
         co_refused(f->fd, &options, -EBADMSG, "'flat' is shorter than 'x.vmdk' says");
         write_text(f->fd, "# Disk DescriptorFile\nCID=1\nRW 1025 SPARSE \"hand\"\n");

@@ -551,6 +551,40 @@ static void a_cowd_file_is_read(void **state)
         run(*state, co_cowd);
 }
 
+/* As ESX makes a snapshot's: header and directory. A grain table would be longer than all of it. */
+static void co_fresh_cowd(struct fixture *f)
+{
+        uint8_t data[4 * KIB];
+        struct image_extent e;
+        struct image *image;
+
+        cowd_make(f->fd);
+        put32(f->fd, 0, 4 * 512);
+        assert_int_equal(ftruncate(f->fd, 5 * 512), 0);
+        image = co_opened(f->fd, NULL);
+        assert_int_equal(image->driver->co_extent(image, 0, &e, NULL), 0);
+        assert_true(e.zero && !e.present && e.length == 64 * KIB);
+        memset(data, 0x55, sizeof(data));
+        assert_int_equal(image->driver->co_read(image, data, sizeof(data), 0, NULL), 0);
+        assert_true(image_is_zero(data, sizeof(data)));
+        assert_int_equal(co_count_findings(image), 0);
+        image_close(image);
+        /* With two directories that both have none. */
+        hand_make(f->fd, HAND_TEXT);
+        put32(f->fd, VMDK_GTES_MAX, 44);
+        put32(f->fd, 0, HAND_RGD * 512);
+        put32(f->fd, 0, HAND_GD * 512);
+        assert_int_equal(ftruncate(f->fd, (HAND_GD + 1) * 512), 0);
+        image = co_opened(f->fd, NULL);
+        assert_int_equal(co_count_findings(image), 0);
+        image_close(image);
+}
+
+static void a_file_may_be_shorter_than_the_tables_it_has_not(void **state)
+{
+        run(*state, co_fresh_cowd);
+}
+
 /* ---- parents ---- */
 
 #define CHILD_TEXT(cid)                                                                            \
@@ -635,6 +669,7 @@ int main(void)
             vmdk_test(several_files_are_one_disk),
             vmdk_test(extents_that_are_too_much_together_are_refused),
             vmdk_test(a_cowd_file_is_read),
+            vmdk_test(a_file_may_be_shorter_than_the_tables_it_has_not),
             vmdk_test(a_child_is_read_over_its_parent),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -24,6 +24,8 @@ enum {
 struct controller {
         char id[64];
         enum ovf_controller kind;
+        bool has_address;
+        uint64_t address; /* among those of its kind */
 };
 
 struct parser {
@@ -276,7 +278,7 @@ static int add_disk(const struct parser *p, const xmlNode *item, struct error *e
 static int add_controller(struct parser *p, const xmlNode *item, uint64_t type, struct error *err)
 {
         struct controller *c = &p->controllers[p->n_controllers];
-        char *id = child_text(item, "InstanceID"), *sub;
+        char *id = child_text(item, "InstanceID"), *sub, *address;
 
         if (p->n_controllers == OVF_ITEMS_MAX) {
                 free(id);
@@ -291,8 +293,39 @@ static int add_controller(struct parser *p, const xmlNode *item, uint64_t type, 
                   : sub && (strcasestr(sub, "ahci") || strcasestr(sub, "sata")) ? OVF_SATA
                                                                                 : OVF_OTHER;
         free(sub);
+        address = child_text(item, "Address");
+        c->has_address = parse_number(address, 0, &c->address);
+        free(address);
         p->n_controllers++;
         return 0;
+}
+
+static bool comes_before(const struct controller *a, const struct controller *b)
+{
+        return a->has_address && b->has_address && a->address < b->address;
+}
+
+/* VMware writes IDE's second controller first. Those of a kind change places among each other by their
+ * addresses; where there is none, the file's order counts. */
+static void sort_controllers(struct parser *p)
+{
+        struct controller *c = p->controllers;
+
+        for (size_t i = 0; i < p->n_controllers; i++) {
+                size_t at = i;
+
+                for (size_t k = i; k-- > 0;) {
+                        struct controller before = c[k];
+
+                        if (before.kind != c[at].kind)
+                                continue;
+                        if (!comes_before(&c[at], &before))
+                                break;
+                        c[k] = c[at];
+                        c[at] = before;
+                        at = k;
+                }
+        }
 }
 
 static int add_nic(const struct parser *p, const xmlNode *item, struct error *err)
@@ -352,6 +385,16 @@ static int take_item(struct parser *p, const xmlNode *item, bool second, struct 
         }
 }
 
+static int take_items(struct parser *p, const xmlNode *hardware, bool second, struct error *err)
+{
+        int r = 0;
+
+        for (xmlNode *n = hardware->children; r == 0 && n; n = n->next)
+                if (is_item(n))
+                        r = take_item(p, n, second, err);
+        return r;
+}
+
 /* VMware says so in a Config element of its own, VirtualBox in its copy of all settings. */
 static void take_firmware(struct parser *p, const xmlNode *system, const xmlNode *hardware)
 {
@@ -386,17 +429,17 @@ static int by_place(const void *a, const void *b)
 static int take_system(struct parser *p, const xmlNode *system, struct error *err)
 {
         xmlNode *hardware = child(system, "VirtualHardwareSection");
-        int r = 0;
+        int r;
 
         p->m->name = child_text(system, "Name");
         if (!p->m->name)
                 p->m->name = attribute(system, "id");
         if (!hardware)
                 return error_set(err, -EBADMSG, "'%s' has a machine without hardware", p->path);
-        for (int second = 0; second < 2; second++)
-                for (xmlNode *n = hardware->children; r == 0 && n; n = n->next)
-                        if (is_item(n))
-                                r = take_item(p, n, second, err);
+        r = take_items(p, hardware, false, err);
+        sort_controllers(p);
+        if (r == 0)
+                r = take_items(p, hardware, true, err);
         take_firmware(p, system, hardware);
         qsort(p->m->disks, p->m->n_disks, sizeof(*p->m->disks), by_place);
         return r;

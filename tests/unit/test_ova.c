@@ -111,6 +111,64 @@ static void virtualbox_says_elsewhere_that_it_is_efi(void **state)
         }
 }
 
+#define IS(type)             "<ResourceType>" type "</ResourceType></Item>"
+#define ITEM(type, id, more) "<Item><InstanceID>" id "</InstanceID>" more IS(type)
+#define DISK_ON(controller, address, disk)                                                         \
+        ITEM("17", "9" disk,                                                                       \
+             "<Parent>" controller "</Parent><AddressOnParent>" address "</AddressOnParent>"       \
+             "<HostResource>ovf:/disk/" disk "</HostResource>")
+#define DISKS                                                                                      \
+        "<DiskSection><Disk diskId='a' capacity='1'/><Disk diskId='b' capacity='1'/>"              \
+        "<Disk diskId='c' capacity='1'/><Disk diskId='d' capacity='1'/></DiskSection>"
+#define HARDWARE     "<VirtualSystem id='a'><VirtualHardwareSection>"
+#define HARDWARE_END "</VirtualHardwareSection></VirtualSystem></Envelope>"
+
+static void disks_are(const struct ovf_machine *m, const char *ids)
+{
+        assert_int_equal(m->n_disks, strlen(ids));
+        for (size_t i = 0; ids[i]; i++)
+                assert_true(m->disks[i].id[0] == ids[i] && !m->disks[i].id[1]);
+}
+
+static void controllers_of_a_kind_are_ordered_by_their_addresses(void **state)
+{
+        static const struct {
+                const char *controllers, *ids;
+        } cases[] = {
+            /* VMware's: IDE 1 in front of IDE 0, SCSI in front of both */
+            {ITEM("6", "3", "<Address>0</Address>") ITEM("5", "1", "<Address>1</Address>")
+                 ITEM("5", "2", "<Address>0</Address>"),
+             "dbca"},
+            /* the same, with another kind between them */
+            {ITEM("5", "1", "<Address>1</Address>") ITEM("6", "3", "<Address>0</Address>")
+                 ITEM("5", "2", "<Address>0</Address>"),
+             "bcda"},
+            /* as they stand there */
+            {ITEM("5", "1", "") ITEM("5", "2", "<Address>0</Address>") ITEM("6", "3", ""), "abcd"},
+            {ITEM("5", "1", "<Address>x</Address>") ITEM("5", "2", "<Address>0</Address>")
+                 ITEM("6", "3", ""),
+             "abcd"},
+            {ITEM("5", "1", "<Address>0</Address>") ITEM("5", "2", "<Address>0</Address>")
+                 ITEM("6", "3", ""),
+             "abcd"},
+        };
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+                struct ovf_machine m;
+                struct error e;
+                char text[4096];
+
+                snprintf(text, sizeof(text), "%s%s%s", "<Envelope>" DISKS HARDWARE,
+                         cases[i].controllers,
+                         DISK_ON("1", "0", "a") DISK_ON("2", "1", "c") DISK_ON("2", "0", "b")
+                             DISK_ON("3", "0", "d") HARDWARE_END);
+                if (parse(text, &m, &e) < 0)
+                        fail_msg("%s", e.message);
+                disks_are(&m, cases[i].ids);
+                ovf_machine_clear(&m);
+        }
+}
+
 #define SYSTEM(items)                                                                              \
         "<Envelope " NS "><References/><DiskSection>"                                              \
         "<Disk ovf:diskId='d1' ovf:fileRef='f9'/><Disk ovf:diskId='d2' ovf:capacity='${x}'/>"      \
@@ -567,6 +625,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
             cmocka_unit_test(a_descriptor_says_what_the_machine_is),
             cmocka_unit_test(virtualbox_says_elsewhere_that_it_is_efi),
+            cmocka_unit_test(controllers_of_a_kind_are_ordered_by_their_addresses),
             cmocka_unit_test(damaged_descriptors_are_sentences),
             cmocka_unit_test(too_many_of_anything_is_refused),
             ova_test(a_disk_is_opened_in_its_place),

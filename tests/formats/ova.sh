@@ -383,6 +383,14 @@ gzip -c web.ova >zipped.ova
 fails 1 "is a compressed file" tarn image import zipped.ova tank/x
 cp up.ovf web.ovf
 
+# in pieces: the machine can be looked at
+vmware web pieces.vmdk | sed 's/ovf:size="7"/& ovf:chunkSize="65536"/' >web.ovf
+split -b 64K -d -a 9 web-disk001.vmdk pieces.vmdk.
+tar --format=ustar -cf bad.ova web.ovf pieces.vmdk.*
+ok tarn image info bad.ova
+grep -q 'pieces.vmdk$' <<<"$out" || die "$out"
+bad "'pieces.vmdk' is in several pieces"
+
 # one file for two disks is two volumes
 sed 's/ovf:fileRef="file2"/ovf:fileRef="file1"/' up.ovf >web.ovf
 tar --format=ustar -cf twice.ova web.ovf web-disk001.vmdk

@@ -389,6 +389,11 @@ static void co_unread_disks(struct fixture *f)
         add_text(&a, "x.ovf", GOOD);
         add_text(&a, "a b.vmdk", "KDMV");
         add_text(&a, "z.vmdk.gz", "x");
+        add_text(&a, "c.vmdk.000000000", "KDMV"); /* a piece; the whole is not there */
+        assert_int_equal(co_ova_open(f->fd, "x.ova", NULL, NULL, &ova, NULL), 0);
+        assert_int_equal(co_ova_open_disk(ova, 3, &image, &e), -ENOTSUP);
+        assert_non_null(strstr(e.message, "'c.vmdk' is in several pieces"));
+        ova_close(ova);
         add_text(&a, "c.vmdk", "# Disk DescriptorFile\nCID=1\nRW 1 FLAT \"/etc/passwd\"\n");
         assert_int_equal(co_ova_open(f->fd, "x.ova", NULL, NULL, &ova, NULL), 0);
         assert_int_equal(co_ova_open_disk(ova, 0, &image, &e), -ENOENT);

@@ -1,6 +1,7 @@
 /* ovf_parse.c - OVF descriptors, read. Elements and attributes are known by their local names: the name
  * spaces differ between versions, the names do not. */
 #include <errno.h>
+#include <libxml/hash.h>
 #include <libxml/parser.h>
 #include <libxml/tree.h>
 #include <stdlib.h>
@@ -9,6 +10,8 @@
 
 #include "formats/image.h"
 #include "formats/ovf.h"
+
+#define BLANKS " \t\r\n"
 
 /* CIM_ResourceAllocationSettingData.ResourceType */
 enum {
@@ -32,6 +35,8 @@ struct parser {
         const char *path;
         struct ovf_machine *m;
         xmlNode *references, *disks;
+        char *configuration;    /* NULL: there are none */
+        xmlHashTable *replaced; /* InstanceIDs of items of the configuration */
         struct controller *controllers;
         size_t n_controllers;
 };
@@ -61,9 +66,9 @@ static char *text_of(const xmlNode *node)
 
         if (!content)
                 return NULL;
-        begin += strspn(begin, " \t\r\n");
+        begin += strspn(begin, BLANKS);
         n = strlen(begin);
-        while (n > 0 && strchr(" \t\r\n", begin[n - 1]))
+        while (n > 0 && strchr(BLANKS, begin[n - 1]))
                 n--;
         if (n > 0)
                 text = strndup(begin, n);
@@ -359,6 +364,89 @@ static bool is_item(const xmlNode *n)
         return is_named(n, "Item") || is_named(n, "StorageItem") || is_named(n, "EthernetPortItem");
 }
 
+/* ---- items of one configuration: DeploymentOptionSection, and ranges on elements ---- */
+
+static char *default_configuration(const xmlNode *root)
+{
+        xmlNode *section = child(root, "DeploymentOptionSection");
+        xmlNode *chosen = find_by(section, "Configuration", "default", "true");
+
+        if (!chosen)
+                chosen = find_by(section, "Configuration", "default", "1");
+        if (!chosen)
+                chosen = child(section, "Configuration");
+        return chosen ? attribute(chosen, "id") : NULL;
+}
+
+static bool has_word(const char *list, const char *word)
+{
+        for (const char *at = list + strspn(list, BLANKS); *at; at += strspn(at, BLANKS)) {
+                size_t n = strcspn(at, BLANKS);
+
+                if (n == strlen(word) && memcmp(at, word, n) == 0)
+                        return true;
+                at += n;
+        }
+        return false;
+}
+
+/* The smallest and the largest quantity have items of their own, with the same InstanceID. */
+static bool is_bound(const xmlNode *item)
+{
+        char *bound = attribute(item, "bound");
+        bool is = bound && (strcmp(bound, "min") == 0 || strcmp(bound, "max") == 0);
+
+        free(bound);
+        return is;
+}
+
+enum belongs { TO_ALL, TO_CHOSEN, TO_OTHERS };
+
+static enum belongs item_belongs(const struct parser *p, const xmlNode *item)
+{
+        char *list = attribute(item, "configuration");
+        enum belongs belongs = !list                                                  ? TO_ALL
+                               : p->configuration && has_word(list, p->configuration) ? TO_CHOSEN
+                                                                                      : TO_OTHERS;
+
+        free(list);
+        return belongs;
+}
+
+static int find_replaced(struct parser *p, const xmlNode *hardware, struct error *err)
+{
+        int r = 0;
+
+        for (const xmlNode *n = hardware->children; r == 0 && n; n = n->next) {
+                char *id;
+
+                if (!is_item(n) || is_bound(n) || item_belongs(p, n) != TO_CHOSEN)
+                        continue;
+                id = child_text(n, "InstanceID");
+                if (id && xmlHashUpdateEntry(p->replaced, (const xmlChar *)id, p, NULL) < 0)
+                        r = error_set(err, -ENOMEM, "out of memory");
+                free(id);
+        }
+        return r;
+}
+
+/* An item of the configuration stands in for that of all with the same InstanceID. */
+static bool item_counts(const struct parser *p, const xmlNode *item)
+{
+        enum belongs belongs = item_belongs(p, item);
+        char *id;
+        bool counts;
+
+        if (is_bound(item))
+                return false;
+        if (belongs != TO_ALL)
+                return belongs == TO_CHOSEN;
+        id = child_text(item, "InstanceID");
+        counts = !id || !xmlHashLookup(p->replaced, (const xmlChar *)id);
+        free(id);
+        return counts;
+}
+
 /* Disks come after all controllers, whatever the order in the file. */
 static int take_item(struct parser *p, const xmlNode *item, bool second, struct error *err)
 {
@@ -390,7 +478,7 @@ static int take_items(struct parser *p, const xmlNode *hardware, bool second, st
         int r = 0;
 
         for (xmlNode *n = hardware->children; r == 0 && n; n = n->next)
-                if (is_item(n))
+                if (is_item(n) && item_counts(p, n))
                         r = take_item(p, n, second, err);
         return r;
 }
@@ -436,7 +524,9 @@ static int take_system(struct parser *p, const xmlNode *system, struct error *er
                 p->m->name = attribute(system, "id");
         if (!hardware)
                 return error_set(err, -EBADMSG, "'%s' has a machine without hardware", p->path);
-        r = take_items(p, hardware, false, err);
+        r = find_replaced(p, hardware, err);
+        if (r == 0)
+                r = take_items(p, hardware, false, err);
         sort_controllers(p);
         if (r == 0)
                 r = take_items(p, hardware, true, err);
@@ -460,6 +550,7 @@ static int take_envelope(struct parser *p, const xmlNode *root, struct error *er
                 system = child(root, "Content"); /* before 1.0 */
         if (!system)
                 return error_set(err, -EBADMSG, "'%s' has no virtual machine in it", p->path);
+        p->configuration = default_configuration(root);
         p->references = child(root, "References");
         p->disks = child(root, "DiskSection");
         return take_system(p, system, err);
@@ -520,13 +611,16 @@ int ovf_parse(const char *text, size_t length, const char *path, struct ovf_mach
         machine->disks = calloc(OVF_ITEMS_MAX + 1, sizeof(*machine->disks));
         machine->nics = calloc(OVF_ITEMS_MAX + 1, sizeof(*machine->nics));
         p.controllers = calloc(OVF_ITEMS_MAX + 1, sizeof(*p.controllers));
-        if (!machine->disks || !machine->nics || !p.controllers)
+        p.replaced = xmlHashCreate(0);
+        if (!machine->disks || !machine->nics || !p.controllers || !p.replaced)
                 r = error_set(err, -ENOMEM, "out of memory");
         else
                 r = read_tree(text, length, path, &doc, err);
         if (r == 0)
                 r = take_envelope(&p, xmlDocGetRootElement(doc), err);
         xmlFreeDoc(doc);
+        xmlHashFree(p.replaced, NULL);
+        free(p.configuration);
         free(p.controllers);
         return r;
 }

@@ -169,6 +169,52 @@ static void controllers_of_a_kind_are_ordered_by_their_addresses(void **state)
         }
 }
 
+#define IN(configuration, type, id, more)                                                          \
+        "<Item configuration='" configuration "'><InstanceID>" id "</InstanceID>" more IS(type)
+#define BOUND(bound, type, id, more)                                                               \
+        "<Item bound='" bound "'><InstanceID>" id "</InstanceID>" more IS(type)
+#define N(quantity)      "<VirtualQuantity>" quantity "</VirtualQuantity>"
+#define DISK_IN(c, disk) IN(c, "17", "9" disk, "<HostResource>ovf:/disk/" disk "</HostResource>")
+#define OPTIONS(list)    "<DeploymentOptionSection>" list "</DeploymentOptionSection>"
+#define OPTION(id, more) "<Configuration id='" id "' " more "/>"
+
+static void one_configuration_is_read(void **state)
+{
+        static const struct {
+                const char *options, *disks;
+                unsigned n_cpus, mib;
+        } cases[] = {
+            {OPTIONS(OPTION("small", "") OPTION("large", "default='true'")), "abc", 8, 4096},
+            {OPTIONS(OPTION("small", "default='false'") OPTION("large", "default='1'")), "abc", 8,
+             4096},
+            {OPTIONS(OPTION("small", "") OPTION("large", "")), "ac", 1, 512},
+            {OPTIONS(OPTION("other", "")), "a", 2, 512},
+            {"", "a", 2, 512},
+        };
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+                struct ovf_machine m;
+                struct error e;
+                char text[4096];
+
+                snprintf(text, sizeof(text), "%s%s%s", "<Envelope>", cases[i].options,
+                         DISKS HARDWARE);
+                strcat(text, BOUND("min", "3", "1", N("16")) ITEM("3", "1", N("2")));
+                strcat(text, IN("small", "3", "1", N("1")) IN(" large\thuge ", "3", "1", N("8")));
+                strcat(text, BOUND("normal", "4", "2", N("512")) IN("large", "4", "2", N("4096")));
+                strcat(text, IN("smaller", "4", "2", N("1")) BOUND("max", "4", "2", N("9999")));
+                strcat(text, ITEM("17", "9a", "<HostResource>ovf:/disk/a</HostResource>"));
+                strcat(text, DISK_IN("large", "b") DISK_IN("small large", "c") DISK_IN("x", "d"));
+                strcat(text, HARDWARE_END);
+                if (parse(text, &m, &e) < 0)
+                        fail_msg("%s", e.message);
+                assert_int_equal(m.n_cpus, cases[i].n_cpus);
+                assert_int_equal(m.memory_bytes, (uint64_t)cases[i].mib << 20);
+                disks_are(&m, cases[i].disks);
+                ovf_machine_clear(&m);
+        }
+}
+
 #define SYSTEM(items)                                                                              \
         "<Envelope " NS "><References/><DiskSection>"                                              \
         "<Disk ovf:diskId='d1' ovf:fileRef='f9'/><Disk ovf:diskId='d2' ovf:capacity='${x}'/>"      \
@@ -631,6 +677,7 @@ int main(void)
             cmocka_unit_test(a_descriptor_says_what_the_machine_is),
             cmocka_unit_test(virtualbox_says_elsewhere_that_it_is_efi),
             cmocka_unit_test(controllers_of_a_kind_are_ordered_by_their_addresses),
+            cmocka_unit_test(one_configuration_is_read),
             cmocka_unit_test(damaged_descriptors_are_sentences),
             cmocka_unit_test(too_many_of_anything_is_refused),
             ova_test(a_disk_is_opened_in_its_place),

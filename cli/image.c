@@ -21,6 +21,28 @@ int image_open_input(const char *path, struct error *err)
         return fd;
 }
 
+json_t *image_text(const char *bytes)
+{
+        json_t *text = bytes ? json_string(bytes) : NULL;
+        char latin1[2 * 1024 + 1];
+        size_t n = 0;
+
+        if (text || !bytes)
+                return text ? text : json_null();
+        for (const char *p = bytes; *p && n + 2 < sizeof(latin1); p++) {
+                unsigned char c = (unsigned char)*p;
+
+                if (c < 0x80) {
+                        latin1[n++] = (char)c;
+                } else {
+                        latin1[n++] = (char)(0xc0 | c >> 6);
+                        latin1[n++] = (char)(0x80 | (c & 0x3f));
+                }
+        }
+        latin1[n] = '\0';
+        return json_string(latin1);
+}
+
 static int check_format(const char *format, struct error *err)
 {
         const struct image_driver *driver = image_driver_find(format);

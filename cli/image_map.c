@@ -196,7 +196,7 @@ static void keep_finding(struct image_check *check, const char *sentence)
 {
         struct walk_work *w = container_of(check, struct walk_work, check);
 
-        json_array_append_new(w->list, json_string(sentence));
+        json_array_append_new(w->list, image_text(sentence));
 }
 
 static int co_check(struct walk_work *w, struct image *image, struct error *err)

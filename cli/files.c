@@ -27,12 +27,28 @@ static void entry_clear(struct file_entry *e)
         free(e->export);
 }
 
+/* Whoever does the request finds a file by its name. */
+static int check_text(const char *from, const char *name, struct error *err)
+{
+        json_t *text = json_string(name);
+
+        if (text) {
+                json_decref(text);
+                return 0;
+        }
+        error_set(err, -EILSEQ, "'%s' names '%s', which is not UTF-8 text", from, name);
+        return error_hint(err, "'tarn image convert' makes an image that needs no other files");
+}
+
 /* Keep a descriptor of what was opened; an export has none. */
 static int remember(struct files *f, const char *from, const char *name, const char *path, int fd,
                     struct output *output, struct error *err)
 {
         struct file_entry *e = &f->entry[f->n];
+        int r = f->keep ? check_text(from, name, err) : 0;
 
+        if (r < 0)
+                return r;
         *e = (struct file_entry){.from = strdup(from),
                                  .name = strdup(name),
                                  .path = strdup(path),

@@ -21,6 +21,28 @@ int image_open_input(const char *path, struct error *err)
         return fd;
 }
 
+json_t *image_text(const char *bytes)
+{
+        json_t *text = bytes ? json_string(bytes) : NULL;
+        char latin1[2 * 1024 + 1];
+        size_t n = 0;
+
+        if (text || !bytes)
+                return text ? text : json_null();
+        for (const char *p = bytes; *p && n + 2 < sizeof(latin1); p++) {
+                unsigned char c = (unsigned char)*p;
+
+                if (c < 0x80) {
+                        latin1[n++] = (char)c;
+                } else {
+                        latin1[n++] = (char)(0xc0 | c >> 6);
+                        latin1[n++] = (char)(0x80 | (c & 0x3f));
+                }
+        }
+        latin1[n] = '\0';
+        return json_string(latin1);
+}
+
 static int check_format(const char *format, struct error *err)
 {
         const struct image_driver *driver = image_driver_find(format);
@@ -226,12 +248,15 @@ const struct cli_verb image_verbs[] = {
      "\"zero\",\n"
      "          \"data\", \"compressed\", \"offset\"}]\n",
      CLI_FORMAT | CLI_SNAPSHOT | CLI_BACKING_FORMAT | CLI_ALLOW | CLI_JSON, 1, 1, cli_image_map},
-    {"image", "check", "FILE [--format F] [--json]", "look for damage in an image",
-     "Nothing is changed.\n\n"
+    {"image", "check", "FILE [--format F] [--allow PATH]... [--json]",
+     "look for damage in an image",
+     "Nothing is changed. Of a VMDK in several files all are looked at; backing files are not.\n\n"
      "  --format " FORMATS "  what the file is, whatever it looks like\n"
+     "  --allow PATH   a file, or a folder with what is below it, where the image may have others\n"
+     "                 that it needs: without it only its own folder and what is below\n"
      "  --json  {\"file\", \"format\", \"errors\", \"leaks\", \"leaked\", \"allocated\", \"end\",\n"
      "          \"findings\": [SENTENCE]}\n\n"
      "Exit status: 0 clean, 1 findings, 3 it could not be checked.\n",
-     CLI_FORMAT | CLI_JSON, 1, 1, cli_image_check},
+     CLI_FORMAT | CLI_ALLOW | CLI_JSON, 1, 1, cli_image_check},
     {0},
 };

@@ -31,6 +31,9 @@ int image_check_export(const struct cli_args *args, const char *uri, struct erro
 int image_put_files(const struct cli_args *args, const char *path, const char *format, int fd,
                     struct files *files, json_t **request, int fds[FILES_MAX + 1], size_t *ret_n,
                     struct error *err);
+/* What a file holds, its names too, need not be text: what is not, is shown with its bytes as
+ * characters. NULL becomes null. */
+json_t *image_text(const char *bytes);
 /* Whether the server has verified what it was to: -ENOTSUP from one that knows nothing of that yet. */
 int image_check_verified(const struct cli_args *args, const json_t *reply, struct error *err);
 /* Whether the second word can be written as the options say: a file of a format that can be written; an

@@ -38,29 +38,6 @@ static int co_recognise(struct info_work *w, struct error *err)
         return 0;
 }
 
-/* What a file holds need not be text: what is not, is shown with its bytes as characters. */
-static json_t *text_of(const char *bytes)
-{
-        json_t *text = bytes ? json_string(bytes) : NULL;
-        char latin1[2 * 1024 + 1];
-        size_t n = 0;
-
-        if (text || !bytes)
-                return text ? text : json_null();
-        for (const char *p = bytes; *p && n + 2 < sizeof(latin1); p++) {
-                unsigned char c = (unsigned char)*p;
-
-                if (c < 0x80) {
-                        latin1[n++] = (char)c;
-                } else {
-                        latin1[n++] = (char)(0xc0 | c >> 6);
-                        latin1[n++] = (char)(0x80 | (c & 0x3f));
-                }
-        }
-        latin1[n] = '\0';
-        return json_string(latin1);
-}
-
 static json_t *snapshots_of(const struct image_info *info)
 {
         json_t *list = json_array();
@@ -68,11 +45,12 @@ static json_t *snapshots_of(const struct image_info *info)
         for (size_t i = 0; i < info->n_snapshots; i++) {
                 const struct image_snapshot *s = &info->snapshots[i];
 
-                json_array_append_new(
-                    list, json_pack("{s:o, s:o, s:I, s:I, s:o}", "id", text_of(s->id), "name",
-                                    text_of(s->name), "virtual_size", (json_int_t)s->virtual_bytes,
-                                    "vm_state_size", (json_int_t)s->vm_state_bytes, "created",
-                                    json_time(s->date_s * 1000000000)));
+                json_array_append_new(list,
+                                      json_pack("{s:o, s:o, s:I, s:I, s:o}", "id",
+                                                image_text(s->id), "name", image_text(s->name),
+                                                "virtual_size", (json_int_t)s->virtual_bytes,
+                                                "vm_state_size", (json_int_t)s->vm_state_bytes,
+                                                "created", json_time(s->date_s * 1000000000)));
         }
         return list;
 }
@@ -85,9 +63,9 @@ static json_t *bitmaps_of(const struct image_info *info)
                 const struct image_bitmap *b = &info->bitmaps[i];
 
                 json_array_append_new(
-                    list, json_pack("{s:o, s:I, s:b, s:b}", "name", text_of(b->name), "granularity",
-                                    (json_int_t)b->granularity_bytes, "in_use", (int)b->in_use,
-                                    "automatic", (int)b->automatic));
+                    list, json_pack("{s:o, s:I, s:b, s:b}", "name", image_text(b->name),
+                                    "granularity", (json_int_t)b->granularity_bytes, "in_use",
+                                    (int)b->in_use, "automatic", (int)b->automatic));
         }
         return list;
 }
@@ -96,19 +74,19 @@ static json_t *describe(const struct image *image)
 {
         const struct image_info *info = &image->info;
         json_t *o = json_pack(
-            "{s:o, s:s, s:b, s:b, s:o, s:o, s:I, s:I, s:I, s:o, s:o}", "file", text_of(image->path),
-            "format", image->driver->name, "guessed", (int)image->guessed, "supported", 1,
-            "variant", text_of(info->variant), "version",
-            text_of(info->version[0] ? info->version : NULL), "virtual_size",
+            "{s:o, s:s, s:b, s:b, s:o, s:o, s:I, s:I, s:I, s:o, s:o}", "file",
+            image_text(image->path), "format", image->driver->name, "guessed", (int)image->guessed,
+            "supported", 1, "variant", image_text(info->variant), "version",
+            image_text(info->version[0] ? info->version : NULL), "virtual_size",
             (json_int_t)image->virtual_bytes, "file_size", (json_int_t)image->file_bytes,
             "allocated", (json_int_t)image->allocated_bytes, "cluster_size",
             info->cluster_bytes ? json_integer((json_int_t)info->cluster_bytes) : json_null(),
-            "compression", text_of(info->compression));
+            "compression", image_text(info->compression));
         json_t *more = json_pack(
-            "{s:o, s:o, s:o, s:b, s:b, s:o, s:o}", "backing_file", text_of(info->backing),
-            "backing_format", text_of(info->backing_format), "data_file", text_of(info->data_file),
-            "dirty", (int)info->dirty, "corrupt", (int)info->corrupt, "snapshots",
-            snapshots_of(info), "bitmaps", bitmaps_of(info));
+            "{s:o, s:o, s:o, s:b, s:b, s:o, s:o}", "backing_file", image_text(info->backing),
+            "backing_format", image_text(info->backing_format), "data_file",
+            image_text(info->data_file), "dirty", (int)info->dirty, "corrupt", (int)info->corrupt,
+            "snapshots", snapshots_of(info), "bitmaps", bitmaps_of(info));
 
         if (!o || !more || json_object_update(o, more) < 0) {
                 json_decref(o);

@@ -17,7 +17,7 @@ struct walk_work {
         const char *path;
         bool json;
         int fd;
-        struct files *files; /* NULL: the image alone */
+        struct files *files;
         int (*co_walk)(struct walk_work *w, struct image *image, struct error *err);
         json_t *list;
         struct image_check check;
@@ -35,8 +35,7 @@ static int co_open_and_walk(struct loop *loop, struct session_work *work, struct
                 r = w->co_walk(w, image, err);
                 image_close(image);
         }
-        if (w->files)
-                files_close_exports(w->files);
+        files_close_exports(w->files);
         return r;
 }
 
@@ -197,7 +196,7 @@ static void keep_finding(struct image_check *check, const char *sentence)
 {
         struct walk_work *w = container_of(check, struct walk_work, check);
 
-        json_array_append_new(w->list, json_string(sentence));
+        json_array_append_new(w->list, image_text(sentence));
 }
 
 static int co_check(struct walk_work *w, struct image *image, struct error *err)
@@ -234,12 +233,19 @@ static void print_check(const struct walk_work *w)
 
 int cli_image_check(const struct cli_verb *verb, const struct cli_args *args)
 {
-        const struct image_options options = {.format = args->format, .alone = true};
-        struct walk_work w = {.path = args->words[0], .options = &options, .co_walk = co_check};
+        struct files files;
+        const struct image_options options = {
+            .format = args->format, .alone = true, .opener = &files.opener};
+        struct walk_work w = {
+            .path = args->words[0], .options = &options, .files = &files, .co_walk = co_check};
         struct error e = ERROR_INIT;
         bool clean;
+        int r;
 
-        if (walk(&w, args, &e) < 0) {
+        files_init(&files, args);
+        r = walk(&w, args, &e);
+        files_close(&files);
+        if (r < 0) {
                 json_decref(w.list);
                 cli_fail(&e);
                 return EXIT_NOT_CHECKED;

@@ -256,7 +256,7 @@ static int import_disk(struct importing *m, size_t i, struct error *err)
         if (size)
                 cli_put(&request, "size", json_integer((json_int_t)size));
         if (disk->place.path) {
-                cli_put(&request, "path", json_string(disk->place.path));
+                cli_put(&request, "path", image_text(disk->place.path));
                 cli_put(&request, "offset", json_integer((json_int_t)disk->place.offset));
                 cli_put(&request, "length", json_integer((json_int_t)disk->place.length));
                 if (m->args->given & CLI_VERIFY)

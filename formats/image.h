@@ -127,7 +127,7 @@ struct image_options {
         struct image_opener *opener; /* NULL: an image that needs another file is refused */
         struct offload *offload;     /* decompresses; NULL: the loop's thread does */
         /* For info and check: the file alone. A backing file is named and not opened, and what is
-         * not in this one is not present. */
+         * not in this one is not present. Files of its own are opened where there is an opener. */
         bool alone;
         /* What was read or written lately is read from the disk, not from memory, where the file system
          * lets go of it: of this file and of the others, once, as they are opened. Of what is not

@@ -351,11 +351,12 @@ int co_ova_verify(struct ova *ova, struct ova_watch *watch, struct error *err)
 
 /* ---- opening ---- */
 
-/* What the descriptor names is there. */
+/* What the descriptor names is there. Of a file in several pieces there is none of its own name. */
 static int find_disks(struct ova *o, struct error *err)
 {
         for (size_t i = 0; i < o->machine.n_disks; i++) {
-                const char *file = o->machine.disks[i].file;
+                const struct ovf_disk *d = &o->machine.disks[i];
+                const char *file = d->is_chunked ? NULL : d->file;
                 struct ova_place place;
                 struct error e = ERROR_INIT;
                 int r = file ? find_file(o, file, &place, &e) : 0;

@@ -48,7 +48,7 @@ struct ovf_machine {
 };
 
 /* Read @length bytes of XML; @path is for messages. Nothing else is read: no network, no files; a DTD
- * is refused.
+ * is refused. Of several configurations the default one is read, or else the first.
  *
  * -EBADMSG  it is not well-formed, or breaks the specification's rules
  * -ENOTSUP  it uses something that tarn does not read: named */

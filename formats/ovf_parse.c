@@ -1,6 +1,7 @@
 /* ovf_parse.c - OVF descriptors, read. Elements and attributes are known by their local names: the name
  * spaces differ between versions, the names do not. */
 #include <errno.h>
+#include <libxml/hash.h>
 #include <libxml/parser.h>
 #include <libxml/tree.h>
 #include <stdlib.h>
@@ -9,6 +10,8 @@
 
 #include "formats/image.h"
 #include "formats/ovf.h"
+
+#define BLANKS " \t\r\n"
 
 /* CIM_ResourceAllocationSettingData.ResourceType */
 enum {
@@ -24,12 +27,16 @@ enum {
 struct controller {
         char id[64];
         enum ovf_controller kind;
+        bool has_address;
+        uint64_t address; /* among those of its kind */
 };
 
 struct parser {
         const char *path;
         struct ovf_machine *m;
         xmlNode *references, *disks;
+        char *configuration;    /* NULL: there are none */
+        xmlHashTable *replaced; /* InstanceIDs of items of the configuration */
         struct controller *controllers;
         size_t n_controllers;
 };
@@ -59,9 +66,9 @@ static char *text_of(const xmlNode *node)
 
         if (!content)
                 return NULL;
-        begin += strspn(begin, " \t\r\n");
+        begin += strspn(begin, BLANKS);
         n = strlen(begin);
-        while (n > 0 && strchr(" \t\r\n", begin[n - 1]))
+        while (n > 0 && strchr(BLANKS, begin[n - 1]))
                 n--;
         if (n > 0)
                 text = strndup(begin, n);
@@ -276,7 +283,7 @@ static int add_disk(const struct parser *p, const xmlNode *item, struct error *e
 static int add_controller(struct parser *p, const xmlNode *item, uint64_t type, struct error *err)
 {
         struct controller *c = &p->controllers[p->n_controllers];
-        char *id = child_text(item, "InstanceID"), *sub;
+        char *id = child_text(item, "InstanceID"), *sub, *address;
 
         if (p->n_controllers == OVF_ITEMS_MAX) {
                 free(id);
@@ -291,8 +298,39 @@ static int add_controller(struct parser *p, const xmlNode *item, uint64_t type, 
                   : sub && (strcasestr(sub, "ahci") || strcasestr(sub, "sata")) ? OVF_SATA
                                                                                 : OVF_OTHER;
         free(sub);
+        address = child_text(item, "Address");
+        c->has_address = parse_number(address, 0, &c->address);
+        free(address);
         p->n_controllers++;
         return 0;
+}
+
+static bool comes_before(const struct controller *a, const struct controller *b)
+{
+        return a->has_address && b->has_address && a->address < b->address;
+}
+
+/* VMware writes IDE's second controller first. Those of a kind change places among each other by their
+ * addresses; where there is none, the file's order counts. */
+static void sort_controllers(struct parser *p)
+{
+        struct controller *c = p->controllers;
+
+        for (size_t i = 0; i < p->n_controllers; i++) {
+                size_t at = i;
+
+                for (size_t k = i; k-- > 0;) {
+                        struct controller before = c[k];
+
+                        if (before.kind != c[at].kind)
+                                continue;
+                        if (!comes_before(&c[at], &before))
+                                break;
+                        c[k] = c[at];
+                        c[at] = before;
+                        at = k;
+                }
+        }
 }
 
 static int add_nic(const struct parser *p, const xmlNode *item, struct error *err)
@@ -326,6 +364,89 @@ static bool is_item(const xmlNode *n)
         return is_named(n, "Item") || is_named(n, "StorageItem") || is_named(n, "EthernetPortItem");
 }
 
+/* ---- items of one configuration: DeploymentOptionSection, and ranges on elements ---- */
+
+static char *default_configuration(const xmlNode *root)
+{
+        xmlNode *section = child(root, "DeploymentOptionSection");
+        xmlNode *chosen = find_by(section, "Configuration", "default", "true");
+
+        if (!chosen)
+                chosen = find_by(section, "Configuration", "default", "1");
+        if (!chosen)
+                chosen = child(section, "Configuration");
+        return chosen ? attribute(chosen, "id") : NULL;
+}
+
+static bool has_word(const char *list, const char *word)
+{
+        for (const char *at = list + strspn(list, BLANKS); *at; at += strspn(at, BLANKS)) {
+                size_t n = strcspn(at, BLANKS);
+
+                if (n == strlen(word) && memcmp(at, word, n) == 0)
+                        return true;
+                at += n;
+        }
+        return false;
+}
+
+/* The smallest and the largest quantity have items of their own, with the same InstanceID. */
+static bool is_bound(const xmlNode *item)
+{
+        char *bound = attribute(item, "bound");
+        bool is = bound && (strcmp(bound, "min") == 0 || strcmp(bound, "max") == 0);
+
+        free(bound);
+        return is;
+}
+
+enum belongs { TO_ALL, TO_CHOSEN, TO_OTHERS };
+
+static enum belongs item_belongs(const struct parser *p, const xmlNode *item)
+{
+        char *list = attribute(item, "configuration");
+        enum belongs belongs = !list                                                  ? TO_ALL
+                               : p->configuration && has_word(list, p->configuration) ? TO_CHOSEN
+                                                                                      : TO_OTHERS;
+
+        free(list);
+        return belongs;
+}
+
+static int find_replaced(struct parser *p, const xmlNode *hardware, struct error *err)
+{
+        int r = 0;
+
+        for (const xmlNode *n = hardware->children; r == 0 && n; n = n->next) {
+                char *id;
+
+                if (!is_item(n) || is_bound(n) || item_belongs(p, n) != TO_CHOSEN)
+                        continue;
+                id = child_text(n, "InstanceID");
+                if (id && xmlHashUpdateEntry(p->replaced, (const xmlChar *)id, p, NULL) < 0)
+                        r = error_set(err, -ENOMEM, "out of memory");
+                free(id);
+        }
+        return r;
+}
+
+/* An item of the configuration stands in for that of all with the same InstanceID. */
+static bool item_counts(const struct parser *p, const xmlNode *item)
+{
+        enum belongs belongs = item_belongs(p, item);
+        char *id;
+        bool counts;
+
+        if (is_bound(item))
+                return false;
+        if (belongs != TO_ALL)
+                return belongs == TO_CHOSEN;
+        id = child_text(item, "InstanceID");
+        counts = !id || !xmlHashLookup(p->replaced, (const xmlChar *)id);
+        free(id);
+        return counts;
+}
+
 /* Disks come after all controllers, whatever the order in the file. */
 static int take_item(struct parser *p, const xmlNode *item, bool second, struct error *err)
 {
@@ -350,6 +471,16 @@ static int take_item(struct parser *p, const xmlNode *item, bool second, struct 
         default:
                 return 0;
         }
+}
+
+static int take_items(struct parser *p, const xmlNode *hardware, bool second, struct error *err)
+{
+        int r = 0;
+
+        for (xmlNode *n = hardware->children; r == 0 && n; n = n->next)
+                if (is_item(n) && item_counts(p, n))
+                        r = take_item(p, n, second, err);
+        return r;
 }
 
 /* VMware says so in a Config element of its own, VirtualBox in its copy of all settings. */
@@ -386,17 +517,19 @@ static int by_place(const void *a, const void *b)
 static int take_system(struct parser *p, const xmlNode *system, struct error *err)
 {
         xmlNode *hardware = child(system, "VirtualHardwareSection");
-        int r = 0;
+        int r;
 
         p->m->name = child_text(system, "Name");
         if (!p->m->name)
                 p->m->name = attribute(system, "id");
         if (!hardware)
                 return error_set(err, -EBADMSG, "'%s' has a machine without hardware", p->path);
-        for (int second = 0; second < 2; second++)
-                for (xmlNode *n = hardware->children; r == 0 && n; n = n->next)
-                        if (is_item(n))
-                                r = take_item(p, n, second, err);
+        r = find_replaced(p, hardware, err);
+        if (r == 0)
+                r = take_items(p, hardware, false, err);
+        sort_controllers(p);
+        if (r == 0)
+                r = take_items(p, hardware, true, err);
         take_firmware(p, system, hardware);
         qsort(p->m->disks, p->m->n_disks, sizeof(*p->m->disks), by_place);
         return r;
@@ -417,6 +550,7 @@ static int take_envelope(struct parser *p, const xmlNode *root, struct error *er
                 system = child(root, "Content"); /* before 1.0 */
         if (!system)
                 return error_set(err, -EBADMSG, "'%s' has no virtual machine in it", p->path);
+        p->configuration = default_configuration(root);
         p->references = child(root, "References");
         p->disks = child(root, "DiskSection");
         return take_system(p, system, err);
@@ -477,13 +611,16 @@ int ovf_parse(const char *text, size_t length, const char *path, struct ovf_mach
         machine->disks = calloc(OVF_ITEMS_MAX + 1, sizeof(*machine->disks));
         machine->nics = calloc(OVF_ITEMS_MAX + 1, sizeof(*machine->nics));
         p.controllers = calloc(OVF_ITEMS_MAX + 1, sizeof(*p.controllers));
-        if (!machine->disks || !machine->nics || !p.controllers)
+        p.replaced = xmlHashCreate(0);
+        if (!machine->disks || !machine->nics || !p.controllers || !p.replaced)
                 r = error_set(err, -ENOMEM, "out of memory");
         else
                 r = read_tree(text, length, path, &doc, err);
         if (r == 0)
                 r = take_envelope(&p, xmlDocGetRootElement(doc), err);
         xmlFreeDoc(doc);
+        xmlHashFree(p.replaced, NULL);
+        free(p.configuration);
         free(p.controllers);
         return r;
 }

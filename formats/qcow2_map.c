@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "formats/qcow2.h"
 
@@ -345,20 +344,11 @@ static bool is_sparse(const struct image *image)
 /* Shorten a plain extent to its part that is data, or is a hole of the file. */
 static void find_hole(struct image *image, struct image_extent *extent)
 {
-        uint64_t start = extent->file_offset, end = start + extent->length, stop;
-        off_t data = lseek(image->fd, (off_t)start, SEEK_DATA), hole;
+        struct image_extent there;
 
-        if (data < 0 && errno != ENXIO)
-                return;
-        extent->zero = data < 0 || (uint64_t)data > start;
-        if (extent->zero) {
-                stop = data < 0 ? end : (uint64_t)data;
-        } else {
-                hole = lseek(image->fd, (off_t)start, SEEK_HOLE);
-                stop = hole > (off_t)start ? (uint64_t)hole : end;
-        }
-        if (stop < end)
-                extent->length = stop - start;
+        image_file_extent(image, extent->file_offset, extent->file_offset + extent->length, &there);
+        extent->zero = there.zero;
+        extent->length = there.length;
 }
 
 int co_qcow2_extent(struct image *image, uint64_t offset, struct image_extent *ret_extent,

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "formats/vhdx_internal.h"
 
@@ -274,33 +273,21 @@ static int co_extent_behind(struct image *image, uint64_t offset, struct image_e
 }
 
 /* Of a run within the file: which bytes they are, unless the log has some of them or the file ends
- * before; and whether they are a hole, which a fixed disk's blocks are at first. lseek(2) does no I/O
- * to speak of. */
+ * before; and whether they are a hole, which a fixed disk's blocks are at first. */
 static void look_at_file(struct image *image, const struct run *run, struct image_extent *extent)
 {
         const struct vhdx *v = image->state;
         uint64_t begin = run->file_offset, end = begin + run->length;
         size_t i = vhdx_overlay_find(v, begin);
-        off_t data, hole;
+        struct image_extent there;
 
         if (end > image->file_bytes || (i < v->n_replayed && v->replayed[i].begin < end))
                 return;
+        image_file_extent(image, begin, end, &there);
         extent->file_offset = begin;
         extent->has_offset = true;
-        if (image->is_block_device || image->no_seek_data)
-                return;
-        data = lseek(image->fd, (off_t)begin, SEEK_DATA);
-        if (data < 0 && errno != ENXIO) { /* ENXIO: no data up to the end */
-                image->no_seek_data = true;
-        } else if (data < 0 || (uint64_t)data > begin) {
-                extent->zero = true;
-                if (data > 0 && (uint64_t)data < end)
-                        extent->length = (uint64_t)data - begin;
-        } else {
-                hole = lseek(image->fd, (off_t)begin, SEEK_HOLE);
-                if (hole > (off_t)begin && (uint64_t)hole < end)
-                        extent->length = (uint64_t)hole - begin;
-        }
+        extent->length = there.length;
+        extent->zero = there.zero;
 }
 
 int co_vhdx_extent(struct image *image, uint64_t offset, struct image_extent *ret_extent,

@@ -297,7 +297,7 @@ static const struct vmdk_extent *find_extent(const struct vmdk *v, uint64_t offs
         return &v->extents[low];
 }
 
-static int check_part(const struct image *image, const struct vmdk_extent *e, struct error *err)
+int vmdk_part_check(const struct image *image, const struct vmdk_extent *e, struct error *err)
 {
         if (e->kind == VMDK_ZERO_EXTENT || e->part || e->sparse.file)
                 return 0;
@@ -354,7 +354,7 @@ static int co_vmdk_extent(struct image *image, uint64_t offset, struct image_ext
 {
         const struct vmdk_extent *e = find_extent(image->state, offset);
         uint64_t length = e->begin + e->length - offset;
-        int r = check_part(image, e, err);
+        int r = vmdk_part_check(image, e, err);
 
         if (r < 0)
                 return r;
@@ -417,7 +417,7 @@ static int co_read_run(struct image *image, const struct vmdk_extent *e, uint8_t
 static int co_read_extent(struct image *image, const struct vmdk_extent *e, uint8_t *buffer,
                           uint64_t length, uint64_t offset, struct error *err)
 {
-        int r = check_part(image, e, err);
+        int r = vmdk_part_check(image, e, err);
 
         if (r < 0)
                 return r;

@@ -92,7 +92,7 @@ static int co_check_copy(struct walk *w, uint64_t gde, uint64_t table, uint64_t 
                 return r;
         *ret_copy = (uint64_t)sector * VMDK_SECTOR;
         if ((sector == 0) != (table == 0) ||
-            *ret_copy + (uint64_t)s->gtes_per_gt * 4 > s->file->file_bytes) {
+            (sector && *ret_copy + (uint64_t)s->gtes_per_gt * 4 > s->file->file_bytes)) {
                 finding(w, s->rgd_offset + gde * 4, "of the redundant directory is not right");
                 *ret_copy = 0;
         }
@@ -163,7 +163,8 @@ int co_vmdk_check(struct image *image, struct image_check *check, struct error *
 
         for (size_t i = 0; r == 0 && i < v->n_extents; i++) {
                 w.s = &v->extents[i].sparse;
-                if (w.s->file)
+                r = vmdk_part_check(image, &v->extents[i], err);
+                if (r == 0 && w.s->file)
                         r = co_check_sparse(&w, err);
         }
         return r;

@@ -202,4 +202,6 @@ struct vmdk {
         struct vmdk_cache cache;
 };
 
+/* -EPERM  an extent's file was not opened: the image was opened alone */
+int vmdk_part_check(const struct image *image, const struct vmdk_extent *e, struct error *err);
 int co_vmdk_check(struct image *image, struct image_check *check, struct error *err);

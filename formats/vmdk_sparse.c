@@ -268,6 +268,10 @@ int co_vmdk_table(struct vmdk_cache *cache, const struct vmdk_sparse *s, uint64_
 
         if (r < 0)
                 return r;
+        if (sector == 0) { /* none, however short the file is */
+                *ret_offset = 0;
+                return 0;
+        }
         if (inside(s, sector, (uint64_t)s->gtes_per_gt * 4, ret_offset))
                 return 0;
         if (s->rgd_offset) { /* "redundant grain directory": what it is for */

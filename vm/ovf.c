@@ -87,6 +87,8 @@ static uint64_t memory_of(const struct ovf_machine *m)
 
         if (bytes < VM_MEMORY_MIN)
                 return VM_MEMORY_MIN;
+        if (bytes > VM_MEMORY_MAX) /* refused below; rounded it might be a little again */
+                return bytes;
         return (bytes + VM_MEMORY_UNIT - 1) / VM_MEMORY_UNIT * VM_MEMORY_UNIT;
 }
 

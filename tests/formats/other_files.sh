@@ -25,6 +25,7 @@ ok qemu-img create -q -f qcow2 -b 'json:{"driver":"raw","file":{"driver":"file",
     images/json.qcow2 1M
 fails 1 "no file's name but a protocol's address" tarn image convert images/json.qcow2 new/x.raw --allow /
 
+ok tarn image convert --from-format raw disk.raw ours.vmdk --format vmdk
 ok tarn pool create tank d0 --file-size 256M
 for mode in direct served; do
     [ $mode = direct ] || serve_now tank
@@ -46,4 +47,22 @@ for mode in direct served; do
     [ $mode = direct ] || serve_end
 done
 same "$(ls -A new)" "" "what failures have left"
+
+# a name as Windows writes it: files are found by it, a request cannot tell it
+head -c 1M /dev/urandom >$'images/d\xfc.img'
+printf '# Disk DescriptorFile\nCID=1\nRW 2048 FLAT "d\xfc.img" 0\n' >images/latin.vmdk
+ok tarn image info images/latin.vmdk
+ok tarn image check images/latin.vmdk
+ok tarn image map images/latin.vmdk
+ok tarn image convert images/latin.vmdk have.raw --force
+cmp $'images/d\xfc.img' have.raw
+fails 1 "'images/latin.vmdk' names 'd.xfc.img', which is not UTF-8" tarn image import images/latin.vmdk tank/latin
+grep -q "^hint: 'tarn image convert'" err || die "there is no hint"
+cp ours.vmdk $'images/s\xfc.vmdk'
+printf '# Disk DescriptorFile\nCID=1\nRW 81920 SPARSE "s\xfc.vmdk"\n' >images/latin.vmdk
+truncate -s -64K $'images/s\xfc.vmdk'
+status=0
+tarn image check --json images/latin.vmdk >out 2>err || status=$?
+same "$status" 1 "status of a damaged part"
+grep -q "'images/s.*vmdk': the entry at offset" out || die "$(cat out err)"
 echo "other files: passed"

@@ -383,6 +383,28 @@ gzip -c web.ova >zipped.ova
 fails 1 "is a compressed file" tarn image import zipped.ova tank/x
 cp up.ovf web.ovf
 
+# a name as Windows writes it, in the way that URIs have for it
+cp web-disk001.vmdk $'w\xfcb.vmdk'
+vmware web w%FCb.vmdk >web.ovf
+tar --format=ustar -cf latin.ova web.ovf $'w\xfcb.vmdk'
+ok tarn image info latin.ova
+for mode in direct served; do
+    [ $mode = direct ] || serve_now tank
+    ok tarn image import latin.ova tank
+    has_disk tank/web one.raw
+    ok tarn volume delete tank/web --yes
+    rm web.yaml
+    [ $mode = direct ] || serve_end
+done
+
+# in pieces: the machine can be looked at
+vmware web pieces.vmdk | sed 's/ovf:size="7"/& ovf:chunkSize="65536"/' >web.ovf
+split -b 64K -d -a 9 web-disk001.vmdk pieces.vmdk.
+tar --format=ustar -cf bad.ova web.ovf pieces.vmdk.*
+ok tarn image info bad.ova
+grep -q 'pieces.vmdk$' <<<"$out" || die "$out"
+bad "'pieces.vmdk' is in several pieces"
+
 # one file for two disks is two volumes
 sed 's/ovf:fileRef="file2"/ovf:fileRef="file1"/' up.ovf >web.ovf
 tar --format=ustar -cf twice.ova web.ovf web-disk001.vmdk

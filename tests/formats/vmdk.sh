@@ -43,6 +43,26 @@ for kind in sparse bytes; do
         read_theirs disk.raw vmdk -o subformat=$variant
     done
 done
+
+# a check looks into every one of them, where it may
+disk disk.raw sparse
+rm -f ours*
+mkdir parts elsewhere
+ok tarn image convert --from-format raw disk.raw parts/ours.vmdk --format vmdk --variant twoGbMaxExtentSparse
+ok tarn image check parts/ours.vmdk
+grep -q "nothing wrong was found" <<<"$out" || die "$out"
+mv parts/ours-s001.vmdk elsewhere
+ln -s ../elsewhere/ours-s001.vmdk parts/ours-s001.vmdk
+fails 3 "lies outside of its folder" tarn image check parts/ours.vmdk
+ok tarn image check parts/ours.vmdk --allow elsewhere
+truncate -s -64K elsewhere/ours-s001.vmdk
+status=0
+tarn image check parts/ours.vmdk --allow elsewhere >out 2>err || status=$?
+same "$status" 1 "status of a part that is cut off"
+grep -q "'parts/ours-s001.vmdk': the entry at offset" out || die "$(cat out err)"
+rm elsewhere/ours-s001.vmdk
+fails 3 "cannot open 'ours-s001.vmdk'" tarn image check parts/ours.vmdk --allow elsewhere
+
 truncate -s 5G large.raw
 for at in 0 2146435000 2147483640 4292870000 5368709000; do
     printf 'data at %s' $at | dd of=large.raw bs=1 seek=$at conv=notrunc status=none

@@ -45,6 +45,7 @@ fails 1 "not UTF-8" tarn volume set tank/web $'iops=\xff'
 fails 1 "not UTF-8" tarn image export tank/web $'o\xff'
 fails 1 "not UTF-8" tarn image import $'n\xff' tank/web
 fails 1 "not UTF-8" tarn image info $'n\xff'
+fails 1 "not UTF-8" tarn image convert $'n\xfc' n.raw
 fails 1 "not UTF-8" tarn pool create tank d0 --file-size $'\xff'
 fails 2 'no such command' tarn $'po\e[1m\nol'
 grep -qF "'po\\x1b[1m\\x0aol'" err || die "a terminal would obey: $(cat err)"

@@ -111,6 +111,110 @@ static void virtualbox_says_elsewhere_that_it_is_efi(void **state)
         }
 }
 
+#define IS(type)             "<ResourceType>" type "</ResourceType></Item>"
+#define ITEM(type, id, more) "<Item><InstanceID>" id "</InstanceID>" more IS(type)
+#define DISK_ON(controller, address, disk)                                                         \
+        ITEM("17", "9" disk,                                                                       \
+             "<Parent>" controller "</Parent><AddressOnParent>" address "</AddressOnParent>"       \
+             "<HostResource>ovf:/disk/" disk "</HostResource>")
+#define DISKS                                                                                      \
+        "<DiskSection><Disk diskId='a' capacity='1'/><Disk diskId='b' capacity='1'/>"              \
+        "<Disk diskId='c' capacity='1'/><Disk diskId='d' capacity='1'/></DiskSection>"
+#define HARDWARE     "<VirtualSystem id='a'><VirtualHardwareSection>"
+#define HARDWARE_END "</VirtualHardwareSection></VirtualSystem></Envelope>"
+
+static void disks_are(const struct ovf_machine *m, const char *ids)
+{
+        assert_int_equal(m->n_disks, strlen(ids));
+        for (size_t i = 0; ids[i]; i++)
+                assert_true(m->disks[i].id[0] == ids[i] && !m->disks[i].id[1]);
+}
+
+static void controllers_of_a_kind_are_ordered_by_their_addresses(void **state)
+{
+        static const struct {
+                const char *controllers, *ids;
+        } cases[] = {
+            /* VMware's: IDE 1 in front of IDE 0, SCSI in front of both */
+            {ITEM("6", "3", "<Address>0</Address>") ITEM("5", "1", "<Address>1</Address>")
+                 ITEM("5", "2", "<Address>0</Address>"),
+             "dbca"},
+            /* the same, with another kind between them */
+            {ITEM("5", "1", "<Address>1</Address>") ITEM("6", "3", "<Address>0</Address>")
+                 ITEM("5", "2", "<Address>0</Address>"),
+             "bcda"},
+            /* as they stand there */
+            {ITEM("5", "1", "") ITEM("5", "2", "<Address>0</Address>") ITEM("6", "3", ""), "abcd"},
+            {ITEM("5", "1", "<Address>x</Address>") ITEM("5", "2", "<Address>0</Address>")
+                 ITEM("6", "3", ""),
+             "abcd"},
+            {ITEM("5", "1", "<Address>0</Address>") ITEM("5", "2", "<Address>0</Address>")
+                 ITEM("6", "3", ""),
+             "abcd"},
+        };
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+                struct ovf_machine m;
+                struct error e;
+                char text[4096];
+
+                snprintf(text, sizeof(text), "%s%s%s", "<Envelope>" DISKS HARDWARE,
+                         cases[i].controllers,
+                         DISK_ON("1", "0", "a") DISK_ON("2", "1", "c") DISK_ON("2", "0", "b")
+                             DISK_ON("3", "0", "d") HARDWARE_END);
+                if (parse(text, &m, &e) < 0)
+                        fail_msg("%s", e.message);
+                disks_are(&m, cases[i].ids);
+                ovf_machine_clear(&m);
+        }
+}
+
+#define IN(configuration, type, id, more)                                                          \
+        "<Item configuration='" configuration "'><InstanceID>" id "</InstanceID>" more IS(type)
+#define BOUND(bound, type, id, more)                                                               \
+        "<Item bound='" bound "'><InstanceID>" id "</InstanceID>" more IS(type)
+#define N(quantity)      "<VirtualQuantity>" quantity "</VirtualQuantity>"
+#define DISK_IN(c, disk) IN(c, "17", "9" disk, "<HostResource>ovf:/disk/" disk "</HostResource>")
+#define OPTIONS(list)    "<DeploymentOptionSection>" list "</DeploymentOptionSection>"
+#define OPTION(id, more) "<Configuration id='" id "' " more "/>"
+
+static void one_configuration_is_read(void **state)
+{
+        static const struct {
+                const char *options, *disks;
+                unsigned n_cpus, mib;
+        } cases[] = {
+            {OPTIONS(OPTION("small", "") OPTION("large", "default='true'")), "abc", 8, 4096},
+            {OPTIONS(OPTION("small", "default='false'") OPTION("large", "default='1'")), "abc", 8,
+             4096},
+            {OPTIONS(OPTION("small", "") OPTION("large", "")), "ac", 1, 512},
+            {OPTIONS(OPTION("other", "")), "a", 2, 512},
+            {"", "a", 2, 512},
+        };
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+                struct ovf_machine m;
+                struct error e;
+                char text[4096];
+
+                snprintf(text, sizeof(text), "%s%s%s", "<Envelope>", cases[i].options,
+                         DISKS HARDWARE);
+                strcat(text, BOUND("min", "3", "1", N("16")) ITEM("3", "1", N("2")));
+                strcat(text, IN("small", "3", "1", N("1")) IN(" large\thuge ", "3", "1", N("8")));
+                strcat(text, BOUND("normal", "4", "2", N("512")) IN("large", "4", "2", N("4096")));
+                strcat(text, IN("smaller", "4", "2", N("1")) BOUND("max", "4", "2", N("9999")));
+                strcat(text, ITEM("17", "9a", "<HostResource>ovf:/disk/a</HostResource>"));
+                strcat(text, DISK_IN("large", "b") DISK_IN("small large", "c") DISK_IN("x", "d"));
+                strcat(text, HARDWARE_END);
+                if (parse(text, &m, &e) < 0)
+                        fail_msg("%s", e.message);
+                assert_int_equal(m.n_cpus, cases[i].n_cpus);
+                assert_int_equal(m.memory_bytes, (uint64_t)cases[i].mib << 20);
+                disks_are(&m, cases[i].disks);
+                ovf_machine_clear(&m);
+        }
+}
+
 #define SYSTEM(items)                                                                              \
         "<Envelope " NS "><References/><DiskSection>"                                              \
         "<Disk ovf:diskId='d1' ovf:fileRef='f9'/><Disk ovf:diskId='d2' ovf:capacity='${x}'/>"      \
@@ -331,6 +435,11 @@ static void co_unread_disks(struct fixture *f)
         add_text(&a, "x.ovf", GOOD);
         add_text(&a, "a b.vmdk", "KDMV");
         add_text(&a, "z.vmdk.gz", "x");
+        add_text(&a, "c.vmdk.000000000", "KDMV"); /* a piece; the whole is not there */
+        assert_int_equal(co_ova_open(f->fd, "x.ova", NULL, NULL, &ova, NULL), 0);
+        assert_int_equal(co_ova_open_disk(ova, 3, &image, &e), -ENOTSUP);
+        assert_non_null(strstr(e.message, "'c.vmdk' is in several pieces"));
+        ova_close(ova);
         add_text(&a, "c.vmdk", "# Disk DescriptorFile\nCID=1\nRW 1 FLAT \"/etc/passwd\"\n");
         assert_int_equal(co_ova_open(f->fd, "x.ova", NULL, NULL, &ova, NULL), 0);
         assert_int_equal(co_ova_open_disk(ova, 0, &image, &e), -ENOENT);
@@ -567,6 +676,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
             cmocka_unit_test(a_descriptor_says_what_the_machine_is),
             cmocka_unit_test(virtualbox_says_elsewhere_that_it_is_efi),
+            cmocka_unit_test(controllers_of_a_kind_are_ordered_by_their_addresses),
+            cmocka_unit_test(one_configuration_is_read),
             cmocka_unit_test(damaged_descriptors_are_sentences),
             cmocka_unit_test(too_many_of_anything_is_refused),
             ova_test(a_disk_is_opened_in_its_place),

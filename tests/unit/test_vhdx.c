@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "tests/unit/image_fixture.h"
 #include "tests/unit/vhdx_made.h"
 
@@ -558,6 +559,47 @@ static void extents_of_a_large_disk_are_long(void **state)
         run(*state, co_many_blocks);
 }
 
+/* An archive that is a hole in front of its member, and where the member's blocks would be if it began
+ * at 0: block 0 has data, block 1 is there and was never written. */
+static void co_within(struct fixture *f)
+{
+        const uint64_t base = 32 * MIB;
+        struct made m = {.fd = f->fd};
+        struct image *image = NULL;
+        struct image_extent e;
+        uint64_t first;
+        uint8_t *bytes;
+        int archive = memfd_create("archive", MFD_CLOEXEC);
+
+        made_begin(&m);
+        first = made_block(&m, 0, VHDX_PRESENT, 'a');
+        made_entry(&m, 1, m.next, VHDX_PRESENT);
+        made_end(&m, m.next + MIB);
+        bytes = test_malloc(first + MIB);
+        assert_int_equal(pread(f->fd, bytes, first + MIB, 0), first + MIB);
+        assert_int_equal(pwrite(archive, bytes, first + MIB, (off_t)base), first + MIB);
+        assert_int_equal(ftruncate(archive, (off_t)(base + first + 3 * MIB)), 0);
+        test_free(bytes);
+        assert_int_equal(co_image_open_within(archive, "x.ova(x.vhdx)", base, first + 2 * MIB, NULL,
+                                              &image, NULL),
+                         0);
+        e = co_extent(image, 0);
+        assert_true(e.present && !e.zero);
+        assert_true(e.length == MIB && e.file_offset == first);
+        e = co_extent(image, MIB);
+        assert_true(e.present && e.zero);
+        assert_true(e.length == MIB && e.file_offset == first + MIB);
+        co_expect(image, 0, MIB, 'a');
+        co_expect(image, MIB, MIB, 0);
+        image_close(image);
+        close(archive);
+}
+
+static void holes_are_looked_for_where_the_image_is(void **state)
+{
+        run(*state, co_within);
+}
+
 #define vhdx_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -579,6 +621,7 @@ int main(void)
             vhdx_test(users_have_1024_items),
             vhdx_test(a_block_that_cannot_be_is_an_error_of_its_own),
             vhdx_test(extents_of_a_large_disk_are_long),
+            vhdx_test(holes_are_looked_for_where_the_image_is),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -125,6 +125,8 @@ static void what_no_vm_file_can_have_is_rounded_or_refused(void **state)
         m.memory_bytes = VM_MEMORY_MAX + 1;
         assert_int_equal(vm_file_from_ovf(&m, "web", "tank", "b", &file, &e), -EINVAL);
         assert_non_null(strstr(e.message, "1 TiB"));
+        m.memory_bytes = UINT64_MAX;
+        assert_int_equal(vm_file_from_ovf(&m, "web", "tank", "b", &file, &e), -EINVAL);
         m.memory_bytes = VM_MEMORY_MAX;
         says(&m, "memory: 1T", true);
         m.n_disks = VM_DISKS_MAX;

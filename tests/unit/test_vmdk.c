@@ -450,6 +450,7 @@ static void co_read_several(struct fixture *f)
         static uint8_t data[16 * 512 + HAND_BYTES + 8 * 512 + 64 * KIB];
         struct named_files n;
         struct image_options options = {.opener = &n.opener};
+        struct image_check check = {0};
         struct image_extent extent;
         struct image *image;
         uint64_t at = 0;
@@ -482,7 +483,16 @@ static void co_read_several(struct fixture *f)
         image = co_opened(f->fd, &(struct image_options){.alone = true});
         assert_int_equal(image->virtual_bytes, sizeof(data));
         assert_int_equal(image->driver->co_read(image, data, 1, 0, NULL), -EPERM);
+        assert_int_equal(image->driver->co_check(image, &check, NULL), -EPERM);
         image_close(image);
+        /* A check has an opener for them. */
+        options.alone = true;
+        put32(named_find(&n, "cowd"), 1 << 20, 5 * 512 + 8);
+        image = co_opened(f->fd, &options);
+        assert_int_equal(image->driver->co_check(image, &check, NULL), 0);
+        assert_int_equal(check.n_errors, 1);
+        image_close(image);
+        options.alone = false;
         assert_int_equal(ftruncate(named_find(&n, "flat"), 24 * 512 - 1), 0);
         co_refused(f->fd, &options, -EBADMSG, "'flat' is shorter than 'x.vmdk' says");
         write_text(f->fd, "# Disk DescriptorFile\nCID=1\nRW 1025 SPARSE \"hand\"\n");
@@ -539,6 +549,40 @@ static void co_cowd(struct fixture *f)
 static void a_cowd_file_is_read(void **state)
 {
         run(*state, co_cowd);
+}
+
+/* As ESX makes a snapshot's: header and directory. A grain table would be longer than all of it. */
+static void co_fresh_cowd(struct fixture *f)
+{
+        uint8_t data[4 * KIB];
+        struct image_extent e;
+        struct image *image;
+
+        cowd_make(f->fd);
+        put32(f->fd, 0, 4 * 512);
+        assert_int_equal(ftruncate(f->fd, 5 * 512), 0);
+        image = co_opened(f->fd, NULL);
+        assert_int_equal(image->driver->co_extent(image, 0, &e, NULL), 0);
+        assert_true(e.zero && !e.present && e.length == 64 * KIB);
+        memset(data, 0x55, sizeof(data));
+        assert_int_equal(image->driver->co_read(image, data, sizeof(data), 0, NULL), 0);
+        assert_true(image_is_zero(data, sizeof(data)));
+        assert_int_equal(co_count_findings(image), 0);
+        image_close(image);
+        /* With two directories that both have none. */
+        hand_make(f->fd, HAND_TEXT);
+        put32(f->fd, VMDK_GTES_MAX, 44);
+        put32(f->fd, 0, HAND_RGD * 512);
+        put32(f->fd, 0, HAND_GD * 512);
+        assert_int_equal(ftruncate(f->fd, (HAND_GD + 1) * 512), 0);
+        image = co_opened(f->fd, NULL);
+        assert_int_equal(co_count_findings(image), 0);
+        image_close(image);
+}
+
+static void a_file_may_be_shorter_than_the_tables_it_has_not(void **state)
+{
+        run(*state, co_fresh_cowd);
 }
 
 /* ---- parents ---- */
@@ -625,6 +669,7 @@ int main(void)
             vmdk_test(several_files_are_one_disk),
             vmdk_test(extents_that_are_too_much_together_are_refused),
             vmdk_test(a_cowd_file_is_read),
+            vmdk_test(a_file_may_be_shorter_than_the_tables_it_has_not),
             vmdk_test(a_child_is_read_over_its_parent),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

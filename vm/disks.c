@@ -242,12 +242,14 @@ static int co_hand_over(struct machine *m, struct machine_disk *d, enum channel_
         struct machine_order order = {
             .kind = kind, .id = d->id, .readonly = d->disk->readonly, .value = d->disk->n_queues};
         int r = co_connect(m, d, &order.fd, err);
+        unsigned n_lost = d->n_lost;
 
         if (r < 0)
                 return r;
         r = co_machine_order(m, &order, err);
         close(order.fd);
-        d->connected = r == 0;
+        /* The VMM may have lost it again by now: its answer is heard of later than it came. */
+        d->connected = r == 0 && d->n_lost == n_lost;
         return r;
 }
 
@@ -348,10 +350,12 @@ static void co_reconnect(void *arg)
 
                 if (d->gone)
                         break;
-                if (r == 0) {
+                if (d->connected) {
                         log_info("disk '%s/%s' is back", d->disk->pool, d->target);
                         break;
                 }
+                if (r == 0)
+                        r = error_set(&e, -ECONNRESET, "the pool's server has hung up again");
                 if (strcmp(said, e.message) != 0 && !m->ending) /* once for each reason */
                         log_warning("disk '%s/%s' is gone, and the guest waits for it: %s",
                                     d->disk->pool, d->target, e.message);
@@ -372,9 +376,12 @@ void machine_disk_lost(struct machine *m, const char *id)
         struct machine_disk *d = find_id(m, id);
         struct reconnect *again;
 
-        if (!d || d->reconnecting)
+        if (!d)
                 return;
         d->connected = false;
+        d->n_lost++;
+        if (d->reconnecting)
+                return;
         again = calloc(1, sizeof(*again));
         if (again) {
                 again->m = m;

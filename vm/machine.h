@@ -37,6 +37,7 @@ struct machine_disk {
         struct vm_disk later;                 /* attached since the start; it points to nothing */
         char target[2 * (POOL_NAME_MAX + 1)]; /* VOL or VOL@SNAP */
         bool connected, reconnecting;
+        unsigned n_lost;     /* how often the VMM has said so */
         bool coming;         /* the VMM was told of it, and has not answered */
         bool gone;           /* no more among the machine's; who reconnects it frees it */
         uint64_t spawned_ns; /* when a server was started for its pool; 0: never */

@@ -74,6 +74,8 @@ struct attach_passing {
 };
 int co_attach_passing(struct host_pool *hp, struct attach_passing *passing, int fd,
                       struct error *err);
+/* -EBUSY  @volume, or a snapshot of it, is attached so */
+int attach_check_rename(const struct host_pool *hp, const char *volume, struct error *err);
 /* Whether there are such attachments, or any front end. */
 bool attach_is_used(struct host_pool *hp);
 

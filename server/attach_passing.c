@@ -122,6 +122,22 @@ int attach_check_identity(const struct host_pool *hp, const char *target, const 
                          strchr(target, '@') ? "snapshot" : "volume");
 }
 
+int attach_check_rename(const struct host_pool *hp, const char *volume, struct error *err)
+{
+        list_for_each (it, &hp->attachments) {
+                const struct attachment *a = container_of(it, struct attachment, link);
+
+                if (!a->passing || !host_name_is_of(a->target, volume))
+                        continue;
+                error_set(err, -EBUSY, "'%s/%s' is a disk of %s%s%s, which finds it by that name",
+                          hp->name, a->target, a->machine[0] ? "machine '" : "a virtual machine",
+                          a->machine, a->machine[0] ? "'" : "");
+                return error_hint(err, "stop the machine first, or take the disk away from it by "
+                                       "'tarn vm detach'");
+        }
+        return 0;
+}
+
 /* ---- the beginning ---- */
 
 static const struct attachment *who_is_to_write(const struct host_pool *hp, const char *target)

@@ -114,6 +114,7 @@ had=$(passing web web.sock | identity)
 ok tarn volume detach tank/web
 ok tarn snapshot create tank/web@t
 same "$(comes_back | identity)" "$had"
+fails 1 "'tank/web' is a disk of a virtual machine, which finds it by that name" tarn volume rename tank/web www
 ok tarn volume detach tank/web
 ok tarn volume rename tank/web www
 ok tarn volume clone tank/www@s tank/web
@@ -135,6 +136,7 @@ grep -q "ESTALE.*'tank/web' was taken back to a snapshot" <<<"$(comes_back)" ||
     die "it gets what the volume held at another time"
 ok tarn volume detach tank/web
 had=$(passing web@s web.sock '{"readonly":true}' | identity)
+fails 1 "'tank/web@s' is a disk of a virtual machine" tarn volume rename tank/web www
 ok tarn volume detach tank/web@s
 ok tarn snapshot delete tank/web@s --yes
 ok tarn snapshot create tank/web@s

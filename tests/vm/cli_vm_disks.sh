@@ -69,6 +69,12 @@ ok tarn volume rename tank/old web
 wait_connected True
 same "$(disk problem)" null
 
+# ---- a volume that it has keeps its name, and is cut like any other ----
+fails 1 "'tank/web' is a disk of machine 'web', which finds it by that name" tarn volume rename tank/web old
+grep -q "^hint: stop the machine" err || die "there is no hint"
+ok tarn vm snapshot web now --disks-only
+wait_connected True
+
 # ---- taken back to a snapshot by force: its guest knows what the volume held before ----
 ok tarn snapshot restore tank/web@monday --force --yes
 wait_for_line $log "the guest waits for it: 'tank/web' was taken back to a snapshot"

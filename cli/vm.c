@@ -149,6 +149,18 @@ static void print_snapshots(json_t *snapshots)
         }
 }
 
+static void print_disk(const json_t *disk, const char *title)
+{
+        const char *problem = json_string_value(json_object_get(disk, "problem"));
+        bool waits = json_is_false(json_object_get(disk, "connected"));
+
+        printf("%-12s %s%s%s%s%s%s\n", title, cli_text(disk, "volume"),
+               json_is_true(json_object_get(disk, "readonly")) ? " (read-only)" : "",
+               json_is_true(json_object_get(disk, "attached")) ? ", attached since its start" : "",
+               waits ? ", waiting for its server" : "", waits && problem ? ": " : "",
+               waits && problem ? problem : "");
+}
+
 static void print_machine(json_t *machine)
 {
         json_t *disk;
@@ -168,13 +180,7 @@ static void print_machine(json_t *machine)
                        (unsigned long long)cli_number(machine, "pid"),
                        (unsigned long long)cli_number(machine, "vmm_pid"));
         json_array_foreach (json_object_get(machine, "disks"), i, disk)
-                printf(
-                    "%-12s %s%s%s%s\n", i == 0 ? "disks" : "", cli_text(disk, "volume"),
-                    json_is_true(json_object_get(disk, "readonly")) ? " (read-only)" : "",
-                    json_is_true(json_object_get(disk, "attached")) ? ", attached since its start"
-                                                                    : "",
-                    json_is_false(json_object_get(disk, "connected")) ? ", waiting for its server"
-                                                                      : "");
+                print_disk(disk, i == 0 ? "disks" : "");
         print_snapshots(json_object_get(machine, "snapshots"));
 }
 

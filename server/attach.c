@@ -19,6 +19,7 @@
 
 struct facts {
         uint8_t uuid[16];
+        char identity[ATTACH_IDENTITY_SIZE];
         bool discard;
 };
 
@@ -28,6 +29,7 @@ static int keep_facts(const struct root_info *info, void *arg)
         const char *discard = root_property(info, "discard");
 
         memcpy(facts->uuid, info->uuid, sizeof(facts->uuid));
+        attach_identity(info, facts->identity);
         facts->discard = !discard || strcmp(discard, "off") != 0;
         return 0;
 }
@@ -62,6 +64,9 @@ static int co_open(void *arg, struct vhost_client *client, struct vhost_volume *
 
         if (r == 0) {
                 r = co_root_get(a->hp->pool, a->target, keep_facts, &facts, err);
+                if (r == 0)
+                        r = attach_check_identity(a->hp, a->target, a->identity, facts.identity,
+                                                  err);
                 if (r < 0)
                         co_volume_close(volume);
         }
@@ -404,28 +409,31 @@ void attach_each_socket(struct host_pool *hp, void (*each)(const char *path, voi
 
 /* ---- attach and detach ---- */
 
-static int ignore_root(const struct root_info *info, void *arg)
+static int keep_identity(const struct root_info *info, void *arg)
 {
+        attach_identity(info, arg);
         return 0;
 }
 
-int co_attach_check(struct host_pool *hp, const char *target, struct error *err)
+int co_attach_check(struct host_pool *hp, const char *target,
+                    char ret_identity[ATTACH_IDENTITY_SIZE], struct error *err)
 {
         if (!hp->vhost) {
                 error_set(err, -ENOTCONN, "'%s/%s' cannot be attached, as nobody serves pool '%s'",
                           hp->name, target, hp->name);
                 return error_hint(err, "'tarn serve %s' serves it", hp->name);
         }
-        return co_root_get(hp->pool, target, ignore_root, NULL, err);
+        return co_root_get(hp->pool, target, keep_identity, ret_identity, err);
 }
 
 int co_attach(struct host_pool *hp, const struct state_attachment *wanted, int fd,
               struct error *err)
 {
+        char identity[ATTACH_IDENTITY_SIZE];
         struct attachment *a;
         int own, r;
 
-        r = co_attach_check(hp, wanted->target, err);
+        r = co_attach_check(hp, wanted->target, identity, err);
         if (r < 0)
                 return r;
         a = find(hp, wanted->target, true);

@@ -59,14 +59,23 @@ int co_attach(struct host_pool *hp, const struct state_attachment *wanted, int f
 /* The same for a virtual machine that is about to connect, and not remembered: it ends by itself when
  * the front end has gone, or none has come in ten seconds. Its socket is for who made it to remove.
  *
- * -EBUSY  somebody else uses the volume, and @wanted is not read-only */
+ * A machine comes back for a disk by its name, and says by the identity that it was told the first time
+ * what it had then: its guest cannot go on with anything else.
+ *
+ * -EBUSY   somebody else uses the volume, and @wanted is not read-only
+ * -ESTALE  the name is another volume's by now, or what the volume held was replaced */
+#define ATTACH_IDENTITY_SIZE 64u
 struct attach_passing {
         struct state_attachment wanted;
         char serial[VHOST_SERIAL_MAX + 1]; /* empty: from the volume's name */
         char machine[POOL_NAME_MAX + 1];   /* its name, for sentences; empty: not known */
+        /* Going in what it must have, empty: any; coming out what it has. */
+        char identity[ATTACH_IDENTITY_SIZE];
 };
-int co_attach_passing(struct host_pool *hp, const struct attach_passing *passing, int fd,
+int co_attach_passing(struct host_pool *hp, struct attach_passing *passing, int fd,
                       struct error *err);
+/* -EBUSY  @volume, or a snapshot of it, is attached so */
+int attach_check_rename(const struct host_pool *hp, const char *volume, struct error *err);
 /* Whether there are such attachments, or any front end. */
 bool attach_is_used(struct host_pool *hp);
 

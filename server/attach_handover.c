@@ -40,11 +40,12 @@ static json_t *one_json(const struct attachment *a, struct handover *h)
         if (fd < 0)
                 return NULL;
         return json_pack(
-            "{s:s, s:s, s:s, s:i, s:b, s:b, s:b, s:s, s:s, s:b, s:I, s:I, s:i, s:[]}", "target",
-            a->target, "path", a->path, "group", a->group, "queues", (int)a->n_queues, "readonly",
-            (int)a->readonly, "remembered", (int)a->remembered, "passing", (int)a->passing,
-            "serial", a->serial, "machine", a->machine, "own_socket", (int)a->made_here, "device",
-            (json_int_t)a->device_number, "inode", (json_int_t)a->inode, "fd", fd, "clients");
+            "{s:s, s:s, s:s, s:i, s:b, s:b, s:b, s:s, s:s, s:s, s:b, s:I, s:I, s:i, s:[]}",
+            "target", a->target, "path", a->path, "group", a->group, "queues", (int)a->n_queues,
+            "readonly", (int)a->readonly, "remembered", (int)a->remembered, "passing",
+            (int)a->passing, "serial", a->serial, "machine", a->machine, "identity", a->identity,
+            "own_socket", (int)a->made_here, "device", (json_int_t)a->device_number, "inode",
+            (json_int_t)a->inode, "fd", fd, "clients");
 }
 
 json_t *attach_prepare(struct host_pool *hp, struct handover *h)
@@ -181,19 +182,21 @@ static int co_restore_clients(struct attachment *a, struct handover *h, const js
 static int co_restore_one(struct host_pool *hp, struct handover *h, json_t *json, struct error *err)
 {
         const char *target = NULL, *path = NULL, *group = "", *serial = "", *machine = "";
+        const char *identity = "";
         struct state_attachment wanted = {0};
         json_int_t device = 0, inode = 0;
         int readonly = 0, remembered = 0, passing = 0, own_socket = 0, queues = 0, fd;
         struct attachment *a;
         int r;
 
-        if (json_unpack(json, "{s:s, s:s, s?s, s:i, s:b, s:b, s?b, s?s, s?s, s:b, s:I, s:I}",
+        if (json_unpack(json, "{s:s, s:s, s?s, s:i, s:b, s:b, s?b, s?s, s?s, s?s, s:b, s:I, s:I}",
                         "target", &target, "path", &path, "group", &group, "queues", &queues,
                         "readonly", &readonly, "remembered", &remembered, "passing", &passing,
-                        "serial", &serial, "machine", &machine, "own_socket", &own_socket, "device",
-                        &device, "inode", &inode) < 0 ||
+                        "serial", &serial, "machine", &machine, "identity", &identity, "own_socket",
+                        &own_socket, "device", &device, "inode", &inode) < 0 ||
             strlen(target) >= sizeof(wanted.target) || strlen(group) >= sizeof(wanted.group) ||
-            strlen(serial) > VHOST_SERIAL_MAX || strlen(machine) > POOL_NAME_MAX || queues < 1 ||
+            strlen(serial) > VHOST_SERIAL_MAX || strlen(machine) > POOL_NAME_MAX ||
+            strlen(identity) >= ATTACH_IDENTITY_SIZE || queues < 1 ||
             queues > (int)VHOST_QUEUES_MAX)
                 return error_set(err, -EBADMSG, "an attachment was passed on that makes no sense");
         fd = handover_take(h, json_object_get(json, "fd"));
@@ -211,7 +214,7 @@ static int co_restore_one(struct host_pool *hp, struct handover *h, json_t *json
         a->inode = (ino_t)inode;
         a->to_be_ours = own_socket;
         if (passing)
-                passing_start(a, serial, machine);
+                passing_start(a, serial, machine, identity);
         return co_restore_clients(a, h, json_object_get(json, "clients"), err);
 }
 

@@ -67,13 +67,15 @@ static void end(struct loop_timer *timer)
                 loop_timer_set(loop, timer, loop_now_ns(loop) + RETRY_NS);
 }
 
-void passing_start(struct attachment *a, const char *serial, const char *machine)
+void passing_start(struct attachment *a, const char *serial, const char *machine,
+                   const char *identity)
 {
         struct loop *loop = a->hp->loop;
 
         a->passing = true;
         snprintf(a->serial, sizeof(a->serial), "%s", serial);
         snprintf(a->machine, sizeof(a->machine), "%s", machine);
+        snprintf(a->identity, sizeof(a->identity), "%s", identity);
         a->end.fire = end;
         loop_timer_set(loop, &a->end, loop_now_ns(loop) + CONNECT_WAIT_NS);
 }
@@ -92,6 +94,48 @@ void co_passing_settle(struct host_pool *hp)
 {
         while (hp->n_attachments_ending > 0)
                 co_sleep_ns(SETTLE_LOOK_NS);
+}
+
+/* ---- what it is ---- */
+
+#define UUID_DIGITS 32
+
+void attach_identity(const struct root_info *info, char identity[ATTACH_IDENTITY_SIZE])
+{
+        for (size_t i = 0; i < sizeof(info->uuid); i++)
+                snprintf(identity + 2 * i, 3, "%02x", info->uuid[i]);
+        snprintf(identity + UUID_DIGITS, ATTACH_IDENTITY_SIZE - UUID_DIGITS, "-%llu",
+                 (unsigned long long)info->id);
+}
+
+int attach_check_identity(const struct host_pool *hp, const char *target, const char *wanted,
+                          const char *is, struct error *err)
+{
+        if (!wanted[0] || strcmp(wanted, is) == 0)
+                return 0;
+        if (strncmp(wanted, is, UUID_DIGITS) == 0)
+                return error_set(err, -ESTALE,
+                                 "'%s/%s' was taken back to a snapshot: it does not hold any more "
+                                 "what it held",
+                                 hp->name, target);
+        return error_set(err, -ESTALE, "'%s/%s' is the name of another %s by now", hp->name, target,
+                         strchr(target, '@') ? "snapshot" : "volume");
+}
+
+int attach_check_rename(const struct host_pool *hp, const char *volume, struct error *err)
+{
+        list_for_each (it, &hp->attachments) {
+                const struct attachment *a = container_of(it, struct attachment, link);
+
+                if (!a->passing || !host_name_is_of(a->target, volume))
+                        continue;
+                error_set(err, -EBUSY, "'%s/%s' is a disk of %s%s%s, which finds it by that name",
+                          hp->name, a->target, a->machine[0] ? "machine '" : "a virtual machine",
+                          a->machine, a->machine[0] ? "'" : "");
+                return error_hint(err, "stop the machine first, or take the disk away from it by "
+                                       "'tarn vm detach'");
+        }
+        return 0;
 }
 
 /* ---- the beginning ---- */
@@ -127,14 +171,17 @@ static int refuse_used(struct host_pool *hp, const char *target, struct error *e
         return error_hint(err, "several may use it where it is read-only for this one");
 }
 
-int co_attach_passing(struct host_pool *hp, const struct attach_passing *passing, int fd,
+int co_attach_passing(struct host_pool *hp, struct attach_passing *passing, int fd,
                       struct error *err)
 {
         const struct state_attachment *wanted = &passing->wanted;
+        char identity[ATTACH_IDENTITY_SIZE];
         struct attachment *a;
         int own, r;
 
-        r = co_attach_check(hp, wanted->target, err);
+        r = co_attach_check(hp, wanted->target, identity, err);
+        if (r == 0)
+                r = attach_check_identity(hp, wanted->target, passing->identity, identity, err);
         if (r == 0 && !wanted->readonly && !strchr(wanted->target, '@'))
                 r = refuse_used(hp, wanted->target, err);
         if (r < 0)
@@ -143,9 +190,11 @@ int co_attach_passing(struct host_pool *hp, const struct attach_passing *passing
         if (own < 0)
                 return error_set(err, -errno, "cannot keep the socket: %s", strerror(errno));
         r = attachment_new(hp, wanted, own, false, false, &a, err);
-        if (r == 0)
-                passing_start(a, passing->serial, passing->machine);
-        return r;
+        if (r < 0)
+                return r;
+        passing_start(a, passing->serial, passing->machine, identity);
+        memcpy(passing->identity, identity, sizeof(identity));
+        return 0;
 }
 
 bool attach_is_used(struct host_pool *hp)

@@ -73,6 +73,23 @@ static int read_machine(const struct command *c, char machine[POOL_NAME_MAX + 1]
         return r;
 }
 
+static int read_identity(const struct command *c, char identity[ATTACH_IDENTITY_SIZE],
+                         struct error *err)
+{
+        const char *text = NULL;
+        int r;
+
+        if (!json_object_get(c->request, "identity"))
+                return 0;
+        r = command_string(c, "identity", &text, err);
+        if (r == 0 && strlen(text) >= ATTACH_IDENTITY_SIZE)
+                r = error_set(err, -EINVAL, "an identity has less than %u characters",
+                              ATTACH_IDENTITY_SIZE);
+        if (r == 0)
+                memcpy(identity, text, strlen(text) + 1);
+        return r;
+}
+
 int co_volume_attach(struct command *c, struct error *err)
 {
         struct attach_passing passing = {.wanted.readonly = command_flag(c, "readonly")};
@@ -94,9 +111,11 @@ int co_volume_attach(struct command *c, struct error *err)
                 r = read_serial(c, passing.serial, err);
         if (r == 0)
                 r = read_machine(c, passing.machine, err);
-        if (r == 0 && remember && (passing.serial[0] || passing.machine[0]))
-                r = error_set(err, -EINVAL, "a %s is not remembered",
-                              passing.serial[0] ? "serial number" : "machine");
+        if (r == 0)
+                r = read_identity(c, passing.identity, err);
+        if (r == 0 && remember && (passing.serial[0] || passing.machine[0] || passing.identity[0]))
+                r = error_set(err, -EINVAL,
+                              "serial number, machine and identity are not remembered");
         if (r == 0 && c->n_fds != 1)
                 r = error_set(err, -EINVAL, "the request lacks the listening socket");
         if (r < 0)
@@ -108,6 +127,8 @@ int co_volume_attach(struct command *c, struct error *err)
         if (r == 0 && remember && !wanted->group[0] && c->hp->host->vhost_group != (gid_t)-1)
                 json_object_set_new(c->reply, "group",
                                     json_integer((json_int_t)c->hp->host->vhost_group));
+        if (r == 0 && !remember)
+                json_object_set_new(c->reply, "identity", json_string(passing.identity));
         return r;
 }
 

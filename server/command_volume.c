@@ -162,6 +162,8 @@ int co_volume_rename_one(struct command *c, struct error *err)
         if (r == 0)
                 r = command_volume(c, "new_name", &new_name, err);
         if (r == 0)
+                r = attach_check_rename(c->hp, volume, err);
+        if (r == 0)
                 r = co_volume_rename(c->hp->pool, volume, new_name, err);
         if (r == 0) {
                 co_host_renamed(c->hp, volume, new_name);

@@ -83,7 +83,8 @@ static int co_read_reply(struct machine *m, int fd, char *text, size_t size)
 }
 
 /* The request is short, and a server's socket takes it at once. */
-static int co_ask_on(struct machine *m, int control, json_t *request, int fd, struct error *err)
+static int co_ask_on(struct machine *m, int control, json_t *request, int fd, json_t **ret_reply,
+                     struct error *err)
 {
         size_t length;
         char *line = control_line(request, &length), *reply_text = malloc(REPLY_MAX);
@@ -103,10 +104,17 @@ static int co_ask_on(struct machine *m, int control, json_t *request, int fd, st
                 else if (json_object_get(reply, "error"))
                         r = control_error_parse(reply, err);
         }
+        if (r == 0)
+                *ret_reply = json_incref(reply);
         json_decref(reply);
         free(line);
         free(reply_text);
         return r;
+}
+
+static int set_text(json_t *request, const char *key, const char *text)
+{
+        return text[0] ? json_object_set_new(request, key, json_string(text)) : 0;
 }
 
 static json_t *request_of(const struct machine *m, const struct machine_disk *d, const char *path)
@@ -116,16 +124,16 @@ static json_t *request_of(const struct machine *m, const struct machine_disk *d,
                       d->disk->pool, "volume", d->target, "path", path, "readonly",
                       (int)d->disk->readonly, "remember", 0, "machine", m->known->name);
 
-        if (request && d->disk->serial[0] &&
-            json_object_set_new(request, "serial", json_string(d->disk->serial)) < 0) {
+        if (request && (set_text(request, "serial", d->disk->serial) < 0 ||
+                        set_text(request, "identity", d->identity) < 0)) {
                 json_decref(request);
                 return NULL;
         }
         return request;
 }
 
-int co_machine_ask_server(struct machine *m, const char *pool, json_t *request, int fd,
-                          struct error *err)
+static int co_ask_server(struct machine *m, const char *pool, json_t *request, int fd,
+                         json_t **ret_reply, struct error *err)
 {
         struct pool_state *state = NULL;
         int control = -1, r = state_load(pool, &state, err);
@@ -135,22 +143,37 @@ int co_machine_ask_server(struct machine *m, const char *pool, json_t *request, 
                 r = r == -ENOENT ? -ENOTCONN : r;
         }
         if (r == 0)
-                r = co_ask_on(m, control, request, fd, err);
+                r = co_ask_on(m, control, request, fd, ret_reply, err);
         if (control >= 0)
                 close(control);
         state_free(state);
         return r;
 }
 
+int co_machine_ask_server(struct machine *m, const char *pool, json_t *request, int fd,
+                          struct error *err)
+{
+        json_t *reply = NULL;
+        int r = co_ask_server(m, pool, request, fd, &reply, err);
+
+        json_decref(reply);
+        return r;
+}
+
 /* The server has @path's socket then, and one queue of connections to it. */
 static int co_offer(struct machine *m, const struct machine_disk *d, const char *path,
-                    int listening, struct error *err)
+                    int listening, char ret_identity[MACHINE_IDENTITY_SIZE], struct error *err)
 {
-        json_t *request = request_of(m, d, path);
-        int r = request ? co_machine_ask_server(m, d->disk->pool, request, listening, err)
+        json_t *request = request_of(m, d, path), *reply = NULL;
+        int r = request ? co_ask_server(m, d->disk->pool, request, listening, &reply, err)
                         : error_set(err, -ENOMEM, "out of memory");
+        const char *identity = json_string_value(json_object_get(reply, "identity"));
 
+        /* An older server has none, and checks none: what was known is kept. */
+        if (r == 0 && identity && strlen(identity) < MACHINE_IDENTITY_SIZE)
+                memcpy(ret_identity, identity, strlen(identity) + 1);
         json_decref(request);
+        json_decref(reply);
         return r;
 }
 
@@ -171,7 +194,7 @@ static int socket_path(const struct machine *m, const struct machine_disk *d, ch
 
 /* -ENOTCONN  nobody serves the pool */
 static int co_connect(struct machine *m, const struct machine_disk *d, int *ret_fd,
-                      struct error *err)
+                      char ret_identity[MACHINE_IDENTITY_SIZE], struct error *err)
 {
         char path[PATH_MAX];
         int listening = -1, r = socket_path(m, d, path, sizeof(path), err);
@@ -180,7 +203,7 @@ static int co_connect(struct machine *m, const struct machine_disk *d, int *ret_
                 r = socket_listen_unix(path, (gid_t)-1, &listening, err);
         if (r < 0)
                 return r;
-        r = co_offer(m, d, path, listening, err);
+        r = co_offer(m, d, path, listening, ret_identity, err);
         close(listening);
         if (r == 0) {
                 r = socket_connect_unix(path, ret_fd);
@@ -241,13 +264,19 @@ static int co_hand_over(struct machine *m, struct machine_disk *d, enum channel_
 {
         struct machine_order order = {
             .kind = kind, .id = d->id, .readonly = d->disk->readonly, .value = d->disk->n_queues};
-        int r = co_connect(m, d, &order.fd, err);
+        char identity[MACHINE_IDENTITY_SIZE] = "";
+        int r = co_connect(m, d, &order.fd, identity, err);
+        unsigned n_lost = d->n_lost;
 
         if (r < 0)
                 return r;
         r = co_machine_order(m, &order, err);
         close(order.fd);
-        d->connected = r == 0;
+        /* From here on the guest has it in its memory, and can go on with nothing else. */
+        if (r == 0 && identity[0])
+                memcpy(d->identity, identity, sizeof(identity));
+        /* The VMM may have lost it again by now: its answer is heard of later than it came. */
+        d->connected = r == 0 && d->n_lost == n_lost;
         return r;
 }
 
@@ -340,7 +369,6 @@ static void co_reconnect(void *arg)
         struct reconnect *again = arg;
         struct machine *m = again->m;
         struct machine_disk *d = again->disk;
-        char said[sizeof(((struct error *)0)->message)] = "";
 
         while (!m->ending && m->channel_open && !d->gone) {
                 struct error e = ERROR_INIT;
@@ -348,14 +376,17 @@ static void co_reconnect(void *arg)
 
                 if (d->gone)
                         break;
-                if (r == 0) {
+                if (d->connected) {
+                        d->problem[0] = '\0';
                         log_info("disk '%s/%s' is back", d->disk->pool, d->target);
                         break;
                 }
-                if (strcmp(said, e.message) != 0 && !m->ending) /* once for each reason */
+                if (r == 0)
+                        r = error_set(&e, -ECONNRESET, "the pool's server has hung up again");
+                if (strcmp(d->problem, e.message) != 0 && !m->ending) /* once for each reason */
                         log_warning("disk '%s/%s' is gone, and the guest waits for it: %s",
                                     d->disk->pool, d->target, e.message);
-                memcpy(said, e.message, sizeof(said));
+                memcpy(d->problem, e.message, sizeof(d->problem));
                 if (r == -ENOTCONN)
                         replace_server(m, d);
                 co_sleep_ns(RETRY_NS);
@@ -372,9 +403,12 @@ void machine_disk_lost(struct machine *m, const char *id)
         struct machine_disk *d = find_id(m, id);
         struct reconnect *again;
 
-        if (!d || d->reconnecting)
+        if (!d)
                 return;
         d->connected = false;
+        d->n_lost++;
+        if (d->reconnecting)
+                return;
         again = calloc(1, sizeof(*again));
         if (again) {
                 again->m = m;
@@ -505,13 +539,25 @@ json_t *machine_disks_json(const struct machine *m)
                 const struct machine_disk *d = container_of(it, struct machine_disk, link);
                 char text[VM_DISK_TEXT_SIZE];
 
-                json_array_append_new(all, json_pack("{s:s, s:s, s:b, s:b, s:b}", "id", d->id,
-                                                     "volume", vm_disk_text(d->disk, text),
-                                                     "readonly", (int)d->disk->readonly, "attached",
-                                                     d->disk == &d->later, "connected",
-                                                     (int)d->connected));
+                json_array_append_new(
+                    all, json_pack("{s:s, s:s, s:b, s:b, s:b, s:o?}", "id", d->id, "volume",
+                                   vm_disk_text(d->disk, text), "readonly", (int)d->disk->readonly,
+                                   "attached", d->disk == &d->later, "connected", (int)d->connected,
+                                   "problem", d->problem[0] ? json_string(d->problem) : NULL));
         }
         return all;
+}
+
+int machine_disks_check(const struct machine *m, struct error *err)
+{
+        list_for_each (it, &m->disks) {
+                const struct machine_disk *d = container_of(it, struct machine_disk, link);
+
+                if (!d->connected)
+                        return error_set(err, -ENODEV, "disk '%s/%s' is gone%s%s", d->disk->pool,
+                                         d->target, d->problem[0] ? ": " : "", d->problem);
+        }
+        return 0;
 }
 
 int machine_disks_write(const struct machine *m, char **ret_text, unsigned numbers[VM_DISKS_MAX],

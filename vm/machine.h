@@ -20,7 +20,8 @@
 #include "vm/console.h"
 #include "vm/known.h"
 
-#define MACHINE_SECOND_NS UINT64_C(1000000000)
+#define MACHINE_SECOND_NS     UINT64_C(1000000000)
+#define MACHINE_IDENTITY_SIZE 128u
 /* For others who hold the guest: a snapshot's pause may wait for a pool's server. */
 #define MACHINE_HOLD_WAIT_NS (120 * MACHINE_SECOND_NS)
 
@@ -39,6 +40,10 @@ struct machine_disk {
         struct vm_disk later;                 /* attached since the start; it points to nothing */
         char target[2 * (POOL_NAME_MAX + 1)]; /* VOL or VOL@SNAP */
         bool connected, reconnecting;
+        unsigned n_lost; /* how often the VMM has said so */
+        /* What the server says that it is connected to, since the first time; empty: it does not. */
+        char identity[MACHINE_IDENTITY_SIZE];
+        char problem[sizeof(((struct error *)0)->message)]; /* why it is not; empty: not known */
         bool coming;         /* the VMM was told of it, and has not answered */
         bool gone;           /* no more among the machine's; who reconnects it frees it */
         uint64_t spawned_ns; /* when a server was started for its pool; 0: never */
@@ -172,6 +177,8 @@ int co_machine_disk_add(struct machine *m, const struct vm_disk *disk, struct er
 int co_machine_disk_remove(struct machine *m, const char *pool, const char *target,
                            struct error *err);
 json_t *machine_disks_json(const struct machine *m);
+/* -ENODEV  one of them is away: its name need not be that of what the guest has */
+int machine_disks_check(const struct machine *m, struct error *err);
 /* What it was started as, but with the disks that it has now, as a text; and their numbers, in its order.
  * Release with free(). */
 int machine_disks_write(const struct machine *m, char **ret_text, unsigned numbers[VM_DISKS_MAX],

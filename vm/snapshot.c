@@ -175,6 +175,8 @@ static int co_take(struct snapshot *s, bool memory, struct error *err)
         if (r == 0 && memory)
                 r = co_save(s, err);
         if (r == 0)
+                r = machine_disks_check(s->m, err);
+        if (r == 0)
                 r = keep_file(s, memory, err);
         if (r == 0)
                 r = co_cut_disks(s, err);

@@ -53,8 +53,8 @@ static const char *const words[] = {
     "{\"target\":\"web\",\"path\":\"/x\",\"queues\":2,\"readonly\":false,\"remembered\":true,"
     "\"own_socket\":false,\"device\":1,\"inode\":2,\"fd\":1,\"clients\":[",
     "{\"target\":\"none\",\"path\":\"/x\",\"group\":\"disk\",\"queues\":1,\"readonly\":true,"
-    "\"remembered\":false,\"passing\":true,\"serial\":\"1\",\"machine\":\"web-1\",\"own_socket\":"
-    "false,"
+    "\"remembered\":false,\"passing\":true,\"serial\":\"1\",\"machine\":\"web-1\",\"identity\":"
+    "\"0-1\",\"own_socket\":false,"
     "\"device\":1,\"inode\":2,\"fd\":0,\"clients\":[",
     "{\"fds\":[2],\"state\":\"",
     "00000000000001000100000040000000", /* a record of facts, and the facts */

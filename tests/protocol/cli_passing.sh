@@ -101,6 +101,50 @@ grep -q '"ok":true' <<<"$(passing web web.sock)" || die "one that writes is refu
 grep -q EBUSY <<<"$(passing web three.sock)" || die "two that write, behind one that reads"
 kill -KILL "$pid"
 ok tarn volume detach tank/web
+
+# a machine that comes back gets what it had, or nothing
+identity() {
+    $python -c 'import json, sys; print(json.load(sys.stdin)["identity"])'
+}
+comes_back() {
+    passing web web.sock "{\"identity\":\"$had\"}"
+}
+wait_detached
+had=$(passing web web.sock | identity)
+ok tarn volume detach tank/web
+ok tarn snapshot create tank/web@t
+same "$(comes_back | identity)" "$had"
+fails 1 "'tank/web' is a disk of a virtual machine, which finds it by that name" tarn volume rename tank/web www
+ok tarn volume detach tank/web
+ok tarn volume rename tank/web www
+ok tarn volume clone tank/www@s tank/web
+grep -q "ESTALE.*'tank/web' is the name of another volume by now" <<<"$(comes_back)" || die "it gets another volume"
+ok tarn volume delete tank/web --yes
+ok tarn volume rename tank/www web
+same "$(comes_back | identity)" "$had"
+# also when it has not connected yet
+ok tarn snapshot restore tank/web@s
+$python -c 'import socket
+s = socket.socket(socket.AF_UNIX)
+s.connect("web.sock")
+try:
+    s.send(bytes([1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]))
+    assert s.recv(1) == b"", "a front end is answered"
+except (BrokenPipeError, ConnectionResetError):
+    pass' || die "it gets what the volume held at another time"
+grep -q "ESTALE.*'tank/web' was taken back to a snapshot" <<<"$(comes_back)" ||
+    die "it gets what the volume held at another time"
+ok tarn volume detach tank/web
+had=$(passing web@s web.sock '{"readonly":true}' | identity)
+fails 1 "'tank/web@s' is a disk of a virtual machine" tarn volume rename tank/web www
+ok tarn volume detach tank/web@s
+ok tarn snapshot delete tank/web@s --yes
+ok tarn snapshot create tank/web@s
+grep -q "ESTALE.*'tank/web@s' is the name of another snapshot" \
+    <<<"$(passing web@s web.sock "{\"readonly\":true, \"identity\":\"$had\"}")" || die "it gets another snapshot"
+for wrong in "{\"identity\":\"$(printf %064d 0)\"}" '{"identity":7}' '{"identity":"1", "remember":true}'; do
+    grep -q EINVAL <<<"$(passing web web.sock "$wrong")" || die "it takes $wrong"
+done
 kill -TERM "$server"
 wait_ended "$server"
 ! grep -q attachments state/tank.json || die "an attachment is remembered"

@@ -73,6 +73,7 @@ static void make_pool(struct host_pool *hp, struct loop *loop)
                 snprintf(wanted.target, sizeof(wanted.target), "vol%u", i);
                 assert_int_equal(attachment_new(hp, &wanted, listening(), true, false, &a, NULL),
                                  0);
+                snprintf(a->identity, sizeof(a->identity), "identity of %u", i);
         }
 }
 
@@ -93,10 +94,12 @@ static size_t expect_attachments(struct handover *h, const json_t *all)
         for (unsigned i = 0; i < ATTACHMENTS; i++) {
                 const json_t *one = json_array_get(all, i);
                 int fd = handover_take(h, json_object_get(one, "fd"));
-                char name[16];
+                char name[16], identity[ATTACH_IDENTITY_SIZE];
 
                 snprintf(name, sizeof(name), "vol%u", i);
+                snprintf(identity, sizeof(identity), "identity of %u", i);
                 assert_string_equal(json_string_value(json_object_get(one, "target")), name);
+                assert_string_equal(json_string_value(json_object_get(one, "identity")), identity);
                 assert_true(is_listening(fd));
                 close(fd);
                 n += json_array_size(json_object_get(one, "clients"));

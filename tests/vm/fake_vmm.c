@@ -8,6 +8,7 @@
  *     deaf                      the power button does nothing from now on
  *     sticky                    disks are not let go of from now on
  *     drop ID                   that disk is let go of, asked for or not
+ *     fragile                   the next disk that is connected is lost at once
  *     confined                  say what its process may still do
  *     keep WORD, tell           have WORD in memory, and say it; "slow N" takes N seconds to read back
  */
@@ -52,7 +53,7 @@ struct vmm {
         void *arg;
         int serial;
         const struct vmm_config *config;
-        bool paused, deaf, sticky;
+        bool paused, deaf, sticky, fragile;
         char memory[64];
         int copy; /* the file that it is written to; -1: none */
         void (*copied)(void *arg, int result, const char *sentence);
@@ -78,17 +79,22 @@ __attribute__((format(printf, 2, 3))) static void say(struct vmm *v, const char 
 
 /* ---- disks ---- */
 
+static void lose(struct fake_disk *d)
+{
+        shutdown(d->fd, SHUT_RDWR); /* the look at it holds it open */
+        close(d->fd);
+        d->fd = -1;
+        say(d->vmm, "lost %s\n", d->id);
+        d->vmm->events->disk_lost(d->vmm->arg, d->id);
+}
+
 static void hung_up(struct loop_io *io, int result)
 {
         struct fake_disk *d = container_of(io, struct fake_disk, io);
 
         d->watching = false;
-        if (d->fd < 0)
-                return;
-        close(d->fd);
-        d->fd = -1;
-        say(d->vmm, "lost %s\n", d->id);
-        d->vmm->events->disk_lost(d->vmm->arg, d->id);
+        if (d->fd >= 0)
+                lose(d);
 }
 
 /* A first message, VHOST_USER_GET_FEATURES, so that the back end takes us for a front end. */
@@ -121,6 +127,9 @@ int vmm_disk_connect(struct vmm *v, const char *id, int fd, struct error *err)
 
         if (d) {
                 connect_disk(d, fd);
+                if (v->fragile)
+                        lose(d); /* told before the answer is: who asked hears of both at once */
+                v->fragile = false;
                 return 0;
         }
         close(fd);
@@ -246,6 +255,8 @@ static void obey(struct vmm *v, const char *word)
                 v->deaf = true;
         else if (strcmp(word, "sticky") == 0)
                 v->sticky = true;
+        else if (strcmp(word, "fragile") == 0)
+                v->fragile = true;
         else if (strncmp(word, "drop ", 5) == 0)
                 vmm_disk_remove(v, word + 5, NULL);
         else if (strncmp(word, "keep ", 5) == 0)

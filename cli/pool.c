@@ -357,8 +357,9 @@ static int open_disks(const char *const *paths, size_t n, int *fds, json_t *abso
         return 0;
 }
 
+/* *ret_asked: from then on the pool may need the disks, whatever is answered. */
 static int add_disks(const struct cli_args *args, const char *const *paths, size_t n, int *fds,
-                     struct error *err)
+                     bool *ret_asked, struct error *err)
 {
         json_t *absolute = json_array(), *reply = NULL;
         struct check_work w = {.work = {.co_run = co_check_disks}, .paths = paths, .n = n};
@@ -371,6 +372,7 @@ static int add_disks(const struct cli_args *args, const char *const *paths, size
                 r = open_disks(paths, n, fds, absolute, err);
         if (r == 0) {
                 call.request = json_pack("{s:s, s:O}", "command", "pool-add", "paths", absolute);
+                *ret_asked = true;
                 r = cli_try(&call, &reply, err);
                 json_decref(reply);
         }
@@ -381,12 +383,23 @@ static int add_disks(const struct cli_args *args, const char *const *paths, size
         return r;
 }
 
+static void leave_files(const char *const *paths, size_t n, const bool *made)
+{
+        for (size_t i = 0; i < n; i++)
+                if (made[i])
+                        cli_note(
+                            "'%s' is left: remove it only if 'tarn pool status' shows that it is "
+                            "no member",
+                            paths[i]);
+}
+
 static int run_add(const struct cli_verb *verb, const struct cli_args *args)
 {
         const char *const *paths = (const char *const *)args->words + 1;
         size_t n = (size_t)args->n_words - 1;
-        bool made[COMMAND_FDS_MAX] = {false};
+        bool made[COMMAND_FDS_MAX] = {false}, asked = false;
         int fds[COMMAND_FDS_MAX], r = 0;
+        struct pool_state *state = NULL;
         struct error e = ERROR_INIT;
         uint64_t bytes = 0;
 
@@ -400,12 +413,17 @@ static int run_add(const struct cli_verb *verb, const struct cli_args *args)
         if (r == 0)
                 r = setup_check_distinct(paths, n, &e);
         if (r == 0)
+                r = session_resolve(args->words[0], &state, &e);
+        if (r == 0)
                 r = setup_make_files(paths, n, bytes, made, &e);
         if (r == 0) {
-                r = add_disks(args, paths, n, fds, &e);
-                if (r < 0)
+                r = add_disks(args, paths, n, fds, &asked, &e);
+                if (r < 0 && !asked)
                         setup_remove_files(paths, n, made);
+                else if (r < 0)
+                        leave_files(paths, n, made);
         }
+        state_free(state);
         if (r < 0)
                 return cli_fail(&e);
         printf("added %zu member%s to pool '%s'\n", n, n == 1 ? "" : "s", args->words[0]);

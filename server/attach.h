@@ -34,13 +34,12 @@ void attach_each_socket(struct host_pool *hp, void (*each)(const char *path, voi
 /* While all still runs: the attachments of the pool, with their sockets, which are in @h then. NULL: no
  * memory, or no descriptors. They stay what they are until they are saved. */
 json_t *attach_prepare(struct host_pool *hp, struct handover *h);
-/* Begin to let the front ends' requests finish; then add the front ends to @attachments, which
- * attach_prepare() made, and to @h, and end the attachments here. Their sockets stay where they are.
+/* Begin to let the front ends' requests finish; then add the front ends to what attach_prepare()
+ * made, which is still there, and to @h, and end the attachments here. Their sockets stay where they are.
  *
  * -ENOMEM  some front ends are lost, and have seen their connection end; all else is there */
 void attach_save_begin(struct host_pool *hp);
-int co_attach_save(struct host_pool *hp, struct handover *h, json_t *attachments,
-                   struct error *err);
+int co_attach_save(struct host_pool *hp, struct handover *h, struct error *err);
 /* Make them anew, in place of co_attach_start(). Until attach_go() nothing of them runs.
  *
  * A front end that alone is to blame is hung up on, and the log says why; any other failure is

@@ -1,5 +1,4 @@
 /* attach_handover.c - attachments that go on in another server, with those who are connected. */
-#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,9 +52,10 @@ json_t *attach_prepare(struct host_pool *hp, struct handover *h)
         json_t *all = json_array();
 
         list_for_each (it, &hp->attachments) {
-                const struct attachment *a = container_of(it, struct attachment, link);
+                struct attachment *a = container_of(it, struct attachment, link);
 
-                if (json_array_append_new(all, one_json(a, h)) < 0) {
+                a->entry = one_json(a, h);
+                if (json_array_append_new(all, a->entry) < 0) {
                         json_decref(all);
                         return NULL;
                 }
@@ -105,21 +105,21 @@ static void co_save_clients(struct attachment *a, struct handover *h, json_t *js
         }
 }
 
-int co_attach_save(struct host_pool *hp, struct handover *h, json_t *attachments, struct error *err)
+int co_attach_save(struct host_pool *hp, struct handover *h, struct error *err)
 {
-        size_t i = 0, n_lost = 0;
+        size_t n_lost = 0;
 
+        /* Those that have ended since attach_prepare() have an entry without front ends: they end there too. */
         while (!list_empty(&hp->attachments)) {
                 struct attachment *a = container_of(hp->attachments.next, struct attachment, link);
 
-                co_save_clients(a, h, json_array_get(attachments, i++));
+                co_save_clients(a, h, a->entry);
                 n_lost += a->n_lost;
                 list_remove(&a->link);
                 free(a->saved);
                 free(a->path);
                 free(a);
         }
-        assert(i == json_array_size(attachments));
         co_passing_settle(hp);
         vhost_server_free(hp->vhost);
         hp->vhost = NULL;

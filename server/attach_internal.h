@@ -28,6 +28,7 @@ struct attachment {
         struct vhost_device *device;
         /* attach_handover.c: front ends between two servers; whether the socket is to be ours then */
         struct vhost_saved *saved;
+        json_t *entry; /* attach_prepare()'s of it, which has it */
         size_t n_saved, n_lost;
         bool to_be_ours;
 };

@@ -61,8 +61,11 @@ static void end(struct loop_timer *timer)
         struct attachment *a = container_of(timer, struct attachment, end);
         struct loop *loop = a->hp->loop;
 
-        if (!a->has_had_client && n_clients(a) > 0)
-                return; /* it is connecting; its end will be told */
+        /* It is connecting, or has connected. Its end is told only where it came to have the volume. */
+        if (!a->has_had_client && n_clients(a) > 0) {
+                loop_timer_set(loop, timer, loop_now_ns(loop) + CONNECT_WAIT_NS);
+                return;
+        }
         if (co_spawn(loop, co_end, a) < 0)
                 loop_timer_set(loop, timer, loop_now_ns(loop) + RETRY_NS);
 }

@@ -76,6 +76,9 @@ static int co_export_frozen(struct image_request *q, const char *name, struct er
         r = co_volume_open(pool, frozen, &volume, err);
         if (r == 0) {
                 r = co_export_volume(q, volume, name, err);
+                r = image_base_explain(q->command->hp, volume, r, err);
+                /* The volume may be called otherwise by now, and so its snapshot. */
+                snprintf(frozen, sizeof(frozen), "%s", volume_name(volume));
                 co_volume_close(volume);
         }
         if (co_snapshot_delete(pool, frozen, NULL) < 0)
@@ -87,19 +90,19 @@ static int co_export_frozen(struct image_request *q, const char *name, struct er
 static int co_export(struct command *c, struct image_request *q, const char *name,
                      struct error *err)
 {
+        bool still = is_still(c, name);
         struct volume *volume;
         int r = co_volume_open(c->hp->pool, name, &volume, err);
 
         if (r < 0)
                 return r;
         r = co_image_base_check(c->hp, volume, err);
-        if (r == 0) {
-                r = is_still(c, name) ? co_export_volume(q, volume, name, err)
-                                      : co_export_frozen(q, name, err);
+        if (r == 0 && still) {
+                r = co_export_volume(q, volume, name, err);
                 r = image_base_explain(c->hp, volume, r, err);
         }
         co_volume_close(volume);
-        return r;
+        return r < 0 || still ? r : co_export_frozen(q, name, err);
 }
 
 int co_image_export(struct command *c, struct error *err)

@@ -31,7 +31,8 @@ static int co_read_image(struct pool_image *reader, void *buffer, uint64_t lengt
                 r = changed.code;
                 e = changed;
         }
-        b->unreadable = r < 0;
+        if (r != -ECANCELED) /* the image's own fault */
+                b->unreadable = r < 0;
         if (r < 0 && r != -ECANCELED)
                 image_base_problem(b, &e);
         if (--b->n_reads == 0)
@@ -63,6 +64,7 @@ struct image_base *image_base_new(struct host_pool *hp)
         list_init(&b->parts);
         co_queue_init(&b->stopped);
         co_queue_init(&b->unread);
+        co_queue_init(&b->idle);
         list_append(&hp->image_bases, &b->link);
         return b;
 }
@@ -95,6 +97,8 @@ void co_image_base_forget(struct image_base *b)
 {
         /* First, so that nobody else finds it while this waits. */
         list_remove(&b->link);
+        while (b->n_busy > 0)
+                co_wait(&b->idle);
         b->stop = true;
         if (b->image && image_is_remote(b->image))
                 co_remote_stop(b->image); /* so that copying does not wait for it */
@@ -309,7 +313,7 @@ int image_base_explain(struct host_pool *hp, const struct volume *volume, int r,
 {
         struct image_base *b = image_base_find(hp, volume_base(volume));
 
-        if (r != -EIO || !b || !b->unreadable)
+        if (r != -EIO || !b || b->complete || !b->unreadable)
                 return r;
         return error_set(err, r, "volume '%s/%s' cannot be read: %s", hp->name, volume_name(volume),
                          b->problem);

@@ -53,6 +53,7 @@ struct image_base {
         struct list parts;
         struct base_opener opener;
         struct offload *offload;
+        struct co_queue idle; /* n_busy became 0 */
         struct pool_image reader;
         bool attached;
         bool is_kept; /* the pool may be opened again: so are its files */

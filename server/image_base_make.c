@@ -77,7 +77,8 @@ static int co_create_on(struct image_base *b, const char *volume, uint64_t size,
 
         b->n_busy++; /* it may have no volume now and then */
         r = co_volume_create_on(b->hp->pool, volume, size, b->id, err);
-        b->n_busy--;
+        if (--b->n_busy == 0)
+                co_wake_all(&b->idle);
         return r;
 }
 

@@ -487,6 +487,7 @@ static void co_server(void *arg)
 {
         struct server *s = arg;
         struct error closing = ERROR_INIT;
+        bool serves;
         int r;
 
         if (s->options->takeover) {
@@ -496,14 +497,16 @@ static void co_server(void *arg)
                 if (r == 0)
                         r = co_start(s, s->err);
         }
-        if (r == 0) {
+        serves = r == 0;
+        if (serves) {
                 co_server_confine(s);
                 co_serve(s);
                 r = s->result;
         } else if (s->stopping && (r == -EBUSY || r == -ECANCELED)) {
                 r = 0; /* told to stop while it waited */
         }
-        if (!s->given)
+        /* One that has not taken over is not who the service manager would hear of. */
+        if (!s->given && (serves || !s->options->takeover))
                 service_notify("STOPPING=1");
         co_stop(s);
         s->result = r;

@@ -51,8 +51,23 @@ static int co_check_name(struct loop *loop, const char *name, const uint8_t *sam
 
 /* ---- create ---- */
 
+/* Of the same pool, which was known already. */
+static int keep_attachments(struct pool_state *state, struct error *err)
+{
+        struct pool_state *known = NULL;
+        int r = 0;
+
+        if (state_load(state->name, &known, NULL) < 0)
+                return 0;
+        for (size_t i = 0; r == 0 && i < known->n_attachments; i++)
+                if (memcmp(known->uuid, state->uuid, sizeof(state->uuid)) == 0)
+                        r = state_set_attachment(state, &known->attachments[i]);
+        state_free(known);
+        return r < 0 ? error_set(err, r, "out of memory") : 0;
+}
+
 /* A second look under the lock: another create may have been quicker. */
-static int co_save_new(struct loop *loop, const struct pool_state *state, struct error *err)
+static int co_save_new(struct loop *loop, struct pool_state *state, struct error *err)
 {
         char note[SETUP_NOTE_SIZE];
         int lock, r;
@@ -61,6 +76,8 @@ static int co_save_new(struct loop *loop, const struct pool_state *state, struct
         if (lock < 0)
                 return lock;
         r = co_check_name(loop, state->name, state->uuid, note, err);
+        if (r == 0)
+                r = keep_attachments(state, err);
         if (r == 0)
                 r = state_save(state, err);
         state_unlock(lock);

@@ -604,9 +604,11 @@ int state_lock(struct error *err)
 
         if (r < 0)
                 return r;
-        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
         if (fd < 0)
                 return error_set(err, -errno, "cannot open '%s': %s", path, strerror(errno));
+        /* Whoever can open it can lock it, and servers wait for it. */
+        (void)fchmod(fd, 0600);
         while (flock(fd, LOCK_EX) < 0)
                 if (errno != EINTR) {
                         r = -errno;

@@ -371,8 +371,6 @@ static int co_prepare(struct server *s, struct handover *h, struct error *err)
 /* Nothing serves after this, and nobody holds a pool but by the handover's descriptors. */
 static int co_stop_all(struct server *s, struct handover *h, struct error *err)
 {
-        json_t *pools = json_object_get(h->state, "pools");
-        size_t i = 0;
         int r = 0, close_r;
 
         co_nbd_server_leave(s->host.nbd, NBD_GIVE_TIMEOUT_MS);
@@ -388,11 +386,10 @@ static int co_stop_all(struct server *s, struct handover *h, struct error *err)
         }
         list_for_each (it, &s->host.pools) {
                 struct host_pool *hp = container_of(it, struct host_pool, link);
-                json_t *attachments = json_object_get(json_array_get(pools, i++), "attachments");
                 int save_r;
 
                 co_move(hp->loop);
-                save_r = co_attach_save(hp, h, attachments, err);
+                save_r = co_attach_save(hp, h, err);
                 co_move(s->host.loop);
                 r = save_r < 0 ? save_r : r;
         }

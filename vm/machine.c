@@ -182,10 +182,9 @@ static int co_say_held(struct machine *m, enum channel_kind kind, struct error *
         enum machine_state then = kind == CHANNEL_PAUSE    ? MACHINE_PAUSED
                                   : kind == CHANNEL_RESUME ? MACHINE_RUNNING
                                                            : m->state;
-        int r = 0;
+        /* Also where it is so already: an order that was not answered in time may have been obeyed since. */
+        int r = co_machine_say(m, kind, err);
 
-        if (kind == CHANNEL_RESET || m->state != then)
-                r = co_machine_say(m, kind, err);
         if (r == 0 && m->state != MACHINE_ENDED)
                 m->state = then;
         return r;
@@ -383,8 +382,11 @@ static void co_force(struct machine *m)
 
 static int co_press_power_button(struct machine *m, struct error *err)
 {
-        int r = co_machine_hold(m, m->stop_deadline_ns, err);
+        int r;
 
+        do
+                r = co_machine_hold(m, m->stop_deadline_ns, err);
+        while (r == -EBUSY && loop_now_ns(m->loop) < m->stop_deadline_ns); /* a later one's */
         if (r < 0)
                 return r;
         r = co_say_held(m, CHANNEL_RESUME, err);

@@ -282,6 +282,8 @@ static int co_start(struct runner *run, struct error *err)
                 r = co_begin(m, err);
         if (r < 0)
                 return r;
+        if (m->state == MACHINE_ENDED) /* right behind its answer */
+                return 0;
         m->state = MACHINE_RUNNING;
         if (run->run->foreground)
                 r = machine_terminal_start(m, err);

@@ -79,8 +79,10 @@ static int for_each_entry(const char *folder, int (*act)(const char *path, struc
         while (r == 0 && (entry = readdir(dir))) {
                 if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
                         continue;
-                snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
-                r = act(path, err);
+                r = snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name) < (int)sizeof(path)
+                        ? act(path, err)
+                        : error_set(err, -ENAMETOOLONG, "the path of a file in '%s' is too long",
+                                    folder);
         }
         closedir(dir);
         return r;
@@ -88,7 +90,7 @@ static int for_each_entry(const char *folder, int (*act)(const char *path, struc
 
 static int remove_file(const char *path, struct error *err)
 {
-        return unlink(path) < 0 ? cannot_remove(path, err) : 0;
+        return unlink(path) < 0 && errno != ENOENT ? cannot_remove(path, err) : 0;
 }
 
 /* A folder of ours: it has files alone. */
@@ -325,8 +327,9 @@ int saved_remove(const char *machine, const char *snapshot, struct error *err)
         char path[PATH_MAX] = "", other[PATH_MAX] = "";
         int r = saved_path(machine, snapshot, NULL, path, sizeof(path), err);
 
+        /* Not as saving_begin() calls what it makes: one of that name may be taken meanwhile. */
         if (r == 0)
-                r = folder_of(machine, ".", snapshot, NULL, other, sizeof(other), err);
+                r = folder_of(machine, "..", snapshot, NULL, other, sizeof(other), err);
         if (r == 0)
                 r = remove_folder(other, err);
         /* From here on there is none, also where this is killed. */

@@ -131,10 +131,11 @@ static int co_pause(struct snapshot *s, struct error *err)
 
         s->held = r == 0;
         s->paused_ns = loop_now_ns(s->m->loop);
-        if (r < 0 || s->m->state == MACHINE_PAUSED)
+        if (r < 0)
                 return r;
         r = co_machine_say(s->m, CHANNEL_PAUSE, err);
-        s->paused = r == 0;
+        /* What is not answered in time may be obeyed later. */
+        s->paused = (r == 0 || r == -ETIMEDOUT) && s->m->state != MACHINE_PAUSED;
         return r;
 }
 

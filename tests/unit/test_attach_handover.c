@@ -125,7 +125,7 @@ static void co_hand_over(void *arg)
                 list_for_each (it, &hp.attachments)
                         make_up_front_ends(container_of(it, struct attachment, link));
                 fail_at(n);
-                r = co_attach_save(&hp, &h, all, NULL);
+                r = co_attach_save(&hp, &h, NULL);
                 more = has_failed;
                 fail_at(0);
                 n_clients = expect_attachments(&h, all);

@@ -191,10 +191,13 @@ static void slice_done(struct volume_request *io, int result)
         skip_pieces(req, req->slice_bytes);
         req->offset += req->slice_bytes;
         req->left -= req->slice_bytes;
-        if (req->left > 0)
-                submit_slice(req);
-        else
+        if (req->left == 0)
                 finish(req, VIRTIO_BLK_S_OK);
+        else if (client_of(req)->dead ||
+                 client_of(req)->leaves) /* it may be as large as the volume */
+                ended(req, -ECANCELED);
+        else
+                submit_slice(req);
 }
 
 /* Whether the engine takes the guest's own memory for whole blocks: without a copy. */

@@ -43,11 +43,9 @@ static struct balloon *balloon_of(struct virtio_device *v)
 
 static uint64_t features(struct virtio_device *v)
 {
-        uint64_t features = VIRTQUEUE_FEATURES | UINT64_C(1) << VIRTIO_BALLOON_F_DEFLATE_ON_OOM;
-
-        if (!v->machine->config->huge_pages)
-                features |= UINT64_C(1) << VIRTIO_BALLOON_F_REPORTING;
-        return features;
+        (void)v;
+        return VIRTQUEUE_FEATURES | UINT64_C(1) << VIRTIO_BALLOON_F_DEFLATE_ON_OOM |
+               UINT64_C(1) << VIRTIO_BALLOON_F_REPORTING;
 }
 
 /* ---- configuration ---- */

@@ -168,3 +168,9 @@ wait_for s.sock
 grep -q "'tank/other' is not attached: there is no group 'no-such-group'" serve.tank.log || die "no word of a group that is gone"
 [ ! -e o.sock ] || die "a socket for a group that is gone"
 serve_end
+
+# imported again, as one is whose disks have moved: what is attached stays so
+ok tarn pool import d0
+serve_now tank
+wait_for s.sock
+serve_end

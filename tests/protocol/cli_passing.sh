@@ -157,6 +157,8 @@ connect web.sock three
 sleep 4
 kill -0 "$server" || die "the server has ended while it was used"
 grep -q '"while_used": true' state/tank.json || die "nobody knows why it was started: $(cat state/tank.json)"
+ok tarn pool add tank d1 --file-size 64M
+grep -q '"while_used": true' state/tank.json || die "with a disk more nobody knows why it was started: $(cat state/tank.json)"
 kill -KILL "$pid"
 wait_ended "$server"
 ok tarn volume show tank/web

@@ -51,6 +51,7 @@ fails 1 "at least 64" tarn pool add tank b/none --file-size 1M
 [ ! -e b/none ] || die "a failed add has left a file"
 fails 1 "no pool 'nix'" tarn pool add nix b/none --file-size 128M
 [ ! -e b/none ] || die "a failed add has left a file"
+same "$(stat -c %a state/.lock)" 600 "the mode of what servers wait for"
 
 # check
 ok tarn pool check tank

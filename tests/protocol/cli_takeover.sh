@@ -297,6 +297,8 @@ wait_for managing
 export NOTIFY_SOCKET=$work/notify
 serve_now tank pond
 first=$server
+# one that is refused is not who the manager hears of
+! "$TARN" serve tank --takeover >refused.log 2>&1 </dev/null || die "one pool of two is taken over"
 take_over tank pond
 unset NOTIFY_SOCKET
 for _ in $(seq 600); do

@@ -7,8 +7,8 @@
  *     disks     what the state knows the disks of vm.yaml by, in that order: numbers, a JSON array. Where
  *               there is none, as of a tarn that saved no machine whose disks had changed, their places
  *
- * One that is made or removed has the name .NAME meanwhile; what is left of it goes when the next one of
- * its name is made or removed, and with the machine.
+ * One that is made has the name .NAME meanwhile, one that is removed ..NAME; what is left of it goes when
+ * the next one of its name is made or removed, and with the machine.
  *
  * Its disks are in their pools: a snapshot of that name of each volume. Without memory and state the
  * machine did not run, or only its disks were wanted.

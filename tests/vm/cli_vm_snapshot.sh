@@ -230,9 +230,10 @@ fails 1 "has no snapshot 'monday'" tarn vm delete web@monday --yes
 mkdir state/vm/web/snapshots/again/held
 fails 1 "cannot remove" tarn vm delete web@again --yes
 fails 1 "has no snapshot 'again'" tarn vm delete web@again --yes
-rmdir state/vm/web/snapshots/.again/held
+rmdir state/vm/web/snapshots/..again/held
 ok tarn vm snapshot web again
-[ ! -e state/vm/web/snapshots/.again ] || die "what was left is still there"
+ok tarn vm delete web@again --yes
+[ -z "$(ls -A state/vm/web/snapshots | grep again)" ] || die "what was left is still there"
 # ... one that was begun, and one without its file.
 mkdir state/vm/web/snapshots/.begun state/vm/web/snapshots/half
 touch state/vm/web/snapshots/.begun/memory state/vm/web/snapshots/half/memory state/vm/web/snapshots/stray

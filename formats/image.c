@@ -333,7 +333,7 @@ static int co_open_as(struct image *image, const struct image_options *options,
         }
         if (r == 0 && driver->is_not_image) {
                 r = error_set(err, -ENOTSUP, "'%s' is a %s", image->path, driver->description);
-                r = error_hint(err, "%s", driver->hint);
+                error_hint(err, "%s", driver->hint);
         }
         if (r == 0) {
                 image->driver = driver;

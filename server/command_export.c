@@ -60,30 +60,31 @@ static int co_export_volume(struct image_request *q, struct volume *volume, cons
 }
 
 /* What may be opened at any time is exported as it was at one instant: from a snapshot, deleted afterwards. */
-static int co_export_frozen(struct image_request *q, const char *name, struct error *err)
+static int co_export_frozen(const struct command *c, struct image_request *q, const char *name,
+                            struct error *err)
 {
-        struct pool *pool = q->command->hp->pool;
+        struct host_pool *hp = c->hp;
         char frozen[2 * POOL_NAME_MAX + 64];
         const char *list[1] = {frozen};
         struct volume *volume;
         int r;
 
         snprintf(frozen, sizeof(frozen), "%s@export-%lld-%llu", name, (long long)time(NULL),
-                 (unsigned long long)(loop_now_ns(q->command->hp->loop) % 1000000));
-        r = co_snapshot_create(pool, list, 1, err);
+                 (unsigned long long)(loop_now_ns(hp->loop) % 1000000));
+        r = co_snapshot_create(hp->pool, list, 1, err);
         if (r < 0)
                 return r;
-        r = co_volume_open(pool, frozen, &volume, err);
+        r = co_volume_open(hp->pool, frozen, &volume, err);
         if (r == 0) {
                 r = co_export_volume(q, volume, name, err);
-                r = image_base_explain(q->command->hp, volume, r, err);
+                r = image_base_explain(hp, volume, r, err);
                 /* The volume may be called otherwise by now, and so its snapshot. */
                 snprintf(frozen, sizeof(frozen), "%s", volume_name(volume));
                 co_volume_close(volume);
         }
-        if (co_snapshot_delete(pool, frozen, NULL) < 0)
-                log_warning("snapshot '%s/%s', made for an export, could not be deleted",
-                            q->command->hp->name, frozen);
+        if (co_snapshot_delete(hp->pool, frozen, NULL) < 0)
+                log_warning("snapshot '%s/%s', made for an export, could not be deleted", hp->name,
+                            frozen);
         return r;
 }
 
@@ -102,7 +103,7 @@ static int co_export(struct command *c, struct image_request *q, const char *nam
                 r = image_base_explain(c->hp, volume, r, err);
         }
         co_volume_close(volume);
-        return r < 0 || still ? r : co_export_frozen(q, name, err);
+        return r < 0 || still ? r : co_export_frozen(c, q, name, err);
 }
 
 int co_image_export(struct command *c, struct error *err)

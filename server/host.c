@@ -80,7 +80,8 @@ void host_pool_save(struct host_pool *hp)
         if (r == 0 && known->server_control)
                 r = state_set_server(now, known->server_control, known->server_pid,
                                      known->server_nbd, known->n_server_nbd);
-        now->server_while_used = known->server_while_used;
+        if (r == 0)
+                now->server_while_used = known->server_while_used;
         if (r < 0)
                 error_set(&e, r, "out of memory");
         else if (!same_places(known, now))

@@ -59,8 +59,8 @@ static int keep_attachments(struct pool_state *state, struct error *err)
 
         if (state_load(state->name, &known, NULL) < 0)
                 return 0;
-        for (size_t i = 0; r == 0 && i < known->n_attachments; i++)
-                if (memcmp(known->uuid, state->uuid, sizeof(state->uuid)) == 0)
+        if (memcmp(known->uuid, state->uuid, sizeof(known->uuid)) == 0)
+                for (size_t i = 0; r == 0 && i < known->n_attachments; i++)
                         r = state_set_attachment(state, &known->attachments[i]);
         state_free(known);
         return r < 0 ? error_set(err, r, "out of memory") : 0;

@@ -153,8 +153,8 @@ static void mark_piece(const struct guest_memory *memory, const struct vring_des
                 memory_mark(memory, host, length);
 }
 
-/* Each is copied once: the guest may change it. */
-static void mark_pieces(const struct guest_memory *memory, uint64_t gpa, uint32_t n, bool indirect)
+/* Each is copied once: the guest may change it. A table has no tables. */
+static void mark_table(const struct guest_memory *memory, uint64_t gpa, uint32_t n)
 {
         const uint8_t *table = guest_range(memory, gpa, n * sizeof(struct vring_desc));
         struct vring_desc d;
@@ -163,8 +163,20 @@ static void mark_pieces(const struct guest_memory *memory, uint64_t gpa, uint32_
                 memcpy(&d, table + i * sizeof(d), sizeof(d));
                 if (!(le16toh(d.flags) & VRING_DESC_F_INDIRECT))
                         mark_piece(memory, &d);
-                else if (!indirect && le32toh(d.len) / sizeof(d) <= MARKED_PIECES_MAX)
-                        mark_pieces(memory, le64toh(d.addr), le32toh(d.len) / sizeof(d), true);
+        }
+}
+
+static void mark_ring(const struct guest_memory *memory, uint64_t gpa, uint32_t n)
+{
+        const uint8_t *ring = guest_range(memory, gpa, n * sizeof(struct vring_desc));
+        struct vring_desc d;
+
+        for (uint32_t i = 0; ring && i < n; i++) {
+                memcpy(&d, ring + i * sizeof(d), sizeof(d));
+                if (!(le16toh(d.flags) & VRING_DESC_F_INDIRECT))
+                        mark_piece(memory, &d);
+                else if (le32toh(d.len) / sizeof(d) <= MARKED_PIECES_MAX)
+                        mark_table(memory, le64toh(d.addr), le32toh(d.len) / sizeof(d));
         }
 }
 
@@ -173,7 +185,7 @@ void vhost_kernel_mark_buffers(const struct virtio_device *v, unsigned index)
         const struct virtio_queue *q = &v->queues[index];
 
         if (v->machine->memory.log && q->enabled)
-                mark_pieces(&v->machine->memory, q->descriptors, q->size, false);
+                mark_ring(&v->machine->memory, q->descriptors, q->size);
 }
 
 static void unbind(int fd, unsigned n_queues)

@@ -75,11 +75,16 @@ static int co_stop(struct machine *m, json_t *request, json_t *reply, struct err
         return 0;
 }
 
-static int co_reset(struct machine *m, json_t *request, json_t *reply, struct error *err)
+static int co_turn(struct machine *m, enum channel_kind kind, struct error *err)
 {
         int r = check_runs(m, err);
 
-        return r < 0 ? r : co_machine_turn(m, CHANNEL_RESET, err);
+        return r < 0 ? r : co_machine_turn(m, kind, err);
+}
+
+static int co_reset(struct machine *m, json_t *request, json_t *reply, struct error *err)
+{
+        return co_turn(m, CHANNEL_RESET, err);
 }
 
 static int co_power_button(struct machine *m, json_t *request, json_t *reply, struct error *err)
@@ -91,16 +96,12 @@ static int co_power_button(struct machine *m, json_t *request, json_t *reply, st
 
 static int co_pause(struct machine *m, json_t *request, json_t *reply, struct error *err)
 {
-        int r = check_runs(m, err);
-
-        return r < 0 ? r : co_machine_turn(m, CHANNEL_PAUSE, err);
+        return co_turn(m, CHANNEL_PAUSE, err);
 }
 
 static int co_resume(struct machine *m, json_t *request, json_t *reply, struct error *err)
 {
-        int r = check_runs(m, err);
-
-        return r < 0 ? r : co_machine_turn(m, CHANNEL_RESUME, err);
+        return co_turn(m, CHANNEL_RESUME, err);
 }
 
 /* ---- its disks, now and at the next start ---- */

@@ -139,12 +139,14 @@ int vhost_kernel_log(int fd, struct virtio_device *v, unsigned n_queues, uint64_
         return r;
 }
 
+/* A table has no tables. */
 static void mark_piece(const struct guest_memory *memory, const struct vring_desc *d)
 {
         uint32_t length = le32toh(d->len);
         const void *host;
 
-        if (!(le16toh(d->flags) & VRING_DESC_F_WRITE))
+        if ((le16toh(d->flags) & (VRING_DESC_F_WRITE | VRING_DESC_F_INDIRECT)) !=
+            VRING_DESC_F_WRITE)
                 return;
         if (length > MARKED_BYTES_MAX)
                 length = MARKED_BYTES_MAX;
@@ -153,31 +155,28 @@ static void mark_piece(const struct guest_memory *memory, const struct vring_des
                 memory_mark(memory, host, length);
 }
 
-/* Each is copied once: the guest may change it. A table has no tables. */
-static void mark_table(const struct guest_memory *memory, uint64_t gpa, uint32_t n)
+/* Each is copied once: the guest may change it. */
+static void for_each_descriptor(const struct guest_memory *memory, uint64_t gpa, uint32_t n,
+                                void (*act)(const struct guest_memory *memory,
+                                            const struct vring_desc *d))
 {
         const uint8_t *table = guest_range(memory, gpa, n * sizeof(struct vring_desc));
         struct vring_desc d;
 
         for (uint32_t i = 0; table && i < n; i++) {
                 memcpy(&d, table + i * sizeof(d), sizeof(d));
-                if (!(le16toh(d.flags) & VRING_DESC_F_INDIRECT))
-                        mark_piece(memory, &d);
+                act(memory, &d);
         }
 }
 
-static void mark_ring(const struct guest_memory *memory, uint64_t gpa, uint32_t n)
+static void mark_of_ring(const struct guest_memory *memory, const struct vring_desc *d)
 {
-        const uint8_t *ring = guest_range(memory, gpa, n * sizeof(struct vring_desc));
-        struct vring_desc d;
+        uint32_t n = le32toh(d->len) / sizeof(*d);
 
-        for (uint32_t i = 0; ring && i < n; i++) {
-                memcpy(&d, ring + i * sizeof(d), sizeof(d));
-                if (!(le16toh(d.flags) & VRING_DESC_F_INDIRECT))
-                        mark_piece(memory, &d);
-                else if (le32toh(d.len) / sizeof(d) <= MARKED_PIECES_MAX)
-                        mark_table(memory, le64toh(d.addr), le32toh(d.len) / sizeof(d));
-        }
+        if (!(le16toh(d->flags) & VRING_DESC_F_INDIRECT))
+                mark_piece(memory, d);
+        else if (n <= MARKED_PIECES_MAX)
+                for_each_descriptor(memory, le64toh(d->addr), n, mark_piece);
 }
 
 void vhost_kernel_mark_buffers(const struct virtio_device *v, unsigned index)
@@ -185,7 +184,7 @@ void vhost_kernel_mark_buffers(const struct virtio_device *v, unsigned index)
         const struct virtio_queue *q = &v->queues[index];
 
         if (v->machine->memory.log && q->enabled)
-                mark_ring(&v->machine->memory, q->descriptors, q->size);
+                for_each_descriptor(&v->machine->memory, q->descriptors, q->size, mark_of_ring);
 }
 
 static void unbind(int fd, unsigned n_queues)

@@ -47,6 +47,8 @@ static int remember(struct files *f, const char *from, const char *name, const c
         struct file_entry *e = &f->entry[f->n];
         int r = f->keep ? check_text(from, name, err) : 0;
 
+        if (r == 0 && f->keep)
+                r = check_text(from, path, err); /* its folder */
         if (r < 0)
                 return r;
         *e = (struct file_entry){.from = strdup(from),

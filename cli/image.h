@@ -31,6 +31,8 @@ int image_check_export(const struct cli_args *args, const char *uri, struct erro
 int image_put_files(const struct cli_args *args, const char *path, const char *format, int fd,
                     struct files *files, json_t **request, int fds[FILES_MAX + 1], size_t *ret_n,
                     struct error *err);
+/* A note of what image_flaw() says of the file; NULL: none. */
+void image_tell_flaw(const char *path, const char *flaw);
 /* What a file holds, its names too, need not be text: what is not, is shown with its bytes as
  * characters. NULL becomes null. */
 json_t *image_text(const char *bytes);

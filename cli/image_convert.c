@@ -26,6 +26,7 @@ struct convert_work {
         struct image_create_options create;
         uint64_t bytes;
         bool guessed, verify;
+        const char *flaw;
 };
 
 static void show_progress(struct transfer_watch *watch, uint64_t done, uint64_t total)
@@ -80,6 +81,7 @@ static int co_convert_from(struct convert_work *w, struct image *from, struct er
         int r;
 
         w->guessed = from->guessed;
+        w->flaw = image_flaw(from);
         w->create.virtual_bytes = size_for(w->create.format, from->virtual_bytes);
         r = co_open_to(w, &to, err);
         if (r < 0)
@@ -200,6 +202,7 @@ int cli_image_convert(const struct cli_verb *verb, const struct cli_args *args)
                 return cli_fail(&e);
         if (w.guessed && !args->from_format)
                 cli_note("'%s' is taken as raw: nothing else was recognised", w.from_path);
+        image_tell_flaw(w.from_path, w.flaw);
         cli_say("converted '%s' to '%s' (%s), %s%s", w.from_path, w.to_path, w.create.format,
                 size_format(w.bytes, size), w.verify ? ", verified" : "");
         return EXIT_SUCCESS;

@@ -19,6 +19,7 @@ struct disk {
         struct ova_place place; /* no path: an empty disk */
         uint64_t bytes;         /* of its volume; 0: as its image says */
         bool guessed;
+        const char *flaw;
 };
 
 struct importing {
@@ -91,6 +92,7 @@ static int co_look_at_disk(struct importing *m, size_t i, struct error *err)
         if (r < 0)
                 return r;
         disk->guessed = image->guessed;
+        disk->flaw = image_flaw(image);
         if (d->capacity_bytes > image->virtual_bytes)
                 disk->bytes = d->capacity_bytes;
         image_close(image);
@@ -363,10 +365,12 @@ static void tell(const struct importing *m)
 
         if (!list)
                 abort();
-        for (size_t i = 0; i < machine->n_disks; i++)
+        for (size_t i = 0; i < machine->n_disks; i++) {
                 if (m->disks[i].guessed)
                         cli_note("'%s' is taken as raw: nothing else was recognised",
                                  m->disks[i].place.path);
+                image_tell_flaw(m->disks[i].place.path, m->disks[i].flaw);
+        }
         if (machine->n_cpus > VM_CPUS_MAX)
                 cli_note("it had %llu processors, and has %u now",
                          (unsigned long long)machine->n_cpus, VM_CPUS_MAX);

@@ -19,6 +19,7 @@ struct rehearsal {
         int fd;
         const struct image_options *options;
         const struct image_create_options *create;
+        const char *flaw;
 };
 
 static int co_rehearse(struct loop *loop, struct session_work *work, struct error *err)
@@ -28,8 +29,10 @@ static int co_rehearse(struct loop *loop, struct session_work *work, struct erro
         int r = h->create ? co_image_create(h->fd, h->path, h->create, &image, err)
                           : co_image_open(h->fd, h->path, h->options, &image, err);
 
-        if (r == 0)
+        if (r == 0) {
+                h->flaw = image_flaw(image);
                 image_close(image);
+        }
         return r;
 }
 
@@ -43,6 +46,12 @@ int image_open_export(const char *uri, json_t **request, struct error *err)
         cli_put(request, "export", json_string(name));
         free(name);
         return fd;
+}
+
+void image_tell_flaw(const char *path, const char *flaw)
+{
+        if (flaw)
+                cli_note("'%s' %s", path, flaw);
 }
 
 static int open_place(const char *path, json_t **request, struct error *err)
@@ -71,6 +80,7 @@ int image_put_files(const struct cli_args *args, const char *path, const char *f
 
         if (r < 0)
                 return r;
+        image_tell_flaw(path, h.flaw);
         r = files_connect(files, err);
         if (r < 0)
                 return r;

@@ -34,17 +34,25 @@ static void print_line(const char *label, const char *text)
         put_line(stderr, text);
 }
 
+/* What was done is told without memory, too, if shortened. */
 void cli_say(const char *format, ...)
 {
-        char *text;
+        char cut[1024], *whole;
         va_list ap;
+        int n;
 
         va_start(ap, format);
-        if (vasprintf(&text, format, ap) < 0)
-                abort();
+        n = vasprintf(&whole, format, ap);
         va_end(ap);
-        put_line(stdout, text);
-        free(text);
+        if (n < 0) {
+                va_start(ap, format);
+                vsnprintf(cut, sizeof(cut), format, ap);
+                va_end(ap);
+                put_line(stdout, cut);
+                return;
+        }
+        put_line(stdout, whole);
+        free(whole);
 }
 
 int cli_fail(const struct error *err)

@@ -331,7 +331,9 @@ static int run_delete(const struct cli_verb *verb, const struct cli_args *args)
         if (!confirm_delete(args))
                 return EXIT_FAILURE;
         if (cli_call_about(args->words[0], "snapshot",
-                           json_pack("{s:s}", "command", "snapshot-delete"), &reply) < 0)
+                           json_pack("{s:s, s:b}", "command", "snapshot-delete", "force",
+                                     (int)(args->given & CLI_FORCE)),
+                           &reply) < 0)
                 return EXIT_FAILURE;
         json_decref(reply);
         printf("deleted snapshot '%s'\n", args->words[0]);
@@ -414,11 +416,12 @@ const struct cli_verb snapshot_verbs[] = {
      "  --force             although the volume is in use; clients are cut off\n"
      "  --yes               do not ask\n",
      CLI_DISCARD_CURRENT | CLI_FORCE | CLI_YES, 1, 1, run_restore},
-    {"snapshot", "delete", "POOL/VOLUME@SNAPSHOT [--yes]", "delete a snapshot",
+    {"snapshot", "delete", "POOL/VOLUME@SNAPSHOT [--force] [--yes]", "delete a snapshot",
      "Also one that has clones or later branches: its name goes now, its space with the last\n"
-     "that needs it.\n\n"
-     "  --yes   do not ask\n",
-     CLI_YES, 1, 1, run_delete},
+     "that needs it. Refused while a guest has it as a disk; whoever reads it over NBD goes on.\n\n"
+     "  --force   although a guest has it, which loses its disk\n"
+     "  --yes     do not ask\n",
+     CLI_FORCE | CLI_YES, 1, 1, run_delete},
     {"snapshot", "diff", "A B [--json]", "where two snapshots, or a snapshot and a volume, differ",
      "A and B are POOL/VOLUME or POOL/VOLUME@SNAPSHOT, of one pool.\n\n"
      "  --json   {\"a\", \"b\", \"changed_bytes\", \"ranges\": [{\"offset\", \"length\"}]}\n",

@@ -172,12 +172,18 @@ struct report {
         unsigned options;
 };
 
+/* The answer before, if the pool has been open since. */
+static const json_t *before_of(const struct source *s)
+{
+        if (s->before && cli_number(s->before, "opened_ns") == cli_number(s->now, "opened_ns"))
+                return s->before;
+        return NULL;
+}
+
 static double seconds_of(const struct source *s)
 {
-        uint64_t from = cli_number(s->now, "opened_ns");
-
-        if (s->before && cli_number(s->before, "opened_ns") == from)
-                from = cli_number(s->before, "time_ns");
+        const json_t *before = before_of(s);
+        uint64_t from = before ? cli_number(before, "time_ns") : cli_number(s->now, "opened_ns");
         double seconds = (double)(cli_number(s->now, "time_ns") - from) / 1e9;
         return seconds > 1e-9 ? seconds : 1e-9;
 }
@@ -189,18 +195,30 @@ static void each_item(const struct report *report, const char *section,
 {
         for (size_t p = 0; p < report->n_sources; p++) {
                 const struct source *s = &report->source[p];
-                bool same = s->before &&
-                            cli_number(s->before, "opened_ns") == cli_number(s->now, "opened_ns");
+                const json_t *before = before_of(s);
                 json_t *item;
                 size_t i;
 
                 json_array_foreach (json_object_get(s->now, section), i, item) {
-                        const json_t *old = same ? find_before(s->before, section, item) : NULL;
+                        const json_t *old = before ? find_before(before, section, item) : NULL;
                         struct rates rates = rates_of(item, old, seconds_of(s));
 
                         each(item, &rates, arg);
                 }
         }
+}
+
+/* A pool's cache of map nodes: bytes, now. */
+static const char *const cache_sizes[] = {"size", "dirty", "max"};
+#define N_CACHE_SIZES (sizeof(cache_sizes) / sizeof(cache_sizes[0]))
+
+/* What was found in it in one interval, and what had to be read, a second. */
+static void cache_rates(const struct source *s, double *ret_hits, double *ret_misses)
+{
+        const json_t *before = before_of(s);
+
+        *ret_hits = grown(s->now, before, "cache", "hits") / seconds_of(s);
+        *ret_misses = grown(s->now, before, "cache", "misses") / seconds_of(s);
 }
 
 /* ---- shown ---- */
@@ -255,9 +273,40 @@ static void print_section(const struct report *report, const char *section, cons
         printf("\n");
 }
 
+static void print_caches(const struct report *report)
+{
+        static const struct cli_column cache_columns[] = {
+            {"pool", CLI_LEFT},   {"hit/s", CLI_RIGHT},   {"miss/s", CLI_RIGHT},
+            {"%hit", CLI_RIGHT},  {"cacheMB", CLI_RIGHT}, {"dirtyMB", CLI_RIGHT},
+            {"maxMB", CLI_RIGHT},
+        };
+        struct cli_table *table =
+            cli_table_new(cache_columns, sizeof(cache_columns) / sizeof(cache_columns[0]));
+
+        for (size_t p = 0; p < report->n_sources; p++) {
+                const struct source *s = &report->source[p];
+                struct cli_line *line = cli_table_line(table, NULL);
+                double hits, misses;
+
+                cache_rates(s, &hits, &misses);
+                cli_table_cell(line, 0, cli_text(s->now, "name"));
+                cell(line, 1, hits);
+                cell(line, 2, misses);
+                if (hits + misses > 0)
+                        cell(line, 3, hits / (hits + misses) * 100);
+                else
+                        cli_table_cell(line, 3, "-");
+                for (size_t i = 0; i < N_CACHE_SIZES; i++)
+                        cell(line, 4 + i, number(s->now, "cache", cache_sizes[i]) / MIB);
+        }
+        cli_table_finish(table);
+        printf("\n");
+}
+
 static void print_report(const struct report *report)
 {
         print_section(report, "volumes", "volume");
+        print_caches(report);
         if (report->options & CLI_EXPORTS)
                 print_section(report, "exports", "export");
         if (report->options & CLI_MEMBERS)
@@ -294,6 +343,28 @@ static void add_json(const json_t *item, const struct rates *r, void *arg)
         json_array_append_new(arg, j);
 }
 
+static json_t *pools_json(const struct report *report)
+{
+        json_t *pools = json_array();
+
+        for (size_t p = 0; p < report->n_sources; p++) {
+                const struct source *s = &report->source[p];
+                json_t *cache = json_object();
+                double hits, misses;
+
+                cache_rates(s, &hits, &misses);
+                json_object_set_new(cache, "hits", json_rate(hits));
+                json_object_set_new(cache, "misses", json_rate(misses));
+                for (size_t i = 0; i < N_CACHE_SIZES; i++)
+                        json_object_set(
+                            cache, cache_sizes[i],
+                            json_object_get(json_object_get(s->now, "cache"), cache_sizes[i]));
+                json_array_append_new(pools, json_pack("{s:s, s:o}", "name",
+                                                       cli_text(s->now, "name"), "cache", cache));
+        }
+        return pools;
+}
+
 static void print_json(const struct report *report)
 {
         static const char *const sections[] = {"volumes", "exports", "members"};
@@ -306,6 +377,7 @@ static void print_json(const struct report *report)
                 each_item(report, sections[i], add_json, items);
                 json_object_set_new(all, sections[i], items);
         }
+        json_object_set_new(all, "pools", pools_json(report));
         json_dumpf(all, stdout, JSON_COMPACT);
         printf("\n");
         json_decref(all);

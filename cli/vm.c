@@ -427,7 +427,7 @@ const struct cli_verb vm_verbs[] = {
      "KEY is one of its file that has one value: cpus, memory, cmdline and others. An empty\n"
      "value takes the default again. Memory changes at once where the machine runs: up to its\n"
      "memory-max, and below what it was started with by asking the guest to give it back.\n\n"
-     "Example:\n"
+     "Example, of one that was started with memory-max: 2G or more:\n"
      "  tarn vm set web cpus=4 memory=2G\n",
      0, 2, -1, run_set},
     {"vm", "snapshot", "NAME SNAPSHOT [--disks-only]",

@@ -409,15 +409,15 @@ static int run_attach(const struct cli_verb *verb, const struct cli_args *args)
 static int run_detach(const struct cli_verb *verb, const struct cli_args *args)
 {
         json_t *reply = NULL;
-        struct stat st;
         const char *path;
         int r = cli_call_about(args->words[0], "volume", request_with_force("volume-detach", args),
                                &reply);
 
-        /* Whoever made the socket takes it away; a server has done so with its own. */
+        /* Whoever made the socket takes it away; a server has done so with its own, and there may be
+         * another's by now. */
         path = json_string_value(json_object_get(reply, "path"));
-        if (r == 0 && path && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
-                unlink(path);
+        if (r == 0 && path)
+                socket_remove_left(path);
         return done(r, reply, "detached '%s'\n", args->words[0]);
 }
 

@@ -99,7 +99,7 @@ static uint64_t capabilities_needed(const struct confine_profile *profile)
         needed = needs_chown(profile->socket_group) ? CAPABILITY(CAP_CHOWN) : 0;
         none = all;
         none.effective = 0;
-        if (capabilities_set(&none) == 0 && needs_override(profile))
+        if (profile->connects || (capabilities_set(&none) == 0 && needs_override(profile)))
                 needed |= CAPABILITY(CAP_DAC_OVERRIDE);
         capabilities_set(&all);
         return needed & all.permitted;
@@ -149,6 +149,8 @@ int confine(const struct confine_profile *profile, struct error *err)
         if (c.ruleset_fd >= 0)
                 close(c.ruleset_fd);
         r = r < 0 ? r : r2;
+        if (profile->connects)
+                return r;
         r2 = profile->vmm ? confine_vmm_seccomp(r == 0 ? err : &later)
                           : confine_seccomp(profile, r == 0 ? err : &later);
         return r < 0 ? r : r2;

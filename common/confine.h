@@ -9,7 +9,8 @@
  *     capabilities     none, but for those that the profile's paths need; the bounding set likewise
  *     Landlock(7)      by the ABI that the kernel has (1 to 6); nothing where it has none
  *     seccomp(2)       a list of what is allowed; dangerous calls end the process (SIGSYS), all others
- *                      fail by ENOSYS. Not in builds with a sanitizer, which makes calls of its own
+ *                      fail by ENOSYS. Not in builds with a sanitizer, which makes calls of its own,
+ *                      nor where the profile says so
  *
  * Nothing of it in builds with ThreadSanitizer, which holds back the signals by which threads are called
  * and has a thread that takes none.
@@ -45,6 +46,10 @@ struct confine_profile {
         bool vmm;              /* a virtual machine's process: confine_vmm.c */
         bool vsock;            /* vsock sockets, beside Unix ones */
         bool abstract_sockets; /* connecting to abstract sockets of processes outside */
+        /* It connects for others: by TCP, to sockets of any user where it may now, and starts processes that
+         * go on as it does. No filter: what the C library calls to look a name up
+         * is the administrator's to choose (nsswitch.conf(5)). */
+        bool connects;
 };
 
 /* The calling thread, beyond what confine() has done to the process: one that runs a virtual processor

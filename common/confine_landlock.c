@@ -25,7 +25,8 @@
 /* What means something where the path is no folder. */
 #define FS_OF_FILE (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | FS_TRUNCATE)
 
-#define NET_ALL               UINT64_C(3) /* bind and connect of TCP */
+#define NET_BIND              UINT64_C(1) /* of TCP */
+#define NET_ALL               UINT64_C(3) /* and connect */
 #define SCOPE_ABSTRACT_SOCKET UINT64_C(1)
 #define SCOPE_SIGNAL          UINT64_C(2)
 
@@ -85,7 +86,7 @@ int confine_landlock_rules(const struct confine_profile *profile, struct error *
         if (abi > ABI_MAX)
                 abi = ABI_MAX;
         attr.handled_access_fs = handled_fs((int)abi);
-        attr.handled_access_net = abi >= 4 ? NET_ALL : 0;
+        attr.handled_access_net = abi < 4 ? 0 : profile->connects ? NET_BIND : NET_ALL;
         if (abi >= 6)
                 attr.scoped =
                     SCOPE_SIGNAL | (profile->abstract_sockets ? 0 : SCOPE_ABSTRACT_SOCKET);

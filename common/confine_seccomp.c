@@ -25,10 +25,11 @@
 static const char *const allowed[] = {
     /* descriptors */
     "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2",
-    "pwritev2", "lseek", "_llseek", "fsync", "fdatasync", "fallocate", "ftruncate", "ftruncate64",
-    "fadvise64", "fadvise64_64", "close", "close_range", "dup", "dup2", "dup3", "fcntl", "fcntl64",
-    "flock", "poll", "ppoll", "ppoll_time64", "pipe2", "eventfd2", "memfd_create", "signalfd4",
-    "io_uring_enter", "io_uring_register", "io_submit", "io_getevents", "io_destroy",
+    "pwritev2", "lseek", "_llseek", "fsync", "fdatasync", "sync_file_range", "sync_file_range2",
+    "fallocate", "ftruncate", "ftruncate64", "fadvise64", "fadvise64_64", "close", "close_range",
+    "dup", "dup2", "dup3", "fcntl", "fcntl64", "flock", "poll", "ppoll", "ppoll_time64", "pipe2",
+    "eventfd2", "memfd_create", "signalfd4", "io_uring_enter", "io_uring_register", "io_setup",
+    "io_submit", "io_getevents", "io_destroy",
     /* files: which, is Landlock's to say */
     "open", "openat", "stat", "stat64", "lstat", "lstat64", "fstat", "fstat64", "newfstatat",
     "fstatat64", "statx", "statfs", "statfs64", "fstatfs", "fstatfs64", "access", "faccessat",

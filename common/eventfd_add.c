@@ -5,20 +5,21 @@
 #include <linux/aio_abi.h>
 #include <poll.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "common/log.h"
+
 #define EVENTS 128 /* one is under way at a time; what has ended is taken away now and then */
 
-int eventfd_adder_init(struct eventfd_adder *adder, int ready_fd)
+bool eventfd_adder_ready(struct eventfd_adder *adder)
 {
-        aio_context_t context = 0;
-
-        if (syscall(SYS_io_setup, EVENTS, &context) < 0)
-                return -errno;
-        *adder = (struct eventfd_adder){.context = context, .ready_fd = ready_fd};
-        return 0;
+        if (!adder->tried && syscall(SYS_io_setup, EVENTS, &adder->context) < 0)
+                log_debug("no AIO to signal eventfds by: %s", strerror(errno));
+        adder->tried = true;
+        return adder->context != 0;
 }
 
 void eventfd_adder_fini(struct eventfd_adder *adder)

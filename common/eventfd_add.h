@@ -5,21 +5,27 @@
  * the end of an operation (io_submit(2), IOCB_FLAG_RESFD) as the kernel's own devices do: one that
  * is full stays so, and nobody waits.
  *
+ * AIO's context is made when the first is to be added to: the end of one takes some 20 ms, as io_destroy(2)
+ * waits for the other processors.
+ *
  * Threads    one at a time.
  * Errors     0 or -errno.
- * Ownership  release with eventfd_adder_fini(); one that is zeroed is fine.
+ * Ownership  begin with EVENTFD_ADDER_INIT; release with eventfd_adder_fini().
  */
 #pragma once
+#include <stdbool.h>
 
 struct eventfd_adder {
+        int ready_fd;          /* borrowed: something that can always be written to */
+        bool tried;            /* whether there is AIO to be had is known */
         unsigned long context; /* aio_context_t; 0: none */
         unsigned n_ended;      /* not yet taken away */
-        int ready_fd;
 };
 
-/* @ready_fd is borrowed: something that can always be written to. -ENOSYS, -EPERM, -EAGAIN, -ENOMEM:
- * there is no AIO to be had. */
-int eventfd_adder_init(struct eventfd_adder *adder, int ready_fd);
+#define EVENTFD_ADDER_INIT(fd) ((struct eventfd_adder){.ready_fd = (fd)})
+
+/* Whether it can add. Where not, there is no AIO here, or no more of it (aio(7), /proc/sys/fs/aio-max-nr). */
+bool eventfd_adder_ready(struct eventfd_adder *adder);
 void eventfd_adder_fini(struct eventfd_adder *adder);
-/* -EINVAL: it is no eventfd; -EBADF; -ENOMEM */
+/* Once it is ready. -EINVAL: it is no eventfd; -EBADF; -ENOMEM */
 int eventfd_add(struct eventfd_adder *adder, int fd);

@@ -401,7 +401,7 @@ static void threads_submit(struct loop *loop, struct loop_io *io)
         t->core.in_flight++;
         switch (io->op) {
         case LOOP_SIGNAL:
-                if (t->adder.context)
+                if (eventfd_adder_ready(&t->adder))
                         break;
                 /* fall through */
         case LOOP_READV:
@@ -533,8 +533,8 @@ int loop_threads_new(struct loop **ret_loop, struct error *err)
         }
         t->fds[0] = (struct pollfd){.fd = t->core.wake_fd, .events = POLLIN};
         t->n_fds = 1;
-        r = eventfd_adder_init(&t->adder, t->core.wake_fd);
-        log_debug("event loop on poll and worker threads, signals by %s", r < 0 ? "these" : "AIO");
+        t->adder = EVENTFD_ADDER_INIT(t->core.wake_fd);
+        log_debug("event loop on poll and worker threads");
         *ret_loop = &t->core.loop;
         return 0;
 fail:

@@ -152,7 +152,7 @@ static void uring_submit(struct loop *loop, struct loop_io *io)
 
         io->state = 0;
         u->core.in_flight++;
-        if (io->op == LOOP_SIGNAL && u->adder.context) {
+        if (io->op == LOOP_SIGNAL && eventfd_adder_ready(&u->adder)) {
                 io->state = IO_ENDED;
                 io->result = eventfd_add(&u->adder, io->fd);
                 list_append(&u->core.ended, &io->link);
@@ -494,8 +494,8 @@ int loop_uring_new(struct loop **ret_loop, struct error *err)
         if (u->ring.sq.array)
                 for (unsigned i = 0; i < u->ring.sq.ring_entries; i++)
                         u->ring.sq.array[i] = i; /* enter() publishes entries in ring order */
-        r = eventfd_adder_init(&u->adder, u->core.wake_fd);
-        log_debug("event loop on io_uring, signals by %s", r < 0 ? "it" : "AIO");
+        u->adder = EVENTFD_ADDER_INIT(u->core.wake_fd);
+        log_debug("event loop on io_uring");
         *ret_loop = &u->core.loop;
         return 0;
 free_ring:

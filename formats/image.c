@@ -69,14 +69,35 @@ static const struct image_driver ovf_descriptor = {
     .hint = "'tarn image import' makes volumes and a VM file of it",
 };
 
+/* By what QEMU knows of them (block/). */
+static bool probe_foreign(const struct image_sample *s)
+{
+        return image_starts_with(s, 0, "WithoutFreeSpace", 16) ||
+               image_starts_with(s, 0, "WithouFreSpacExt", 16) ||
+               image_starts_with(s, 0, "Bochs Virtual HD Image", 23) ||
+               image_starts_with(s, 0, "QED", 4) ||
+               image_starts_with(s, 0, "#!/bin/sh\n#V2.0 Format\n", 23) ||
+               (s->tail_length == IMAGE_TAIL_SIZE && memcmp(s->tail, "koly", 4) == 0);
+}
+
+/* Taken for raw disks they would be volumes of nonsense. */
+static const struct image_driver foreign_image = {
+    .name = "foreign",
+    .description = "disk image that is not read here (of Parallels, Bochs, QED, cloop or Apple)",
+    .is_not_image = true,
+    .probe = probe_foreign,
+    .hint = "make another of it: qemu-img convert -O qcow2",
+};
+
 /* In the order of probing; raw is what is left. */
 static const struct image_driver *const drivers[] = {
-    &image_qcow2,     &image_vmdk,  &image_vdi,      &image_vhdx, &image_vhd,
-    &compressed_file, &tar_archive, &ovf_descriptor, &image_raw,
+    &image_qcow2,     &image_vmdk,  &image_vdi,      &image_vhdx,    &image_vhd,
+    &compressed_file, &tar_archive, &ovf_descriptor, &foreign_image, &image_raw,
 };
 /* Of one call. A copy of a disk consists of such: so source and target are copied at the same time, by
  * other threads than the one that compares and adds up. */
 #define BULK_BYTES (64u << 10)
+#define KEPT_MOST  (32u << 20)
 #define N_DRIVERS  (sizeof(drivers) / sizeof(drivers[0]))
 
 const struct image_driver *image_driver_find(const char *name)
@@ -147,8 +168,9 @@ static int co_transfer(struct image *image, enum loop_io_op op, struct iovec iov
                 if (n == -EINTR || n == -EAGAIN)
                         continue;
                 if (n < 0)
-                        return error_set(err, n, "cannot %s '%s': %s", reading ? "read" : "write",
-                                         image->path, strerror(-n));
+                        return error_set(err, n, "cannot %s '%s' at offset %llu: %s",
+                                         reading ? "read" : "write", image->path,
+                                         (unsigned long long)offset, strerror(-n));
                 if (n == 0)
                         return error_set(err, -EIO, "'%s' ends at %llu bytes, before its end",
                                          image->path, (unsigned long long)offset);
@@ -178,10 +200,50 @@ int co_image_pread_padded(struct image *image, void *buffer, size_t length, uint
         return co_image_pread(image, buffer, n, offset, err);
 }
 
+static void begin_write_back(void *arg)
+{
+        const struct image *image = arg;
+
+        /* A wish: errors are told by the flush at the end. */
+        (void)sync_file_range(image->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
+/* Left to itself the kernel keeps what is written until it is a tenth of memory, or some seconds old, and
+ * the disk has nothing to do until an image is nearly complete. */
+static void co_keep_flowing(struct image *image, size_t length)
+{
+        image->kept_bytes += length;
+        if (image->kept_bytes < KEPT_MOST || image->is_flowing || !image->offload)
+                return;
+        image->kept_bytes = 0;
+        image->is_flowing = true;
+        co_offload(image->offload, begin_write_back, image);
+        image->is_flowing = false;
+}
+
 int co_image_pwrite(struct image *image, const void *buffer, size_t length, uint64_t offset,
                     struct error *err)
 {
-        return co_transfer(image, LOOP_WRITEV, (struct iovec){(void *)buffer, length}, offset, err);
+        int r =
+            co_transfer(image, LOOP_WRITEV, (struct iovec){(void *)buffer, length}, offset, err);
+
+        if (r == 0)
+                co_keep_flowing(image, length);
+        return r;
+}
+
+int image_check_cancelled(const struct image_check *check, struct error *err)
+{
+        return check->cancelled && *check->cancelled ? error_set(err, -ECANCELED, "interrupted")
+                                                     : 0;
+}
+
+int co_image_check_pause(const struct image_check *check, uint64_t n, struct error *err)
+{
+        if (n % IMAGE_CHECK_STEP != 0)
+                return 0;
+        co_yield_loop();
+        return image_check_cancelled(check, err);
 }
 
 static void info_clear(struct image_info *info)
@@ -279,6 +341,16 @@ static int co_probe(struct image *image, const struct image_driver **ret_driver,
         }
         free(s);
         return r;
+}
+
+const char *image_flaw(const struct image *image)
+{
+        if (image->info.corrupt)
+                return "is marked as corrupt; 'tarn image check' tells more";
+        if (image->info.dirty && !image->driver->dirty_is_whole)
+                return "was not closed, and may lack what was written to it last; 'tarn image "
+                       "check' tells more";
+        return NULL;
 }
 
 int co_image_probe(int fd, const char *path, const struct image_driver **ret_driver,

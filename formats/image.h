@@ -117,6 +117,7 @@ struct image_check {
         const atomic_bool *cancelled; /* may be NULL; true: -ECANCELED, where checking takes long */
 };
 #define IMAGE_FINDINGS_MAX 100u
+#define IMAGE_CHECK_STEP   65536u /* entries of a table, between which others have their turn */
 
 /* ---- options ---- */
 
@@ -158,6 +159,7 @@ struct image_driver {
          * about it. */
         bool is_not_image;
         const char *hint;
+        bool dirty_is_whole; /* what was not closed has all the same what a reader needs */
 
         /* Sets virtual_bytes, info and state. What it leaves in state after a failure, close()
          * releases. */
@@ -204,6 +206,8 @@ struct image {
         uint64_t file_bytes;      /* the file's length, or the device's */
         uint64_t allocated_bytes; /* what it takes on its disk */
         uint32_t write_unit;      /* a power of two, at most IMAGE_UNIT_MAX */
+        uint64_t kept_bytes;      /* written, and not yet asked to be on their way to the disk */
+        bool is_flowing;          /* they are asked to */
         struct image_info info;
         const struct image *above; /* whose backing file or part it is */
         struct image_opener *opener;
@@ -244,6 +248,10 @@ void image_close(struct image *image); /* NULL is fine */
 /* By the opener that gave it, after all images that had it; NULL is fine. */
 void image_close_shared(struct image *image);
 
+/* What whoever relies on its content should be told of an image's file, as the end of a sentence that begins with its
+ * name; NULL: nothing. */
+const char *image_flaw(const struct image *image);
+
 /* Which format a file has, without opening it as such;
  * the answer may be one that cannot be opened. */
 int co_image_probe(int fd, const char *path, const struct image_driver **ret_driver,
@@ -267,6 +275,12 @@ int co_image_pwrite(struct image *image, const void *buffer, size_t length, uint
 /* The same without a failure past the file's end, where it reads as zeroes. */
 int co_image_pread_padded(struct image *image, void *buffer, size_t length, uint64_t offset,
                           struct error *err);
+
+/* For drivers' checks: -ECANCELED where whoever checks has changed his mind. */
+int image_check_cancelled(const struct image_check *check, struct error *err);
+/* The same once in IMAGE_CHECK_STEP calls that count @n up from 0, after what else is ready has run: what a check
+ * walks through may all be in memory, and then nothing else suspends it. */
+int co_image_check_pause(const struct image_check *check, uint64_t n, struct error *err);
 
 /* For drivers whose data lies in the file as it is: what of the file's [@offset, @end) is a hole. */
 void image_file_extent(struct image *image, uint64_t offset, uint64_t end,

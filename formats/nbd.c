@@ -82,14 +82,25 @@ bool nbd_is_uri(const char *word)
         return false;
 }
 
+#define NOWHERE UINT64_MAX
+
+/* What is asked of no place in particular fails without one. */
+static int failed_at(const char *uri, const char *what, uint64_t offset, int code, const char *why,
+                     struct error *err)
+{
+        if (offset == NOWHERE)
+                return error_set(err, code, "cannot %s '%s': %s", what, uri, why);
+        return error_set(err, code, "cannot %s '%s' at offset %llu: %s", what, uri,
+                         (unsigned long long)offset, why);
+}
+
 /* libnbd's own words, of the last call that failed in this thread. */
-static int nbd_failure(const char *uri, const char *what, struct error *err)
+static int nbd_failure(const char *uri, const char *what, uint64_t offset, struct error *err)
 {
         int code = nbd_get_errno();
         const char *text = nbd_get_error();
 
-        return error_set(err, code > 0 ? -code : -EIO, "cannot %s '%s': %s", what, uri,
-                         text ? text : "unknown");
+        return failed_at(uri, what, offset, code > 0 ? -code : -EIO, text ? text : "unknown", err);
 }
 
 /* ---- giving up ---- */
@@ -260,15 +271,14 @@ static int co_request_end(struct image *image, struct request *q, int64_t cookie
         if (cookie < 0 && !q->done)
                 request_over(q);
         if (cookie < 0)
-                r = nbd_failure(image->path, what, err);
+                r = nbd_failure(image->path, what, offset, err);
         else if (!q->done)
                 watch(nbd);
         q->waiting = true;
         while (r == 0 && !q->done)
                 co_suspend();
         if (r == 0 && q->error)
-                r = error_set(err, -q->error, "cannot %s '%s' at offset %llu: %s", what,
-                              image->path, (unsigned long long)offset, strerror(q->error));
+                r = failed_at(image->path, what, offset, -q->error, strerror(q->error), err);
         co_unwatch(nbd);
         return explain(nbd, r, err);
 }
@@ -362,8 +372,8 @@ static int co_nbd_finish(struct image *image, struct error *err)
         if (!nbd->can_flush)
                 return 0;
         q = request_begin_slow(nbd);
-        return co_request_end(image, &q, nbd_aio_flush(nbd->handle, COMPLETION(&q), 0), "flush", 0,
-                              err);
+        return co_request_end(image, &q, nbd_aio_flush(nbd->handle, COMPLETION(&q), 0), "flush",
+                              NOWHERE, err);
 }
 
 /* ---- the map ---- */
@@ -521,7 +531,7 @@ static int begin_to_connect(struct nbd *nbd, const struct nbd_target *target)
 static int co_connect(struct nbd *nbd, const struct nbd_target *target, struct error *err)
 {
         if (begin_to_connect(nbd, target) < 0)
-                return nbd_failure(target->uri, "connect to", err);
+                return nbd_failure(target->uri, "connect to", NOWHERE, err);
         heard(nbd);
         while (nbd_aio_is_connecting(nbd->handle) > 0 && nbd->end.code == 0) {
                 struct loop_io io = {.op = LOOP_POLL,
@@ -543,7 +553,7 @@ static int co_connect(struct nbd *nbd, const struct nbd_target *target, struct e
         }
         if (nbd_aio_is_ready(nbd->handle) > 0)
                 return 0;
-        return nbd_failure(target->uri, "connect to", err);
+        return nbd_failure(target->uri, "connect to", NOWHERE, err);
 }
 
 static int ask_export(struct image *image, bool write, struct error *err)
@@ -552,7 +562,7 @@ static int ask_export(struct image *image, bool write, struct error *err)
         int64_t size = nbd_get_size(nbd->handle), most;
 
         if (size < 0)
-                return nbd_failure(image->path, "tell the size of", err);
+                return nbd_failure(image->path, "tell the size of", NOWHERE, err);
         if ((uint64_t)size > IMAGE_SIZE_MAX)
                 return error_set(err, -EFBIG, "'%s' is larger than 4 PiB", image->path);
         if (write && nbd_is_read_only(nbd->handle) != 0)
@@ -637,7 +647,7 @@ int co_nbd_open(const struct nbd_target *target, bool write, struct image **ret_
                 list_append(target->opened, &nbd->link);
         nbd->handle = nbd_create();
         r = nbd->handle ? explain(nbd, co_connect(nbd, target, err), err)
-                        : nbd_failure(target->uri, "connect to", err);
+                        : nbd_failure(target->uri, "connect to", NOWHERE, err);
         if (r == 0)
                 r = ask_export(image, write, err);
         if (r < 0) {

@@ -114,7 +114,8 @@ static int co_open_backing(struct image *image, const struct image_options *opti
         below.snapshot = NULL;
         r = co_image_open_other(image, image->info.backing, IMAGE_BACKING, &below, &q->backing,
                                 err);
-        if (r < 0)
+        /* Once, of the file that was asked for: a sentence has no room for one of each in a chain. */
+        if (r < 0 && !image->above)
                 error_prefix(err, "cannot open the backing file of '%s'", image->path);
         return r;
 }
@@ -218,6 +219,7 @@ const struct image_driver image_qcow2 = {
     .name = "qcow2",
     .description = "QEMU qcow2",
     .variants = "v3, v2",
+    .dirty_is_whole = true, /* but for refcounts */
     .probe = probe,
     .co_open = co_open,
     .co_extent = co_qcow2_extent,

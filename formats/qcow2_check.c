@@ -55,13 +55,6 @@ void *qcow2_check_alloc(struct qcow2_checker *c, uint64_t n, uint64_t size, stru
         return p;
 }
 
-int qcow2_check_cancelled(const struct qcow2_checker *c, struct error *err)
-{
-        return c->check->cancelled && *c->check->cancelled
-                   ? error_set(err, -ECANCELED, "interrupted")
-                   : 0;
-}
-
 static int co_check_file(struct qcow2_checker *c, struct error *err)
 {
         struct qcow2 *q = c->q;

@@ -44,7 +44,7 @@ static int check_load(struct qcow2_checker *c, struct error *err)
                                  "checking '%s' would read its refcount blocks over and over",
                                  c->image->path);
         c->loaded_bytes += c->q->cluster_bytes;
-        return qcow2_check_cancelled(c, err);
+        return image_check_cancelled(c->check, err);
 }
 
 /* The block at @offset, until the next call. */
@@ -278,7 +278,7 @@ int co_qcow2_check_compare(struct qcow2_checker *c, struct error *err)
 
                 if (end > c->n_clusters)
                         end = c->n_clusters;
-                r = qcow2_check_cancelled(c, err);
+                r = image_check_cancelled(c->check, err);
                 if (r < 0)
                         break;
                 if (c->groups[i])

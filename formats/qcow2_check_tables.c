@@ -9,7 +9,7 @@
 int co_qcow2_check_read_table(struct qcow2_checker *c, uint64_t *entries, size_t n, uint64_t offset,
                               struct error *err)
 {
-        int r = qcow2_check_cancelled(c, err);
+        int r = image_check_cancelled(c->check, err);
 
         if (r == 0)
                 r = co_image_pread_padded(c->image, entries, n * sizeof(*entries), offset, err);

@@ -96,9 +96,6 @@ static inline int qcow2_check_no_memory(const struct qcow2_checker *c)
         return c->no_memory;
 }
 
-/* -ECANCELED  whoever checks has changed his mind */
-int qcow2_check_cancelled(const struct qcow2_checker *c, struct error *err);
-
 /* ---- qcow2_check_uses.c ---- */
 
 int qcow2_check_uses_init(struct qcow2_checker *c, struct error *err);

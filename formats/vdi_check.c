@@ -9,9 +9,11 @@ static int co_check_map(struct image *image, struct block_check *bc, struct erro
 
         for (uint64_t i = 0; i < vdi->n_blocks; i++) {
                 uint64_t at = i * vdi->block_bytes, used = 0;
-                uint32_t entry;
-                int r = co_block_table_get(image, &vdi->map, i, &entry, err);
+                uint32_t entry = 0;
+                int r = co_image_check_pause(bc->check, i, err);
 
+                if (r == 0)
+                        r = co_block_table_get(image, &vdi->map, i, &entry, err);
                 if (r < 0)
                         return r;
                 if (entry == VDI_BLOCK_FREE || entry == VDI_BLOCK_ZERO)

@@ -49,9 +49,11 @@ static int co_check_blocks(struct image *image, struct block_check *bc, struct e
 
         for (uint64_t i = 0; i < vhd->table.n_entries; i++) {
                 uint64_t used = image->virtual_bytes - i * vhd->block_bytes;
-                uint32_t sector;
-                int r = co_block_table_get(image, &vhd->table, i, &sector, err);
+                uint32_t sector = 0;
+                int r = co_image_check_pause(bc->check, i, err);
 
+                if (r == 0)
+                        r = co_block_table_get(image, &vhd->table, i, &sector, err);
                 if (r < 0)
                         return r;
                 if (sector == VHD_BLOCK_ABSENT)

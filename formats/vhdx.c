@@ -61,6 +61,7 @@ const struct image_driver image_vhdx = {
     .name = "vhdx",
     .description = "Hyper-V VHDX",
     .variants = "dynamic, fixed",
+    .dirty_is_whole = true, /* the log has it */
     .probe = probe,
     .co_open = co_vhdx_open,
     .co_extent = co_vhdx_extent,

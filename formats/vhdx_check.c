@@ -177,7 +177,9 @@ static int co_check_bat(struct checker *c, bool kept, struct error *err)
         for (uint64_t i = 0; r == 0 && i < v->n_entries; i += STEP / 8) {
                 uint64_t n = v->n_entries - i < STEP / 8 ? v->n_entries - i : STEP / 8;
 
-                r = co_vhdx_pread(c->image, entries, n * 8, v->bat.offset + i * 8, err);
+                r = co_image_check_pause(c->check, i, err);
+                if (r == 0)
+                        r = co_vhdx_pread(c->image, entries, n * 8, v->bat.offset + i * 8, err);
                 for (uint64_t k = 0; r == 0 && k < n; k++) {
                         uint64_t chunk = (i + k) / (v->chunk_blocks + 1);
                         uint64_t within = (i + k) % (v->chunk_blocks + 1);
@@ -209,14 +211,17 @@ static uint64_t blocks_lost(const struct checker *c, uint64_t gap, uint64_t end)
         return gap / c->v->block_bytes;
 }
 
-static void count_space(struct checker *c)
+static int co_count_space(struct checker *c, struct error *err)
 {
         struct image_check *check = c->check;
         uint64_t gap = 0;
 
         for (uint64_t i = 0; i <= c->n_mib; i++) {
                 uint64_t lost;
+                int r = co_image_check_pause(check, i, err);
 
+                if (r < 0)
+                        return r;
                 if (i < c->n_mib && !is_used(c, i)) {
                         gap += VHDX_MIB;
                         continue;
@@ -234,6 +239,7 @@ static void count_space(struct checker *c)
                         check->end_bytes = (i + 1) * VHDX_MIB;
                 }
         }
+        return 0;
 }
 
 int co_vhdx_check(struct image *image, struct image_check *check, struct error *err)
@@ -269,7 +275,7 @@ int co_vhdx_check(struct image *image, struct image_check *check, struct error *
         if (r == 0)
                 r = co_check_bat(&c, true, err);
         if (r == 0)
-                count_space(&c);
+                r = co_count_space(&c, err);
         free(c.used);
         return r;
 }

@@ -16,6 +16,8 @@ struct walk {
         uint8_t *used; /* a bit for each grain's length of the file; NULL: not looked at */
         uint64_t n_used_bits;
         unsigned n_reported;
+        uint64_t table_bytes; /* of the tables of an extent that were looked into */
+        uint64_t n_looked;    /* entries, of tables and directories */
 };
 
 static void finding(struct walk *w, uint64_t at, const char *what)
@@ -99,6 +101,19 @@ static int co_check_copy(struct walk *w, uint64_t gde, uint64_t table, uint64_t 
         return 0;
 }
 
+/* Entries of a directory that lead to the same table, or into each other's, could keep us busy for ever. */
+static int take_table(struct walk *w, struct error *err)
+{
+        const struct vmdk_sparse *s = w->s;
+
+        w->table_bytes += (uint64_t)s->gtes_per_gt * 4;
+        return w->table_bytes <= s->file->file_bytes
+                   ? 0
+                   : error_set(err, -EBADMSG,
+                               "the grain tables of '%s' are together longer than the file",
+                               s->file->path);
+}
+
 static int co_check_table(struct walk *w, uint64_t gde, uint64_t *remainder, struct error *err)
 {
         const struct vmdk_sparse *s = w->s;
@@ -117,11 +132,15 @@ static int co_check_table(struct walk *w, uint64_t gde, uint64_t *remainder, str
                 return r;
         }
         r = co_check_copy(w, gde, table, &copy, err);
+        if (r == 0 && table)
+                r = take_table(w, err);
         for (uint32_t i = 0; r == 0 && table && i < s->gtes_per_gt && disk < end; i++) {
                 uint64_t left = end - disk;
-                uint32_t gte, other = 0;
+                uint32_t gte = 0, other = 0;
 
-                r = co_vmdk_entry(w->cache, s, table + UINT64_C(4) * i, &gte, err);
+                r = co_image_check_pause(w->check, w->n_looked++, err);
+                if (r == 0)
+                        r = co_vmdk_entry(w->cache, s, table + UINT64_C(4) * i, &gte, err);
                 if (r == 0 && copy)
                         r = co_vmdk_entry(w->cache, s, copy + UINT64_C(4) * i, &other, err);
                 if (r < 0)
@@ -148,8 +167,12 @@ static int co_check_sparse(struct walk *w, struct error *err)
         w->n_used_bits = s->file->file_bytes / s->grain_bytes + 1;
         if (w->n_used_bits / 8 < USED_MAX)
                 w->used = calloc(w->n_used_bits / 8 + 1, 1);
-        for (uint64_t gde = 0; r == 0 && gde < s->n_gdes; gde++)
-                r = co_check_table(w, gde, &remainder, err);
+        w->table_bytes = 0;
+        for (uint64_t gde = 0; r == 0 && gde < s->n_gdes; gde++) {
+                r = co_image_check_pause(w->check, w->n_looked++, err);
+                if (r == 0)
+                        r = co_check_table(w, gde, &remainder, err);
+        }
         free(w->used);
         w->used = NULL;
         return r;

@@ -1,6 +1,6 @@
 /* vmdk_inflate.c - compressed grains for reading ("Compressed Grains": a zlib stream each, RFC 1950). */
 #include <errno.h>
-#include <isa-l/igzip_lib.h>
+#include <libdeflate.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,32 +29,21 @@ struct batch {
         uint8_t *room; /* for a grain of which only a part is wanted, at most two: first and last */
 };
 
-static void inflate_grain(struct inflate_state *state, struct grain *g, size_t room)
-{
-        int r;
-
-        isal_inflate_init(state);
-        state->crc_flag = ISAL_ZLIB; /* header, and the checksum is compared */
-        state->next_in = (uint8_t *)g->in;
-        state->avail_in = (uint32_t)g->in_length;
-        state->next_out = g->out;
-        state->avail_out = (uint32_t)room;
-        r = isal_inflate(state);
-        g->out_length = room - state->avail_out;
-        g->is_damaged = r != ISAL_DECOMP_OK || state->block_state != ISAL_BLOCK_FINISH;
-}
-
 static void inflate_batch(void *arg)
 {
         struct batch *b = arg;
-        struct inflate_state *state = malloc(sizeof(*state));
+        struct libdeflate_decompressor *inflater = libdeflate_alloc_decompressor();
 
         for (unsigned i = 0; i < b->n; i++) {
-                b->grains[i].is_damaged = true;
-                if (state)
-                        inflate_grain(state, &b->grains[i], b->grain_bytes);
+                struct grain *g = &b->grains[i];
+                size_t in; /* a stream may end before what lies there does */
+
+                g->is_damaged = !inflater ||
+                                libdeflate_zlib_decompress_ex(inflater, g->in, g->in_length, g->out,
+                                                              b->grain_bytes, &in,
+                                                              &g->out_length) != LIBDEFLATE_SUCCESS;
         }
-        free(state);
+        libdeflate_free_decompressor(inflater);
 }
 
 /* The most that a grain can take: none is worth compressing to more than itself. Twice that is what

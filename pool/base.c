@@ -412,8 +412,7 @@ int co_pool_base_zero(struct pool *pool, uint64_t base_id, uint64_t offset, uint
                  end = (end_bytes >= size ? size + BLOCK - 1 : end_bytes) / BLOCK;
         int r = 0;
         while (block < end && r == 0) {
-                uint64_t n =
-                    min_u64(end - block, clear_slice_blocks(pool, base) - block % LEAF_BLOCKS);
+                uint64_t n = min_u64(end - block, clear_slice_blocks(pool, base, block, false));
                 r = co_root_clear(pool, base, block, n, ENTRY_ZERO, false);
                 block += n;
                 co_yield_loop();

@@ -20,6 +20,7 @@ static void root_orphan(struct pool *pool, struct root *root)
         for (size_t i = 0; i < root->body->n_buckets; i++)
                 root->body->bucket[i].flags = BUCKET_PAGES_ONLY;
         root->body->cursor = 0;
+        root->broken = root->starved = false; /* of a shrink: this is another way */
         root->epoch = threshold;
         root_set_parent(pool, root, NULL);
         root_set_base(root, NULL);
@@ -34,7 +35,7 @@ static int root_merge(struct pool *pool, struct root *root)
         struct root *child = container_of(root->children.next, struct root, sibling);
         struct root_body *c = child->body, *p = root->body;
         uint64_t bound = root->parent ? root->parent->epoch : 0;
-        size_t keep = 0, n_freed, all = c->n_buckets;
+        size_t keep = 0, n_freed, all = c->n_buckets, own = p->n_buckets;
         while (keep < all && c->bucket[keep].key < bound)
                 keep++;
         n_freed = all - keep;
@@ -58,10 +59,13 @@ static int root_merge(struct pool *pool, struct root *root)
         p->map = (struct tree){.root = {.type = ENTRY_ABSENT}, .height = 1};
         p->size_bytes = p->high_bytes = p->data_blocks = p->own_blocks = p->cursor = 0;
         p->base_bytes = 0;
+        root->broken = root->starved = false;
         root_set_parent(pool, child, root->parent);
         root_set_parent(pool, root, NULL);
         root_set_base(root, NULL);
         root_identify(pool, root, ROOT_ORPHAN, root->volume_id, "");
+        buckets_grown(pool, root, own);
+        buckets_grown(pool, child, all);
         root_dirty(pool, root);
         root_dirty(pool, child);
         return 0;
@@ -340,7 +344,8 @@ static int co_shrink_step(struct pool *pool, struct root *root)
          * does.) */
         while (end > first && (hole = tree_absent_start(pool, &body->map, end - 1)) < end)
                 end = max_u64(first, hole);
-        uint64_t n = end > first ? min_u64(end - first, clear_slice_blocks(pool, root)) : 0;
+        uint64_t n =
+            end > first ? min_u64(end - first, clear_slice_blocks(pool, root, 0, true)) : 0;
         int r = n ? co_root_clear(pool, root, end - n, n, ENTRY_ABSENT, true) : 0;
         if (r == 0) {
                 body->high_bytes = end - n > first ? (end - n) * BLOCK : 0;
@@ -354,9 +359,12 @@ static int co_shrink_step(struct pool *pool, struct root *root)
 
 static struct root *next_job(struct pool *pool)
 {
+        struct root *first = pool->job_first ? root_by_id(pool, pool->job_first) : NULL;
+        if (first && !first->broken && !first->starved && wants_shrinking(first))
+                return first;
         for (uint32_t i = 0; i < pool->n_slots; i++) {
                 struct root *root = pool->slot[i];
-                if (!root || root->broken)
+                if (!root || root->broken || root->starved)
                         continue;
                 if (root->state == ROOT_ORPHAN || wants_shrinking(root))
                         return root;
@@ -373,7 +381,8 @@ static void co_job(struct pool *pool, struct root *root)
                 if (pool->waiting_frees > WAITING_FREES_MAX && co_checkpoint(pool, NULL) < 0)
                         return;
                 root = root_by_id(pool, id); /* a restore may have taken a shrinking head away */
-                if (!root || (root->state != ROOT_ORPHAN && !wants_shrinking(root)))
+                if (!root || (root->state != ROOT_ORPHAN && !wants_shrinking(root)) ||
+                    (pool->job_first && pool->job_first != id && next_job(pool) != root))
                         return;
                 if (root->state == ROOT_ORPHAN && orphan_is_done(root)) {
                         root_release(pool, root);
@@ -384,8 +393,15 @@ static void co_job(struct pool *pool, struct root *root)
                 co_yield_loop();
         }
         root = root_by_id(pool, id);
-        if (r < 0 && root && !pool->closing) {
-                root->broken = true; /* until the next open: what it holds stays allocated */
+        if (r == -ENOSPC && root && !pool->closing) {
+                root->starved = true;
+                root->starved_with = metadata_available(pool);
+                log_warning(
+                    "pool '%s': what shrinking volume '%s' gave up is freed when there is more "
+                    "space for metadata",
+                    pool->name, root->name);
+        } else if (r < 0 && root && !pool->closing) {
+                root->broken = true;
                 log_error("pool '%s': space of root %llu cannot be freed: %s", pool->name,
                           (unsigned long long)id, e.message[0] ? e.message : strerror(-r));
         }
@@ -401,6 +417,16 @@ static void worker_main(void *arg)
         co_wake_all(&pool->worker_done);
         stalled_wake(pool);
         engine_coroutine_ends(pool);
+}
+
+void worker_feed(struct pool *pool)
+{
+        for (uint32_t i = 0; i < pool->n_slots; i++) {
+                struct root *root = pool->slot[i];
+                if (root && root->starved && metadata_available(pool) > root->starved_with)
+                        root->starved = false;
+        }
+        worker_kick(pool);
 }
 
 void worker_kick(struct pool *pool)

@@ -148,9 +148,11 @@ int root_supersede(struct pool *pool, struct root *root, const struct entry *ent
         int r = ancestry_refresh(pool, root);
         if (r < 0)
                 return r;
+        size_t before = root->body->n_buckets;
         struct bucket *bucket = bucket_add(root->body, bucket_key(root, entry->birth));
         if (!bucket)
                 return -ENOMEM;
+        buckets_grown(pool, root, before);
         struct node *node;
         r = bucket_page(pool, bucket, &node);
         if (r < 0)
@@ -161,6 +163,19 @@ int root_supersede(struct pool *pool, struct root *root, const struct entry *ent
         d->n = le32_make(n + 1);
         bucket->n_blocks++;
         return 0;
+}
+
+/* The lists differ only by the ancestor they are for. One may begin with a copy of its head, and be
+ * full of that: two pages for the first entries, and then one for as many as a page holds. And the
+ * lists themselves are named in pages, at the cut. */
+uint64_t deadlist_needs(struct pool *pool, struct root *root, uint64_t n)
+{
+        if (!root->parent)
+                return 0;
+        uint64_t n_lists = ancestry_refresh(pool, root) < 0 ? n : root->n_ancestors + 1;
+        uint64_t n_buckets = root->body->n_buckets;
+        return min_u64(n, 2 * n_lists + n / DEAD_ENTRIES) +
+               bucket_pages(n_buckets + min_u64(n, n_lists)) - bucket_pages(n_buckets);
 }
 
 /* ---- merging ---- */

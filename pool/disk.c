@@ -35,7 +35,7 @@ static void answer_all(struct loop_task *task)
                 struct member_io *io = container_of(batch.next, struct member_io, link);
 
                 list_remove(&io->link);
-                member_answer(io, io->lio.result);
+                disk_answer(io, io->lio.result);
         }
 }
 
@@ -241,7 +241,7 @@ static void call_done(struct loop_io *lio, int result)
                         return;
                 }
         }
-        member_answer(io, result < 0 ? result : 0);
+        disk_answer(io, result < 0 ? result : 0);
 }
 
 /* Few, or large ones, are copied at once. Many small ones go to the kernel's own threads, which

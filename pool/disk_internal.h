@@ -103,6 +103,8 @@ int disk_find_partition(int fd, const char *path, uint64_t *ret_start_bytes,
 
 void disk_merge_init(struct disk *d);
 void disk_merge_destroy(struct disk *d);
+/* An operation that was started has ended. It may close the member. */
+void disk_answer(struct member_io *io, int result);
 /* Start a write at the end of this round of the loop, with what lies next to it. */
 void disk_write(struct disk *d, struct member_io *io);
 

@@ -65,8 +65,16 @@ static void merged_done(struct member_io *io, int result)
                 if (result < 0)
                         disk_start(d, part);
                 else
-                        part->done(part, 0);
+                        member_answer(part, 0);
         }
+}
+
+void disk_answer(struct member_io *io, int result)
+{
+        if (io->done == merged_done)
+                io->done(io, result); /* its parts are what counts */
+        else
+                member_answer(io, result);
 }
 
 /* @io joins where it continues what is there and there is room for its pieces. */

@@ -204,7 +204,10 @@ struct root {
         struct base_image *image; /* a base's: who reads the image; NULL: nobody yet (base.c) */
         bool loaded;              /* body is there */
         bool dirty;
-        bool broken; /* an orphan that cannot be read: left alone until the next open */
+        /* The worker leaves it alone: what it holds cannot be read, until the next open; or there is
+         * no metadata to give it back with, until some has come. */
+        bool broken, starved;
+        int64_t starved_with; /* what was available then */
         struct root_body *body;
         struct list dirty_link;
         unsigned n_handles;
@@ -388,6 +391,7 @@ struct pool {
         struct co_queue idle;
         bool closing;
         bool worker_running;
+        uint64_t job_first; /* the root whose shrinking somebody waits for; 0: none */
         struct co_queue worker_done;
         bool recovering;
         unsigned n_spans; /* in flight */
@@ -603,6 +607,9 @@ int co_map_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t 
 int root_supersede(struct pool *pool, struct root *root, const struct entry *entry);
 int deadlist_seal(struct pool *pool, struct root *root, struct frozen *frozen); /* the heads */
 int deadlist_seal_finished(struct pool *pool, struct frozen *frozen); /* the rest, once a cut */
+/* Blocks of metadata that listing @n superseded entries of @root takes at most, whatever they are
+ * and whatever is listed already. */
+uint64_t deadlist_needs(struct pool *pool, struct root *root, uint64_t n);
 /* The epochs of the ancestors, ascending, in @root->ancestors. -ENOMEM */
 int ancestry_refresh(struct pool *pool, struct root *root);
 /* How many of these are below @birth. */
@@ -708,6 +715,13 @@ void root_set_base(struct root *root, struct root *base);
 void root_release(struct pool *pool, struct root *root);
 void root_destroy(struct pool *pool, struct root *root); /* catalog_freeze()'s */
 void root_dirty(struct pool *pool, struct root *root);
+/* Of the pages that a cut writes for @n buckets. (Some have room in the root's block.) */
+static inline uint64_t bucket_pages(uint64_t n)
+{
+        return (n + PAGE_BUCKETS - 1) / PAGE_BUCKETS;
+}
+/* A root that has @before of them already, and is dirty: what it has more is promised to the cut. */
+void buckets_grown(struct pool *pool, const struct root *root, size_t before);
 /* Metadata blocks that a cut takes at most for the catalog, @n roots of @n_slots slots being dirty;
  * each root beyond the first wants no more than CATALOG_BLOCKS_ONE of them. */
 uint64_t catalog_blocks(uint64_t n, uint64_t n_slots);
@@ -771,6 +785,7 @@ int co_collect_all(struct pool *pool, struct error *err);
  * that cannot be read is told in the log, and left to who opens it. */
 void co_shrinks_find(struct pool *pool);
 void worker_kick(struct pool *pool); /* orphans and shrinks are worked off in the background */
+void worker_feed(struct pool *pool); /* the same, with what was starved, where there is more now */
 
 /* ---- range.c: overlapping writes ---- */
 
@@ -809,8 +824,8 @@ int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t
  * becomes @type. @behind: the part lies behind the volume's end. */
 int co_root_zero_part(struct pool *pool, struct root *root, uint64_t offset, uint64_t length,
                       uint8_t type, bool behind);
-/* Blocks for one slice: fewer where metadata is short. */
-uint64_t clear_slice_blocks(const struct pool *pool, const struct root *root);
+/* How many blocks from @first on make one slice: fewer where metadata is short. @worker as there. */
+uint64_t clear_slice_blocks(struct pool *pool, struct root *root, uint64_t first, bool worker);
 /* Wait until an operation that frees or names things may take @blocks of metadata; @worker: it is
  * the worker's, which must not wait for itself. -ENOSPC, -EIO */
 int co_metadata_admit(struct pool *pool, uint64_t blocks, bool worker);

@@ -11,7 +11,7 @@
 
 #define RETRY_NS       UINT64_C(1000000000)
 #define FILLING_SLACK  5  /* percent */
-#define METADATA_SHORT 64 /* blocks, beside the reserve: more than one request takes */
+#define METADATA_SHORT 64 /* blocks, beside the reserve: more than a part of a write takes (io.c) */
 
 static const unsigned filling_levels[] = {80, 95}; /* percent */
 

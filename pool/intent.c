@@ -246,6 +246,9 @@ static int co_pages_write(struct pool *pool)
 static int co_open_page_write(struct pool *pool)
 {
         int r;
+        /* What a change that failed half way has left is not to be read again. */
+        if (pool_failed(pool))
+                return -EIO;
         log_seal(pool);
         /* Pages that are sealed while these are written belong to the next round, but writing them
          * is cheap. */

@@ -9,8 +9,10 @@
 #include "pool/span.h"
 #include "pool/usage.h"
 
-#define CLEAR_SLICE_BLOCKS (64 * LEAF_BLOCKS) /* 64 MiB: a slice is one step without suspension */
-#define BOUNCE_BLOCKS      256u
+#define CLEAR_SLICE_BLOCKS                                                                         \
+        (UINT64_C(64) * LEAF_BLOCKS) /* 64 MiB: a slice is one step without suspension */
+#define BOUNCE_BLOCKS 256u
+#define PART_BLOCKS   32u /* of a write: what admits none of these is full */
 
 /* ---- counted from beginning to end ---- */
 
@@ -78,11 +80,11 @@ struct window {
         uint64_t from, to;
 };
 
-static struct window window_at(const struct volume_request *req, uint64_t from)
+static struct window window_at(const struct volume_request *req, uint64_t from, uint64_t max_blocks)
 {
         uint64_t end = req->offset + req->length;
         struct window w = {.block = from / BLOCK, .from = from};
-        w.to = min_u64((w.block + BOUNCE_BLOCKS) * BLOCK, end);
+        w.to = min_u64((w.block + max_blocks) * BLOCK, end);
         w.n = (uint32_t)((w.to + BLOCK - 1) / BLOCK - w.block);
         return w;
 }
@@ -143,9 +145,13 @@ static int co_bounce(struct volume_request *req)
                 r = still_inside(root, end);
         }
         for (uint64_t at = req->offset; at < end && (r == 0 || !write);) {
-                struct window w = window_at(req, at);
+                struct window w = window_at(req, at, n);
                 int one =
                     write ? co_write_window(req, &w, bounce) : co_read_window(req, &w, bounce);
+                if (write && one == -ENOSPC && n > PART_BLOCKS && root->parent) {
+                        n = PART_BLOCKS;
+                        continue;
+                }
                 r = r < 0 ? r : one;
                 at = w.to;
         }
@@ -186,21 +192,34 @@ int co_metadata_admit(struct pool *pool, uint64_t blocks, bool worker)
         }
 }
 
-uint64_t clear_slice_blocks(const struct pool *pool, const struct root *root)
+/* The paths at both ends, copied; and all that goes, nodes too, in lists. */
+static uint64_t clear_needs(struct pool *pool, struct root *root, uint64_t n)
 {
-        int64_t lists =
-            root->parent ? (int64_t)(CLEAR_SLICE_BLOCKS / DEAD_ENTRIES + root->body->n_buckets) : 0;
-        int64_t wanted = lists + 32 + (int64_t)metadata_reserve(pool) / 4;
-        return metadata_available(pool) < wanted ? LEAF_BLOCKS : CLEAR_SLICE_BLOCKS;
+        const uint64_t paths = UINT64_C(2) * HEIGHT_MAX;
+        return paths + 2 + CATALOG_BLOCKS_ONE +
+               deadlist_needs(pool, root, n + n / (LEAF_BLOCKS / 2) + paths);
+}
+
+/* A guest's discard leaves some for deletions: what it lists comes back only with these. */
+static uint64_t clear_leaves(const struct pool *pool, bool worker)
+{
+        return worker ? 0 : metadata_reserve(pool) / 4;
+}
+
+uint64_t clear_slice_blocks(struct pool *pool, struct root *root, uint64_t first, bool worker)
+{
+        uint64_t n = CLEAR_SLICE_BLOCKS;
+        int64_t available = metadata_available(pool) - (int64_t)clear_leaves(pool, worker);
+        while (n > 1 && available < (int64_t)clear_needs(pool, root, n))
+                n /= 4;
+        return n - first % min_u64(n, LEAF_BLOCKS);
 }
 
 int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t n, uint8_t type,
                   bool worker)
 {
-        uint64_t lists = root->parent ? n / DEAD_ENTRIES + root->body->n_buckets + 2 : 0;
-        uint64_t blocks = 2 * HEIGHT_MAX + 2 + CATALOG_BLOCKS_ONE + lists;
-        /* A guest's discard leaves some for deletions: what it lists comes back only with these. */
-        int r = co_metadata_admit(pool, blocks + (worker ? 0 : metadata_reserve(pool) / 4), worker);
+        uint64_t blocks = clear_needs(pool, root, n);
+        int r = co_metadata_admit(pool, blocks + clear_leaves(pool, worker), worker);
         if (r < 0)
                 return r;
         bool changed = false;
@@ -209,7 +228,7 @@ int co_root_clear(struct pool *pool, struct root *root, uint64_t first, uint64_t
         r = co_map_clear(pool, root, first, n, type, &changed);
         pool->metadata_reserved -= blocks;
         cache_trim(pool, TRIM_A_CHANGE);
-        if (changed) { /* [sync] with the change */
+        if (changed && !pool_failed(pool)) { /* [sync] with the change */
                 struct log_clear_disk *c = log_append(pool, sizeof(*c), LOG_CLEAR, 0);
                 c->type = le32_make(type);
                 c->root_id = le64_make(root->id);
@@ -268,12 +287,14 @@ static int co_clear_blocks(struct volume *v, uint64_t first, uint64_t end, uint8
                         first = next;
                         continue;
                 }
-                uint64_t n = min_u64(end - first,
-                                     clear_slice_blocks(v->pool, v->root) - first % LEAF_BLOCKS);
+                uint64_t n =
+                    min_u64(end - first, clear_slice_blocks(v->pool, v->root, first, false));
                 struct co_range range = {.range = {.first = first, .last = first + n - 1}};
                 co_write_begin(v->root);
                 co_range_lock(v->root, &range);
-                r = co_root_clear(v->pool, v->root, first, n, type, false);
+                r = still_inside(v->root, (first + n) * BLOCK);
+                if (r == 0)
+                        r = co_root_clear(v->pool, v->root, first, n, type, false);
                 range_unlock(v->root, &range.range);
                 write_end(v->root);
                 first += n;
@@ -331,9 +352,16 @@ static void request_spawn(struct volume_request *req)
 
 /* ---- submission ---- */
 
+/* In a volume with many snapshots a large write may want more metadata at once than there is, and
+ * uses next to nothing of it: co_bounce() does it in parts. (Whether that was what it lacked is not to
+ * be told by now.) */
 static void request_span_done(struct span *span, int result)
 {
-        request_answer(span->arg, result);
+        struct volume_request *req = span->arg;
+        if (result == -ENOSPC && span->root->parent && span->n > PART_BLOCKS)
+                request_spawn(req);
+        else
+                request_answer(req, result);
 }
 
 static void request_committed(struct commit_wait *wait, int result)

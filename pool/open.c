@@ -251,6 +251,7 @@ static void timer_fire(struct loop_timer *timer)
 {
         struct pool *pool = container_of(timer, struct pool, checkpoint_timer);
         filling_look(pool);
+        worker_feed(pool);
         checkpoint_kick_if_useful(pool);
         loop_timer_set(pool->loop, timer,
                        loop_now_ns(pool->loop) +

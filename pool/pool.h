@@ -300,6 +300,8 @@ int co_volume_delete(struct pool *pool, const char *name, bool with_snapshots, s
 int co_volume_rename(struct pool *pool, const char *name, const char *new_name, struct error *err);
 /* Growing is for anyone; shrinking gives up what lies behind the new end. */
 int co_volume_resize(struct pool *pool, const char *name, uint64_t size_bytes, struct error *err);
+/* -EBUSY      it is larger than that, or has become it meanwhile */
+int co_volume_grow(struct pool *pool, const char *name, uint64_t size_bytes, struct error *err);
 
 /* All the snapshots named ("VOL@SNAP"), of different volumes, at one instant. */
 int co_snapshot_create(struct pool *pool, const char *const *names, size_t n_names,

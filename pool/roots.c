@@ -312,6 +312,12 @@ uint64_t catalog_blocks(uint64_t n, uint64_t n_slots)
                min_u64(n, root_nodes) + 2;
 }
 
+void buckets_grown(struct pool *pool, const struct root *root, size_t before)
+{
+        if (root->dirty && root->body->n_buckets > before)
+                pool->cut_pages += bucket_pages(root->body->n_buckets) - bucket_pages(before);
+}
+
 void root_dirty(struct pool *pool, struct root *root)
 {
         if (root->dirty)
@@ -320,5 +326,5 @@ void root_dirty(struct pool *pool, struct root *root)
         root->dirty = true;
         list_append(&pool->dirty_roots, &root->dirty_link);
         pool->n_dirty_roots++;
-        pool->cut_pages += (root->body->n_buckets + PAGE_BUCKETS - 1) / PAGE_BUCKETS;
+        pool->cut_pages += bucket_pages(root->body->n_buckets);
 }

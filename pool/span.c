@@ -298,16 +298,16 @@ void stalled_wake(struct pool *pool)
         loop_post(pool->loop, &pool->stalled_task);
 }
 
-/* What the write may take at most: a record a block, a path a leaf,
- * a deadlist page now and then. */
+/* What the write may take at most: a record a block, a path a leaf, and the lists of what was there
+ * before. */
 static void span_needs(struct span *span)
 {
         span->log_bytes = span->n * LOG_WRITE_BYTES(1);
         span->metadata_blocks = span->n_chunks * (span->root->body->map.height + 1u) + 2;
         if (!span->root->dirty)
                 span->metadata_blocks += CATALOG_BLOCKS_ONE;
-        if (span->root->parent)
-                span->metadata_blocks += min_u64(span->n, span->root->body->n_buckets + 1);
+        uint64_t nodes = (uint64_t)span->n_chunks * span->root->body->map.height;
+        span->metadata_blocks += deadlist_needs(span->pool, span->root, span->n + nodes);
 }
 
 static bool span_admit(struct span *span, bool *ret_for_log)

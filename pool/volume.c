@@ -259,28 +259,47 @@ static int co_zero_tail(struct pool *pool, struct root *root)
         return n ? co_root_zero_part(pool, root, size, n, ENTRY_ZERO, true) : 0;
 }
 
-static int co_resize(struct pool *pool, const char *name, uint64_t size_bytes, struct error *err)
+/* What an earlier shrink gave up must be gone before the space is part of the volume again. Nothing
+ * is locked meanwhile: @id may go, or be what a restore has kept. Where it failed before, for lack of space perhaps, it is tried
+ * again. */
+static int co_shrink_ended(struct pool *pool, uint64_t id, struct error *err)
+{
+        struct root *root = root_by_id(pool, id);
+        root->broken = root->starved = false;
+        pool->job_first = id;
+        while (root && root->state == ROOT_LIVE && root->body->high_bytes && !pool_failed(pool) &&
+               !pool->closing && !root->broken && !root->starved) {
+                worker_kick(pool);
+                co_sleep_ns(1000000);
+                root = root_by_id(pool, id);
+        }
+        if (pool->job_first == id)
+                pool->job_first = 0;
+        return !root || root->state != ROOT_LIVE || !root->body->high_bytes || pool_failed(pool)
+                   ? 0
+                   : error_set(err, -EIO,
+                               "volume '%s' could not be shrunk before, and cannot grow now",
+                               root->name);
+}
+
+/* 1: *ret_shrinking is to end first. */
+static int co_resize(struct pool *pool, const char *name, uint64_t size_bytes, bool may_shrink,
+                     uint64_t *ret_shrinking, struct error *err)
 {
         struct root *root = volume_require(pool, name, err);
         if (!root)
                 return err_code(err, -ENOENT);
+        if (!may_shrink && size_bytes < root->body->size_bytes)
+                return error_set(err, -EBUSY, "volume '%s' has become larger meanwhile", name);
         struct catalog_op op = {.type = LOG_RESIZE, .root_id = root->id, .size_bytes = size_bytes};
         int r = co_operate_prepare(pool, &op, err);
         if (r < 0)
                 return r;
         if (size_bytes > root->body->size_bytes) {
-                /* What an earlier shrink gave up must be gone before the space is part of the
-                 * volume again. Where it failed before, for lack of space perhaps, it is tried
-                 * again. */
-                root->broken = false;
-                while (root->body->high_bytes && !pool_failed(pool) && !root->broken) {
-                        worker_kick(pool);
-                        co_sleep_ns(1000000);
+                if (root->body->high_bytes) {
+                        *ret_shrinking = root->id;
+                        return 1;
                 }
-                if (root->body->high_bytes)
-                        return error_set(
-                            err, -EIO,
-                            "volume '%s' could not be shrunk before, and cannot grow now", name);
                 /* Durable before the record that makes it visible: a recovery may drop a write that
                  * was not. */
                 r = co_zero_tail(pool, root);
@@ -298,15 +317,32 @@ static int co_resize(struct pool *pool, const char *name, uint64_t size_bytes, s
         return r;
 }
 
-int co_volume_resize(struct pool *pool, const char *name, uint64_t size_bytes, struct error *err)
+static int co_resize_locked(struct pool *pool, const char *name, uint64_t size_bytes,
+                            bool may_shrink, struct error *err)
 {
         int r = volume_size_check(size_bytes, err);
-        if (r == 0)
+        while (r >= 0) {
+                uint64_t shrinking = 0;
                 r = co_operate_begin(pool, err);
-        if (r < 0)
-                return r;
-        r = co_resize(pool, name, size_bytes, err);
-        return co_operate_end(pool, r, err);
+                if (r < 0)
+                        return r;
+                r = co_resize(pool, name, size_bytes, may_shrink, &shrinking, err);
+                if (r <= 0)
+                        return co_operate_end(pool, r, err);
+                co_unlock(&pool->catalog_lock);
+                r = co_shrink_ended(pool, shrinking, err);
+        }
+        return r;
+}
+
+int co_volume_resize(struct pool *pool, const char *name, uint64_t size_bytes, struct error *err)
+{
+        return co_resize_locked(pool, name, size_bytes, true, err);
+}
+
+int co_volume_grow(struct pool *pool, const char *name, uint64_t size_bytes, struct error *err)
+{
+        return co_resize_locked(pool, name, size_bytes, false, err);
 }
 
 /* ---- properties ---- */

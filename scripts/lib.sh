@@ -10,7 +10,7 @@
 # Everything is named here, also what a usual machine has: a missing name shows only on a bare one.
 packages_build=(
         gcc libc6-dev meson ninja-build pkg-config scdoc
-        liburing-dev libisal-dev libzstd-dev libblkid-dev libfdisk-dev libsmartcols-dev libjansson-dev
+        liburing-dev libisal-dev libdeflate-dev libzstd-dev libblkid-dev libfdisk-dev libsmartcols-dev libjansson-dev
         libgnutls28-dev libseccomp-dev libcyaml-dev libyaml-dev libnbd-dev libxml2-dev)
 packages_test=(
         clang clang-format clang-tidy cppcheck libclang-rt-14-dev libcmocka-dev

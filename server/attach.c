@@ -480,12 +480,7 @@ static int refuse_connected(const struct attachment *a, struct error *err)
         struct user_list users = {.of = a, .text = text, .size = sizeof(text)};
 
         vhost_device_each_client(a->device, add_user, &users);
-        if (users.n == 0)
-                return 0;
-        error_set(err, -EBUSY, "cannot detach '%s/%s': it is in use by %s", a->hp->name, a->target,
-                  text);
-        return error_hint(err, "disconnect %s, or give --force, which cuts %s off",
-                          users.n == 1 ? "it" : "them", users.n == 1 ? "it" : "them");
+        return host_refuse_used(a->hp, "detach", a->target, users.n, text, err);
 }
 
 static int is_not_attached(const struct host_pool *hp, const char *target, struct error *err)
@@ -635,6 +630,22 @@ void co_attach_volume_gone(struct host_pool *hp, const char *target)
         /* The list changes while a device ends: look again from its beginning. */
         while ((a = find_gone(hp, target)))
                 co_attachment_free(a);
+}
+
+int attach_refuse_gone(struct host_pool *hp, const char *target, struct error *err)
+{
+        char text[256] = "";
+        struct user_list users = {.text = text, .size = sizeof(text)};
+
+        list_for_each (it, &hp->attachments) {
+                struct attachment *a = container_of(it, struct attachment, link);
+
+                if (!goes_with(a->target, target))
+                        continue;
+                users.of = a;
+                vhost_device_each_client(a->device, add_user, &users);
+        }
+        return host_refuse_used(hp, "delete", target, users.n, text, err);
 }
 
 void attach_volume_resized(struct host_pool *hp, const char *volume)

@@ -90,6 +90,8 @@ void attach_volume_made(struct host_pool *hp, const char *volume);
 void attach_volume_renamed(struct host_pool *hp, const char *volume, const char *new_name);
 /* @target is VOL (with its snapshots) or VOL@SNAP. */
 void co_attach_volume_gone(struct host_pool *hp, const char *target);
+/* -EBUSY  front ends are connected that this would cut off */
+int attach_refuse_gone(struct host_pool *hp, const char *target, struct error *err);
 void attach_volume_resized(struct host_pool *hp, const char *volume);
 
 /* Front ends of the volume itself, with @writers only those that may write: adds their names to @text,

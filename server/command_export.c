@@ -9,6 +9,8 @@
 #include "server/image_request.h"
 #include "server/verify.h"
 
+#define FROZEN_NAME_MAX (2 * POOL_NAME_MAX + 64)
+
 /* Whether nobody writes to it, and nobody can begin to. */
 static bool is_still(const struct command *c, const char *name)
 {
@@ -59,12 +61,55 @@ static int co_export_volume(struct image_request *q, struct volume *volume, cons
         return r;
 }
 
-/* What may be opened at any time is exported as it was at one instant: from a snapshot, deleted afterwards. */
+static int co_export_here(struct image_request *q, struct volume *volume, const char *name,
+                          struct error *err)
+{
+        int r = co_export_volume(q, volume, name, err);
+
+        return image_base_explain(q->command->hp, volume, r, err);
+}
+
+/* A full pool has no room for a snapshot. What nobody uses can be kept so instead. */
+static int co_export_barred(const struct command *c, struct image_request *q, const char *name,
+                            struct error *err)
+{
+        struct error busy = ERROR_INIT;
+        struct volume *volume;
+        struct host_bar bar;
+        int r;
+
+        if (co_host_bar(&bar, c->hp, name, "export", false, &busy) < 0)
+                return -ENOSPC;
+        r = co_volume_open(c->hp->pool, name, &volume, err);
+        if (r == 0) {
+                r = co_export_here(q, volume, name, err);
+                co_volume_close(volume);
+        }
+        host_unbar(&bar);
+        return r;
+}
+
+/* @name may be another by now, as the volume's: @opened has it. */
+static void co_unname(struct host_pool *hp, char name[FROZEN_NAME_MAX], const struct volume *opened)
+{
+        int r = co_snapshot_delete(hp->pool, name, NULL);
+
+        while (r == -ENOENT && opened && strcmp(name, volume_name(opened)) != 0) {
+                snprintf(name, FROZEN_NAME_MAX, "%s", volume_name(opened));
+                r = co_snapshot_delete(hp->pool, name, NULL);
+        }
+        if (r < 0)
+                log_warning("snapshot '%s/%s', made for an export, could not be deleted: %s",
+                            hp->name, name, strerror(-r));
+}
+
+/* What may be opened at any time is exported as it was at one instant: from a snapshot, whose name is
+ * gone as soon as it is open, so that none stays behind a server that is killed. */
 static int co_export_frozen(const struct command *c, struct image_request *q, const char *name,
                             struct error *err)
 {
         struct host_pool *hp = c->hp;
-        char frozen[2 * POOL_NAME_MAX + 64];
+        char frozen[FROZEN_NAME_MAX];
         const char *list[1] = {frozen};
         struct volume *volume;
         int r;
@@ -72,19 +117,18 @@ static int co_export_frozen(const struct command *c, struct image_request *q, co
         snprintf(frozen, sizeof(frozen), "%s@export-%lld-%llu", name, (long long)time(NULL),
                  (unsigned long long)(loop_now_ns(hp->loop) % 1000000));
         r = co_snapshot_create(hp->pool, list, 1, err);
+        if (r == -ENOSPC)
+                return co_export_barred(c, q, name, err);
         if (r < 0)
                 return r;
         r = co_volume_open(hp->pool, frozen, &volume, err);
-        if (r == 0) {
-                r = co_export_volume(q, volume, name, err);
-                r = image_base_explain(hp, volume, r, err);
-                /* The volume may be called otherwise by now, and so its snapshot. */
-                snprintf(frozen, sizeof(frozen), "%s", volume_name(volume));
-                co_volume_close(volume);
+        if (r < 0) {
+                co_unname(hp, frozen, NULL);
+                return r;
         }
-        if (co_snapshot_delete(hp->pool, frozen, NULL) < 0)
-                log_warning("snapshot '%s/%s', made for an export, could not be deleted", hp->name,
-                            frozen);
+        co_unname(hp, frozen, volume);
+        r = co_export_here(q, volume, name, err);
+        co_volume_close(volume);
         return r;
 }
 
@@ -98,10 +142,8 @@ static int co_export(struct command *c, struct image_request *q, const char *nam
         if (r < 0)
                 return r;
         r = co_image_base_check(c->hp, volume, err);
-        if (r == 0 && still) {
-                r = co_export_volume(q, volume, name, err);
-                r = image_base_explain(c->hp, volume, r, err);
-        }
+        if (r == 0 && still)
+                r = co_export_here(q, volume, name, err);
         co_volume_close(volume);
         return r < 0 || still ? r : co_export_frozen(c, q, name, err);
 }

@@ -105,6 +105,9 @@ int co_snapshot_delete_one(struct command *c, struct error *err)
         const char *name;
         int r = command_snapshot(c, "snapshot", &name, &parsed, err);
 
+        /* Whoever reads it over NBD goes on; an attachment goes with its name. */
+        if (r == 0 && !command_flag(c, "force"))
+                r = attach_refuse_gone(c->hp, name, err);
         if (r == 0)
                 r = co_snapshot_delete(c->hp->pool, name, err);
         if (r == 0)

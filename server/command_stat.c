@@ -150,6 +150,7 @@ int co_stats(struct command *c, struct error *err)
         pool_get_stats(pool, &stats);
         pool_each_volume_stats(pool, tell_volume, &t);
         pool_each_handle_stats(pool, tell_handle, &t);
+        json_object_set_new(c->reply, "name", json_string(t.pool));
         put(c->reply, "time_ns", stats.time_ns);
         put(c->reply, "opened_ns", stats.opened_ns);
         put(c->reply, "checkpoints", stats.checkpoints);

@@ -135,7 +135,7 @@ int co_volume_resize_one(struct command *c, struct error *err)
         if (r < 0)
                 return r;
         if (size >= now) {
-                r = co_volume_resize(c->hp->pool, volume, size, err);
+                r = co_volume_grow(c->hp->pool, volume, size, err);
                 if (r == 0)
                         attach_volume_resized(c->hp, volume);
                 return r;
@@ -163,6 +163,9 @@ int co_volume_rename_one(struct command *c, struct error *err)
                 r = command_volume(c, "new_name", &new_name, err);
         if (r == 0)
                 r = attach_check_rename(c->hp, volume, err);
+        if (r == 0 && host_is_barred(c->hp, volume))
+                r = error_set(err, -EBUSY, "'%s/%s' is being changed, or exported", c->hp->name,
+                              volume);
         if (r == 0)
                 r = co_volume_rename(c->hp->pool, volume, new_name, err);
         if (r == 0) {
@@ -183,7 +186,10 @@ int co_volume_delete_one(struct command *c, struct error *err)
                 r = co_host_bar(&bar, c->hp, volume, "delete", command_flag(c, "force"), err);
         if (r < 0)
                 return r;
-        r = co_volume_delete(c->hp->pool, volume, command_flag(c, "snapshots"), err);
+        if (!command_flag(c, "force")) /* the snapshots */
+                r = attach_refuse_gone(c->hp, volume, err);
+        if (r == 0)
+                r = co_volume_delete(c->hp->pool, volume, command_flag(c, "snapshots"), err);
         host_unbar(&bar);
         if (r == 0)
                 co_attach_volume_gone(c->hp, volume);

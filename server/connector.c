@@ -13,7 +13,9 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "common/confine.h"
 #include "common/coroutine.h"
+#include "common/log.h"
 #include "common/offload.h"
 #include "common/passed_fds.h"
 #include "formats/nbd.h"
@@ -72,6 +74,14 @@ static _Noreturn void serve(void)
 /* It ends with the server, not by what ends or hangs up a terminal's processes. */
 static _Noreturn void child(int fd)
 {
+        /* Names, keys and sockets may be anywhere. */
+        static const struct confine_path read_all = {"/", CONFINE_READ};
+        static const struct confine_profile profile = {.paths = &read_all,
+                                                       .n_paths = 1,
+                                                       .socket_group = (gid_t)-1,
+                                                       .abstract_sockets = true,
+                                                       .connects = true};
+        struct error e = ERROR_INIT;
         sigset_t none;
 
         for (size_t i = 0; i < N_SIGNALS; i++)
@@ -82,6 +92,9 @@ static _Noreturn void child(int fd)
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || dup2(fd, OWN_FD) < 0)
                 _exit(1);
         close_range(OWN_FD + 1, ~0u, 0);
+        if (confine(&profile, &e) < 0)
+                log_warning("the process that connects to bases keeps more than it needs: %s",
+                            e.message);
         serve();
 }
 

@@ -30,6 +30,7 @@ struct control {
         int fd;
         struct list clients;
         unsigned n_clients;
+        uint64_t n_seen, n_changes;
         bool stopping, accepting;
         bool paused, accept_parked;
         struct loop_io *waiting; /* accept() under way */
@@ -400,14 +401,17 @@ static bool is_command(const json_t *request, const char *name)
 
 static int co_run_command(struct client *c, json_t *request)
 {
+        const bool changes = c->command && !command_is_readonly(c->command);
         struct error e = ERROR_INIT;
         json_t *reply = NULL;
         int r;
 
         c->caller = (struct command_caller){.progress = send_progress, .cancelled = &c->cancelled};
+        c->control->n_changes += changes;
         watch_hangup(c);
         r = co_command_run(c->control->host, request, c->fds, c->n_fds, &c->caller, &reply, &e);
         co_unwatch_hangup(c);
+        c->control->n_changes += changes;
         if (r < 0)
                 return co_send_error(c, &e);
         json_object_set_new(reply, "ok", json_true());
@@ -495,6 +499,7 @@ static struct client *client_new(struct control *control, int fd)
         c->fd = fd;
         list_append(&control->clients, &c->link);
         control->n_clients++;
+        control->n_seen++;
         return c;
 }
 
@@ -770,6 +775,16 @@ void control_restore(struct control *control, struct handover *h, const json_t *
 unsigned control_n_clients(const struct control *control)
 {
         return control->n_clients;
+}
+
+uint64_t control_n_seen(const struct control *control)
+{
+        return control->n_seen;
+}
+
+uint64_t control_n_changes(const struct control *control)
+{
+        return control->n_changes;
 }
 
 void control_free(struct control *control)

@@ -37,6 +37,10 @@ void control_free(struct control *control); /* after stop; NULL is fine */
 
 /* How many are connected. */
 unsigned control_n_clients(const struct control *control);
+/* And have been, since the server began. */
+uint64_t control_n_seen(const struct control *control);
+/* How often a command that changes something has begun, or ended. */
+uint64_t control_n_changes(const struct control *control);
 
 /* ---- a server that goes on in another process (takeover.h) ---- */
 
@@ -74,6 +78,8 @@ int control_error_parse(const json_t *reply, struct error *err);
  *
  * -EADDRINUSE  somebody listens there */
 int socket_listen_unix(const char *path, gid_t group, int *ret_fd, struct error *err);
+/* Takes the socket at @path away, where nobody listens on it any more. */
+void socket_remove_left(const char *path);
 /* Connected, blocking. No sentence.
  *
  * -ECONNREFUSED, -ENOENT  nobody is there */

@@ -104,22 +104,11 @@ static int co_resolve(struct host *host, const char *name, struct host_pool **re
         return host_find(host, pool, ret_pool, err);
 }
 
-static bool is_barred(const struct host_pool *hp, const char *name)
-{
-        list_for_each (it, &hp->bars) {
-                const struct host_bar *bar = container_of(it, struct host_bar, link);
-
-                if (host_name_is_of(name, bar->volume))
-                        return true;
-        }
-        return false;
-}
-
 int co_host_open_volume(struct host_pool *hp, const char *target, struct volume **ret_volume,
                         struct error *err)
 {
         struct host_opening opening = {.target = target};
-        bool barred = is_barred(hp, target);
+        bool barred = host_is_barred(hp, target);
         struct volume *volume = NULL;
         int r = 0;
 
@@ -128,7 +117,7 @@ int co_host_open_volume(struct host_pool *hp, const char *target, struct volume 
                 r = co_volume_open(hp->pool, target, &volume, err);
                 if (r == 0)
                         r = co_image_base_check(hp, volume, err);
-                barred = is_barred(hp, target); /* also what began as the above waited */
+                barred = host_is_barred(hp, target); /* also what began as the above waited */
                 if (volume && (r < 0 || barred))
                         co_volume_close(volume);
                 list_remove(&opening.link);

@@ -330,12 +330,37 @@ static bool is_being_opened(const struct host_pool *hp, const char *volume)
         return false;
 }
 
+int host_refuse_used(const struct host_pool *hp, const char *verb, const char *target, unsigned n,
+                     const char *users, struct error *err)
+{
+        if (n == 0)
+                return 0;
+        error_set(err, -EBUSY, "cannot %s '%s/%s': it is in use by %s", verb, hp->name, target,
+                  users);
+        return error_hint(err, "disconnect %s, or give --force, which cuts %s off",
+                          n == 1 ? "it" : "them", n == 1 ? "it" : "them");
+}
+
+bool host_is_barred(const struct host_pool *hp, const char *name)
+{
+        list_for_each (it, &hp->bars) {
+                const struct host_bar *bar = container_of(it, struct host_bar, link);
+
+                if (host_name_is_of(name, bar->volume))
+                        return true;
+        }
+        return false;
+}
+
 int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, const char *verb,
                 bool force, struct error *err)
 {
         char users[256];
         unsigned n;
 
+        if (host_is_barred(hp, volume))
+                return error_set(err, -EBUSY, "cannot %s '%s/%s': it is being changed, or exported",
+                                 verb, hp->name, volume);
         *bar = (struct host_bar){.volume = volume};
         list_append(&hp->bars, &bar->link);
         /* Who is about to open it holds it already, finds the bar then, and lets go; so does who only
@@ -345,10 +370,7 @@ int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, 
         n = host_users(hp, volume, users, sizeof(users));
         if (n > 0 && !force) {
                 host_unbar(bar);
-                error_set(err, -EBUSY, "cannot %s '%s/%s': it is in use by %s", verb, hp->name,
-                          volume, users);
-                return error_hint(err, "disconnect %s, or give --force, which cuts %s off",
-                                  n == 1 ? "it" : "them", n == 1 ? "it" : "them");
+                return host_refuse_used(hp, verb, volume, n, users, err);
         }
         if (n > 0)
                 co_disconnect(hp, volume);

@@ -135,9 +135,15 @@ unsigned host_writers(struct host_pool *hp, const char *volume, char *text, size
 /* Make sure that nobody writes to @volume, and that nobody begins to, until host_unbar(). With
  * @force NBD clients and front ends are cut off.
  *
- * -EBUSY  it is in use: the sentence names the users */
+ * -EBUSY  it is in use: the sentence names the users; or it is barred already */
 int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, const char *verb,
                 bool force, struct error *err);
 void host_unbar(struct host_bar *bar);
+/* What whoever must not @verb a volume that @n @users have is told; 0 where there are none.
+ *
+ * -EBUSY */
+int host_refuse_used(const struct host_pool *hp, const char *verb, const char *target, unsigned n,
+                     const char *users, struct error *err);
+bool host_is_barred(const struct host_pool *hp, const char *name); /* VOL or VOL@SNAP */
 /* Is @name @volume, or a snapshot of it? */
 bool host_name_is_of(const char *name, const char *volume);

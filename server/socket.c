@@ -98,6 +98,14 @@ static int check_free(const char *path, struct error *err)
         return 0;
 }
 
+void socket_remove_left(const char *path)
+{
+        struct error e = ERROR_INIT;
+
+        if (check_free(path, &e) == 0)
+                unlink(path);
+}
+
 /* Bound under another name beside @path, given its mode, listened on, renamed. */
 static int bind_beside(int fd, const char *path, const char *tmp, gid_t group)
 {

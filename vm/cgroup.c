@@ -145,11 +145,20 @@ static bool is_ours(const char *root, long pid)
         return end && strlen(end) > 4 && strtol(end + 4, NULL, 10) == (long)getpid();
 }
 
+static int make_folder(const char *path, struct error *err)
+{
+        if (mkdir(path, 0755) == 0 || errno == EEXIST)
+                return 0;
+        return error_set(err, -errno, "cannot make the control group '%s': %s", path,
+                         strerror(errno));
+}
+
+/* How many there were. */
 static int move_all(const char *root, const char *own, const char *rest, struct error *err)
 {
         const bool delegated = is_delegated(own);
         char path[PATH_MAX], text[TEXT_MAX], *at = NULL;
-        int r = make_path(path, err, "%s/cgroup.procs", own);
+        int n = 0, r = make_path(path, err, "%s/cgroup.procs", own);
 
         if (r < 0)
                 return r;
@@ -164,45 +173,47 @@ static int move_all(const char *root, const char *own, const char *rest, struct 
                                   own);
                         return error_hint(err, "a service with Delegate=cpu has one of its own");
                 }
+        r = text[0] ? make_folder(rest, err) : 0;
+        if (r < 0)
+                return r;
         for (const char *word = strtok_r(text, "\n", &at); word; word = strtok_r(NULL, "\n", &at)) {
+                n++;
                 r = write_text(rest, "cgroup.procs", word);
                 if (r < 0 && r != -ESRCH)
                         return error_set(err, r, "cannot move process %s to '%s': %s", word, rest,
                                          strerror(-r));
         }
-        return 0;
+        return n;
 }
 
-static int make_folder(const char *path, struct error *err)
+/* The group at the root of all has processes whatever its children have, and no type. */
+static bool is_root(const char *own)
 {
-        if (mkdir(path, 0755) == 0 || errno == EEXIST)
-                return 0;
-        return error_set(err, -errno, "cannot make the control group '%s': %s", path,
-                         strerror(errno));
+        char path[PATH_MAX];
+
+        return make_path(path, NULL, "%s/cgroup.type", own) == 0 && access(path, F_OK) < 0;
 }
 
-/* So that children of our group have the controller. */
+/* So that children of our group have the controller. A group that divides itself has no processes of its
+ * own, or none can be moved to its children: the kernel refuses the division with -EBUSY, or, where no
+ * controller but such as tell threads apart is given, takes it and makes of the group the root of a
+ * tree of threads (Documentation/admin-guide/cgroup-v2.rst, "Threads"). */
 static int give_to_children(const char *root, const char *own, struct error *err)
 {
+        const bool may_have = is_root(own);
         char rest[PATH_MAX];
-        int r = write_text(own, "cgroup.subtree_control", "+cpu");
+        int r = make_path(rest, err, "%s/" REST, own);
 
-        if (r != -EBUSY)
-                return r < 0 ? error_set(err, r, "the control group '%s' is not ours to divide: %s",
-                                         own, strerror(-r))
-                             : 0;
-        r = make_path(rest, err, "%s/" REST, own);
-        if (r == 0)
-                r = make_folder(rest, err);
         if (r < 0)
                 return r;
         for (unsigned i = 0; i < ROUNDS_MAX; i++) {
-                r = move_all(root, own, rest, err);
+                r = may_have ? 0 : move_all(root, own, rest, err);
                 if (r < 0) {
                         (void)rmdir(rest);
                         return r;
                 }
-                r = write_text(own, "cgroup.subtree_control", "+cpu");
+                /* Until there are none: who was born meanwhile is here, or where its parent went. */
+                r = r > 0 ? -EBUSY : write_text(own, "cgroup.subtree_control", "+cpu");
                 if (r != -EBUSY)
                         break;
         }

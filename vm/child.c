@@ -174,7 +174,11 @@ static int go_on_from_saved(struct child *c, struct error *err)
         if (c->parts->state < 0)
                 return 0;
         r = vmm_memory_load(c->vmm, c->parts->memory, err);
-        return r < 0 ? r : vmm_restore(c->vmm, c->parts->state, err);
+        if (r == 0)
+                r = vmm_restore(c->vmm, c->parts->state, err);
+        close(c->parts->memory);
+        close(c->parts->state);
+        return r;
 }
 
 static int start(struct child *c, struct error *err)
@@ -195,10 +199,11 @@ static int start(struct child *c, struct error *err)
                 return r;
         }
         c->started = true;
+        /* Before anything saved is read: another VMM's process wrote it, and its guest may have had that. */
+        give_up_rights();
         r = go_on_from_saved(c, err);
         if (r < 0)
                 return r;
-        give_up_rights();
         r = vmm_start(c->vmm, err);
         if (r == 0 && c->parts->state >= 0)
                 vmm_resume(c->vmm);

@@ -3,8 +3,8 @@
  *
  * It is forked while its parent has one thread, looks for a KVM, says CHANNEL_READY, makes the machine as
  * far as that goes without disks, and then does what comes over the channel: it gets its disks, and the
- * machine is completed and runs at CHANNEL_START. Before the guest runs it gives up all rights
- * (common/confine.h). It ends with the machine, or with its parent.
+ * machine is completed and runs at CHANNEL_START. Before the guest runs, or what was saved of one is read,
+ * it gives up all rights (common/confine.h). It ends with the machine, or with its parent.
  *
  * Threads    child_fork(): the only thread of the process.
  * Errors     -errno with a sentence; what fails in the child comes as CHANNEL_ENDED.

@@ -170,14 +170,22 @@ static int co_detach(struct machine *m, json_t *request, json_t *reply, struct e
         return r;
 }
 
-/* As far as the machine can, at once: by memory that it can be given, or its balloon. */
+/* As far as the machine can, at once: by memory that it can be given, or its balloon. The next start has
+ * it in any case. */
 static int co_set_memory(struct machine *m, struct error *err)
 {
         const struct machine_order order = {
             .kind = CHANNEL_MEMORY, .fd = -1, .value = m->known->file->memory_bytes};
         int r = check_runs(m, err);
 
-        return r < 0 ? r : co_machine_order(m, &order, err);
+        if (r == 0)
+                r = co_machine_order(m, &order, err);
+        if (r == 0)
+                return 0;
+        return error_hint(err, "it counts when the machine is started next%s",
+                          order.value > m->started->memory_max_bytes
+                              ? "; memory-max says how much it can be given while it runs"
+                              : "");
 }
 
 /* What counts at the next start; of memory also now. */
@@ -197,7 +205,7 @@ static int co_set(struct machine *m, json_t *request, json_t *reply, struct erro
                 else
                         r = co_set_memory(m, err);
                 if (r < 0)
-                        return error_hint(err, "it counts when the machine is started next");
+                        return r;
         }
         json_object_set_new(reply, "later", json_boolean(later));
         return 0;

@@ -106,14 +106,19 @@ static bool is_to_end(const struct machine *m)
         return m->stopping || m->quit;
 }
 
-/* @wait_ns is a struct machine_order's. */
-static int co_wait_answer(struct machine *m, struct order *o, uint64_t wait_ns, struct error *err)
+static bool is_cut_short(const struct machine *m, const struct machine_order *order)
+{
+        return order->wait_ns && (order->past_stop ? m->quit : is_to_end(m));
+}
+
+static int co_wait_answer(struct machine *m, struct order *o, const struct machine_order *order,
+                          struct error *err)
 {
         uint64_t deadline_ns =
-            loop_now_ns(m->loop) + (wait_ns ? wait_ns : machine_limits.answer_ns);
+            loop_now_ns(m->loop) + (order->wait_ns ? order->wait_ns : machine_limits.answer_ns);
 
         while (!o->answered && m->channel_open && loop_now_ns(m->loop) < deadline_ns &&
-               !(wait_ns && is_to_end(m)))
+               !is_cut_short(m, order))
                 co_machine_wait(m, deadline_ns);
         if (o->answered) {
                 if (o->error.code < 0 && err)
@@ -122,7 +127,7 @@ static int co_wait_answer(struct machine *m, struct order *o, uint64_t wait_ns, 
         }
         if (!m->channel_open)
                 return error_set(err, -ESRCH, "machine '%s' has ended", m->known->name);
-        if (wait_ns && is_to_end(m))
+        if (is_cut_short(m, order))
                 return error_set(err, -ECANCELED, "interrupted");
         return error_set(err, -ETIMEDOUT, "the process of machine '%s' does not answer",
                          m->known->name);
@@ -146,7 +151,7 @@ int co_machine_order(struct machine *m, const struct machine_order *order, struc
                 return error_set(err, r, "the process of machine '%s' does not listen: %s",
                                  m->known->name, strerror(-r));
         list_append(&m->orders, &o.link);
-        r = co_wait_answer(m, &o, order->wait_ns, err);
+        r = co_wait_answer(m, &o, order, err);
         list_remove(&o.link);
         return r;
 }

@@ -128,6 +128,7 @@ struct machine_order {
         bool readonly;
         uint64_t value;
         uint64_t wait_ns; /* for what is not quick: so long, unless the machine is to end; else 0 */
+        bool past_stop;   /* that also while it is being stopped, unless by force */
 };
 int co_machine_order(struct machine *m, const struct machine_order *order, struct error *err);
 /* Without more than a kind. */

@@ -13,6 +13,8 @@
 #include "vm/machine.h"
 #include "vm/saved.h"
 
+#define SAVE_WAIT_ANSWERS 10u /* times as long as for any other answer */
+
 struct snapshot {
         struct machine *m;
         const char *name;
@@ -64,6 +66,12 @@ static int co_cut_disks(struct snapshot *s, struct error *err)
                                                   "pool", pool, "names",
                                                   saved_disks(s->file, pool, s->name)),
                                         err);
+                /* Deleting what may be another's of this name would be worse than what is left. */
+                if (r == -ETIMEDOUT || r == -ECONNRESET)
+                        error_hint(err,
+                                   "pool '%s' may have taken its snapshots '@%s': 'tarn snapshot "
+                                   "list %s' tells",
+                                   pool, s->name, pool);
                 if (r < 0)
                         break;
         }
@@ -141,7 +149,12 @@ static int co_pause(struct snapshot *s, struct error *err)
 
 static int co_save(struct snapshot *s, struct error *err)
 {
-        const struct machine_order order = {.kind = CHANNEL_SAVE, .fd = s->saving.state};
+        /* What was written to since the copy is written once more: with much of it, or a slow disk,
+         * that is not quick. A stop that comes meanwhile waits for it. */
+        const struct machine_order order = {.kind = CHANNEL_SAVE,
+                                            .fd = s->saving.state,
+                                            .wait_ns = SAVE_WAIT_ANSWERS * machine_limits.answer_ns,
+                                            .past_stop = true};
 
         s->copying = false;
         return co_machine_order(s->m, &order, err);

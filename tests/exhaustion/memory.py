@@ -3,6 +3,7 @@
 Each command is run again and again, the first time with its first allocation failing, then with its second, until none
 is left to fail. It must succeed, or end with exit status 1 and a sentence; never die, hang, or leave a pool that the
 check finds something in. STRIDE: after the first 40 allocations only each so-many-th is tried (default 1)."""
+import json
 import os
 import signal
 import subprocess
@@ -12,13 +13,14 @@ import shim
 from shim import fail, must, says_why, tarn
 
 ALL_OF_THEM = 40
+CONTENT = os.urandom(1 << 20)  # of tank/data
 
 
 class Scenario:
-    """A command whose n-th run is given by words(n); afterwards the pool must be in order."""
+    """A command whose n-th run is given by words(n) and needs what before(n) makes; then the pool must be in order."""
 
-    def __init__(self, name, words, after=lambda n, done: None, statuses=(0, 1)):
-        self.name, self.words, self.after, self.statuses = name, words, after, statuses
+    def __init__(self, name, words, after=lambda n, done: None, statuses=(0, 1), before=lambda n: None):
+        self.name, self.words, self.after, self.statuses, self.before = name, words, after, statuses, before
 
 
 def took_place(done, *undo):
@@ -27,6 +29,35 @@ def took_place(done, *undo):
         must(*undo)
     else:
         tarn(*undo)
+
+
+def is_gone(done, *delete):
+    """What failed may be there or not. What was told to be deleted is not: the next run makes it anew."""
+    if not done:
+        tarn(*delete)
+
+
+def is_restored(n, done):
+    """What was told to be restored has kept what it replaced; and nothing is kept without a restore: then the volume
+    would go on as a child of what is kept."""
+    snapshots = json.loads(must("snapshot", "list", "tank/data", "--json"))["snapshots"]
+    kept = [s for s in snapshots if "@before-restore-" in s["name"]]
+    if len(kept) != 1 if done else any(s["children"] for s in kept):
+        fail(f"snapshot restore, allocation {n} failing, done: {done}; kept: {kept}")
+    for s in kept:
+        must("snapshot", "delete", s["name"], "--yes")
+
+
+def is_exported(n, done):
+    """All of it has the file's name, or nothing has."""
+    name = f"out{n}"
+    if os.path.exists(name) != done:
+        fail(f"image export, allocation {n} failing, done: {done}; its file is {'not ' if done else ''}there")
+    if done:
+        with open(name, "rb") as image:
+            if image.read() != CONTENT:
+                fail(f"image export, allocation {n} failing: its file holds something else")
+        os.unlink(name)
 
 
 def remove_created(n, done):
@@ -66,6 +97,7 @@ def try_all(scenario, orders, stride):
     tried = told = 0
     for n in numbers(stride):
         words = scenario.words(n)
+        scenario.before(n)
         orders.set(fail_at=n, allocations=0, struck=0)
         runner = serve if words[0] == "serve" else run
         try:
@@ -100,6 +132,16 @@ def scenarios():
         Scenario("volume resize", lambda n: ("volume", "resize", "tank/web", f"{9 + n % 3}M", "--yes")),
         Scenario("snapshot create", lambda n: ("snapshot", "create", f"tank/web@s{n}"),
                  lambda n, done: took_place(done, "snapshot", "delete", f"tank/web@s{n}", "--yes")),
+        Scenario("snapshot delete", lambda n: ("snapshot", "delete", "tank/web@old", "--yes"),
+                 lambda n, done: is_gone(done, "snapshot", "delete", "tank/web@old", "--yes"),
+                 before=lambda n: must("snapshot", "create", "tank/web@old")),
+        Scenario("snapshot restore", lambda n: ("snapshot", "restore", "tank/data@first", "--yes"), is_restored),
+        Scenario("volume clone", lambda n: ("volume", "clone", "tank/data@first", f"tank/c{n}"),
+                 lambda n, done: took_place(done, "volume", "delete", f"tank/c{n}", "--yes")),
+        Scenario("volume delete", lambda n: ("volume", "delete", "tank/old", "--yes"),
+                 lambda n, done: is_gone(done, "volume", "delete", "tank/old", "--yes"),
+                 before=lambda n: must("volume", "clone", "tank/data@first", "tank/old")),
+        Scenario("image export", lambda n: ("image", "export", "tank/data@first", f"out{n}"), is_exported),
         Scenario("pool check", lambda n: ("pool", "check", "tank", "--data"), statuses=(0, 3)),
         Scenario("serve", lambda n: ("serve", "tank")),
     ]
@@ -112,7 +154,7 @@ def main():
     must("pool", "create", "tank", "a.disk", "b.disk", "--file-size", "64M")
     must("volume", "create", "tank/web", "8M")
     with open("image", "wb") as image:
-        image.write(os.urandom(1 << 20))
+        image.write(CONTENT)
     must("image", "import", "image", "tank/data")
     must("snapshot", "create", "tank/web@first", "tank/data@first")
     for scenario in scenarios():

@@ -164,6 +164,21 @@ same "$(awk 'NR == 3 {print $1, $2, $3}' out)" "1048576 1048576 data"
 first_lines 2 tarn image map --json holes.vdi
 same "$(awk -F'"' 'NR == 2 {print $3}' out)" ": 1048576, "
 
+# and a check that finds nearly all of them wrong ends when it is told to
+"$TARN" image check holes.vdi >out 2>err &
+pid=$!
+for _ in $(seq 200); do # until SIGTERM is waited for
+    [ $((0x$(awk '$1 == "SigBlk:" {print $2}' /proc/$pid/status) >> 14 & 1)) = 0 ] || break
+    sleep 0.05
+done
+kill -TERM $pid
+(sleep 20 && kill -KILL $pid) >/dev/null 2>&1 & # a hang is a failure
+dog=$!
+got=0
+wait $pid || got=$?
+kill $dog 2>/dev/null || true
+same "$got $(cat err)" "3 tarn: interrupted"
+
 # NBD servers that lie (CVE-2017-2630): a sentence each, and no waiting
 for lie in $($python -I -S "$here/nbd_lies.py" --list); do
     rm -f lie.sock

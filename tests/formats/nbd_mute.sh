@@ -42,9 +42,9 @@ wait_muted() { # SOCKET COUNT-BEFORE
     die "nobody has come to $1: $(cat out err)"
 }
 
-# dog PID: a hang is a failure.
+# dog PID [SECONDS]: a hang is a failure.
 dog() {
-    (sleep 20 && kill -KILL "$1") >/dev/null 2>&1 &
+    (sleep "${2:-20}" && kill -KILL "$1") >/dev/null 2>&1 &
     dog=$!
 }
 
@@ -103,7 +103,7 @@ ok tarn volume list tank
 # after half a minute
 for mute in first second; do
     got=0
-    dog "${!mute}"
+    dog "${!mute}" 60
     wait "${!mute}" || got=$?
     kill $dog 2>/dev/null || true
     same "$got" 1 "status of who waited for a mute server, and says '$(cat $mute.out)'"

@@ -462,6 +462,7 @@ exported() { # FILE NAME RAW...: an OVA of a machine with these disks
     tar -xf "$file" -C x
     same "$(tar -tf "$file" | head -n 2 | xargs)" "$name.ovf $name.mf" "the first members"
     xmllint --noout "x/$name.ovf"
+    ok $python -I -S "$here/ovf_order.py" "x/$name.ovf"
     (cd x && sed 's/^SHA256(\(.*\))= \(.*\)$/\2  \1/' "$name.mf" | sha256sum --quiet --strict -c) || die "the manifest is wrong"
     same "$(wc -l <"x/$name.mf")" "$(($# + 1))" "digests"
     for raw; do
@@ -496,6 +497,26 @@ no_snapshots() {
     same "$(compgen -G '*exporting*' || true)" "" "what is left beside it"
 }
 no_snapshots
+
+# cards on one network and on another, and EFI: a machine is known, and exported, though it cannot be started
+ok tarn image import two.raw tank/cards --format raw
+printf '%40s_FVH' '' >efi.fd
+cat >cards.yaml <<'X'
+name: cards
+firmware: efi.fd
+disks:
+  - volume: tank/cards
+network:
+  - {type: tap, tap: never1, mac: "52:54:00:12:34:56"}
+  - {type: user}
+  - {type: tap, tap: never2}
+X
+FAKE_VMM_NO_KVM=1 fails 1 "there is no interface 'never1'" tarn vm start cards.yaml
+ok tarn vm export cards cards.ova
+exported cards.ova cards two.raw
+same "$(xmllint --xpath 'count(//*[local-name()="Network"])' x/cards.ovf)" 2 "networks, each once"
+same "$(xmllint --xpath 'count(//*[local-name()="Item"][*[local-name()="ResourceType"]=10])' x/cards.ovf)" 3 cards
+same "$(xmllint --xpath 'count(//*[local-name()="Config"])' x/cards.ovf)" 1 "what says that it is EFI"
 
 # one that runs, with a disk that it only reads, and one that it has got meanwhile
 ok tarn snapshot create tank/web-2@base

@@ -25,6 +25,17 @@ for kind in "${disk_kinds[@]}"; do
     done
 done
 
+# theirs: as large as there are, and around where the geometry has no larger number, which counts without force_size
+gib=$((1 << 30))
+for options in force_size=on force_size=off; do
+    read_large vhd 2040G "0 $((1024 * gib)) $((2040 * gib - 3 * 2048 * 1024)) $((2040 * gib - 36 * 1024))" -o $options
+done
+chs=$((65535 * 16 * 255 * 512))
+for size in $((chs - 2048 * 1024)) $chs $((chs + 512)); do
+    read_large vhd "$size" "0 $((size - 36 * 1024))" -o force_size=off
+done
+read_large vhd $((2039 * gib)) "0 $((2039 * gib - 36 * 1024))" -o subformat=fixed,force_size=on
+
 # a fixed one is the disk and 512 bytes, for Azure, which wants whole MiB and takes no other bytes
 disk disk.raw sparse
 write_ours disk.raw vhd --variant fixed

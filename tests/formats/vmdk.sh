@@ -79,6 +79,12 @@ for variant in twoGbMaxExtentSparse twoGbMaxExtentFlat; do
     done
 done
 
+# theirs, over 2 TiB
+tib=$((1 << 40))
+for variant in monolithicSparse monolithicFlat; do
+    read_large vmdk 3T "0 $((2 * tib - 512)) $((2 * tib)) $((2 * tib + 70000 * 512)) $((3 * tib - 100 * 1024))" -o subformat=$variant
+done
+
 # a chain
 ok qemu-img create -q -f vmdk -o zeroed_grain=on base.vmdk 64M
 ok qemu-io -c 'write -P 5 0 8M' -c 'write -z 1M 2M' base.vmdk

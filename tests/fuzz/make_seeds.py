@@ -240,6 +240,30 @@ control = {
     'descriptors': words(0) + b'\4\2' + words(0) + b'\4\xfd' + b'\5\0',
     'deep_and_long': words(10) + b'\2\xdf' + b'[' * 31 + LINE + b'\2\xff' + b'"' * 31 + GO_ON,
 }
+
+# ---- fuzz_vm_control.c: a machine's ----
+
+SHOW, CONSOLE, PAUSE, STOP, FORCE = 0, 1, 2, 6, 7
+SAY, ANSWER_ALL, ENDS, READS, SECONDS = b'\5', b'\x09\x80', b'\x0b\0', b'\x0d', b'\x0f'
+vm_control = {
+    'looking': words(SHOW, 16, 17, 18, 19, 27, 28) + b'\4' + SAY,
+    'turns': words(PAUSE, 3, 4, 5) + SAY + ANSWER_ALL * 5 + b'\x0a\3' + SECONDS + b'\2',
+    'refused': words(PAUSE) + SAY + b'\x09\x40' + words(4) + SAY + SECONDS + b'\x28',
+    'disks': words(9, 10, 11, 21, 26) + SAY + ANSWER_ALL * 3,
+    'memory': words(12, 13, 22, 25) + SAY + ANSWER_ALL * 2,
+    'snapshots': words(14, 15, 23, 26) + SAY + ANSWER_ALL * 4,
+    'two_turn': words(14) + SAY + b'\x07\x17' + words(PAUSE) + SAY + ANSWER_ALL * 3 + b'\x07\x10' + ANSWER_ALL,
+    'console': b'\x0c' + number(100) + words(CONSOLE) + SAY + b'\0\xc4keys' + SAY + READS + b'\x0c' + edge() + b'\x07\0',
+    'console_at_the_end': words(CONSOLE) + SAY + b'\x07\x17' + words(CONSOLE) + SAY + b'\x07\x11' + ENDS,
+    'keys_not_read': words(CONSOLE) + SAY + b'\0\xffk' * 8 + SAY + SECONDS + b'\x20' + READS,
+    'stop': words(STOP) + SAY + ANSWER_ALL * 2 + SECONDS + b'\x3d' + ENDS,
+    'stop_by_force': words(8, 29, 24) + words(STOP) + SAY + b'\x07\x17' + words(FORCE) + SAY + ENDS,
+    'too_long': b'\0\xfcx' + words(SHOW) + SAY,
+    'deep': b'\0\xfa[' + words(25) + b'\0\xfa{' + b'\4' + SAY,
+    'deaf': b'\x07\x0b' + b'\0\xfc\n' + SAY + SECONDS + b'\x0b' + b'\x08',
+    'crowd': b'\x07\x0a' + words(SHOW) + SAY + b'\x07\0' + b'\x07\7' + words(SHOW) + SAY,
+    'lies': words(PAUSE) + SAY + b'\x0a\xc0\1\5' + b'\xff' * 5 + words(SHOW) + SAY,
+}
 lists = {
     'keys': b'1# comment\nalice:00112233445566778899aabbccddeeff\nbob:' + b'5a' * 32 + b' \r\n\n',
     'keys_refused': b'1alice:0011\n',
@@ -1050,18 +1074,63 @@ vhdx = {
     'written-fixed': b'\0\1' + number(40000) + bytes([9]) + number(3) + bytes([7]) + number(9),
 }
 
+# ---- fuzz_nbd_client.c: servers of exports that are read and written as images ----
+
+
+def use(kind, offset=0, length=5000):
+    return bytes([0, kind]) + number(offset) + number(length)
+
+
+def answered(how=0, more=b''):
+    return bytes([3, how]) + more + b'\6'
+
+
+WALK, FETCH, STORE, ZERO, FINISH = range(5)
+SERVED = b'\7\6'
+nbd_client = {
+    'reads': b'\0' + SERVED + b''.join(use(FETCH) + answered(how) for how in range(4)) + use(FETCH, 77, 200000) + answered(1),
+    'walks': b'\0' + SERVED + use(WALK) + answered(2, number(4096) + b'\3' + number(8192) + b'\0') + answered(1, number(1 << 30) + b'\1'),
+    'many_extents': b'\0' + SERVED + use(WALK) + answered(8, number(1) + b'\3') + b'\x0b' + use(WALK, 512) + answered(8, edge() + b'\1'),
+    'no_extent': b'\0' + SERVED + use(WALK) + answered(0) + use(WALK) + answered(2, b'\0' * 4),
+    'others_extents': b'\0' + SERVED + use(WALK) + answered(0x12, number(4096) + b'\3'),
+    'writes': b'\1' + SERVED + use(STORE, 4096, 9000) + use(ZERO, 65536, 65536) + use(FINISH) + b'\7\3' + use(STORE) + answered(0x20),
+    'errors': b'\1' + SERVED + use(FETCH) + answered(0x40, b'\5') + use(STORE) + answered(0x60, b'\x1c') + use(FINISH) + answered(0x40, b'\0'),
+    'plain': b'\0' + answered() + answered(0x40) + b'\7\3' + use(FETCH) + answered() + use(FETCH) + answered(0x40, b'\5'),
+    'old': b'\0' + answered(0x40) + use(FETCH) + answered(),
+    'export_name': b'\1' + answered(0x20) + answered(0x40) + answered(0x40) + answered(1) + use(STORE) + answered(),
+    'sizes': b'\0' + answered() + answered() + answered() + answered(4, number(512) + number(4096) + number(65536)) + use(FETCH, 0, 200000) + b'\7\x1f',
+    'huge': b'\0' + answered() + answered() + answered() + answered(0x10, edge(1)),
+    'empty': b'\0' + answered() + answered() + answered() + answered(0x10, b'\0') + use(FETCH),
+    'read_only': b'\1' + answered() + answered() + answered() + answered(8, b'\3\0'),
+    'refused': b'\0' + answered() + answered() + answered() + answered(0x68, b'\6\0\0\x80' + b'no such '),
+    'contexts': b'\0' + answered() + answered() + answered(0x15, b'other') + b'\7\2' + use(WALK) + answered(1, number(4096) + b'\3'),
+    'out_of_order': b'\0' + SERVED + use(FETCH) + use(FETCH, 4096) + answered(0x80, b'\1') + answered(),
+    'never_asked': b'\0' + SERVED + use(FETCH) + answered(0x80, b'\7'),
+    'silence': b'\0' + SERVED + use(FETCH) + b'\x0f\x1f' + use(FETCH),
+    'cancelled': b'\0' + SERVED + use(FETCH) + b'\x0c\2\x0f\1',
+    'hangs_up': b'\0' + SERVED + use(FETCH) + use(WALK) + b'\3\0\x0a\x80' + b'\x0c\0',
+    'last_words': b'\0' + SERVED + use(WALK) + use(FETCH) + b'\3\1' + number(4096) + b'\3' + b'\x0c\0',
+    'half_closed': b'\1' + SERVED + use(STORE) + b'\x0c\1' + b'\x0e' + use(FETCH),
+    'cut': b'\0' + SERVED + use(FETCH) + b'\x0c\3' + use(FETCH),
+    'spoilt': b'\0' + SERVED + use(FETCH) + b'\3\0\x08' + number(16) + b'\3' + b'\xff' * 4 + b'\6',
+    'rubbish': b'\0' + b'\x09\xe1x\6',
+    'uri': bytes([2, 2, 7, 9, 10, 11, 12, 10, 18]),
+    'uri_percent': bytes([2, 0, 5, 6, 7, 15, 20]),
+    'uri_relative': bytes([2, 3, 7, 8, 9, 8]),
+}
+
 
 def main():
     for kind, seeds in (('nbd_handshake', handshake), ('nbd_requests', requests), ('vhost_messages', messages),
                         ('vhost_chains', chains), ('vhost_saved', saved), ('control', control), ('handover', handover),
                         ('replies', replies), ('lists', lists), ('state', state), ('words', word), ('vm_file', vm_file),
-                        ('arguments', arguments), ('image', image), ('vdi', vdi), ('vhd', vhd),
+                        ('vm_control', vm_control), ('arguments', arguments), ('image', image), ('vdi', vdi), ('vhd', vhd),
                         ('partition', partition), ('vhdx', vhdx), ('pool_open', pool), ('pool_log', log),
                         ('vmm_disk', vmm_disk),
                         ('vmm_net', vmm_net),
                         ('vmm_pci', vmm_pci),
                         ('vmm_ports', vmm_ports), ('vmm_boot', vmm_boot), ('vmm_state', vmm_state),
-                        ('ova', ova), ('vmdk', vmdk)):
+                        ('ova', ova), ('vmdk', vmdk), ('nbd_client', nbd_client)):
         folder = os.path.join(sys.argv[1], kind)
         os.makedirs(folder, exist_ok=True)
         for title, content in seeds.items():

@@ -59,7 +59,8 @@ server_is_up() {
 # Another server in the place of the one that serves POOL; what its front ends had to wait goes into $rested.
 take_over() { # POOL
         local old=$server log=$work/taken-log status=0
-        "$tarn" serve "$1" --takeover >"$log" 2>&1 &
+        : >"$log" # what the last one said is not to be taken for this one's word
+        "$tarn" serve "$1" --takeover >>"$log" 2>&1 &
         server=$! other=$old
         wait_until 60 has_taken_over "$log" || fail "the new server does not serve: $(cat "$log")"
         wait "$old" || status=$?

@@ -4,7 +4,7 @@
 # finds nothing before and after, and volume and snapshots hold what was flushed. STATES=2000 for more states.
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
-states=${STATES:-60} rounds=40
+states=${STATES:-24} rounds=40
 need_tools dmsetup nbd-client sfdisk jq
 truncate -s 128M "$work/disk" "$work/image"
 truncate -s 2G "$work/log"

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Debian boots at once from a volume that stands on a compressed qcow2 image, while the image is copied and the server
-# is killed and started again. What the guest wrote and what it reads are right before and after the image has gone.
+# is killed and started again, in the midst of the boot and later. What the guest wrote and what it reads are right before
+# and after the image has gone.
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
 scripts=$lab/../../scripts
@@ -40,12 +41,25 @@ qemu-system-x86_64 -machine q35,memory-backend=memory -accel $accel -cpu max -sm
         -chardev "socket,id=console,path=$work/console,server=on,wait=off,logfile=$work/console.log" \
         -serial chardev:console 2>"$work/guest-errors" </dev/null &
 guest=$!
+boots() { # it has read 4 MiB
+        "$tarn" volume show tank/boot --json | /usr/bin/python3 -c 'import json, sys
+clients = [c for a in json.load(sys.stdin)["attached"] for c in a["clients"]]
+sys.exit(sum(c["read_bytes"] for c in clients) < 4 << 20)'
+}
+wait_until 120 boots || fail "nothing boots from a volume on an image"
+[ "$(base copied)" = 0 ] || fail "something was copied that nobody asked for"
+"$tarn" volume hydrate tank/boot --bandwidth 2M
+sleep 3
+kill_server
+start_vhost_server tank
+[ "$(base hydrating)" = True ] || fail "copying does not go on after a kill"
 "$scripts/guest" --timeout 240 "$work/console" --wait || {
         tail -5 "$work/guest-errors" >&2
         fail "Debian does not boot from a volume on an image"
 }
 echo "booted: $(in_guest 'uname -sr'), $(base copied) bytes of the image in the pool"
-[ "$(base copied)" = 0 ] || fail "something was copied that nobody asked for"
+[ "$(base copied)" -gt 0 ] || fail "nothing is copied while the guest boots"
+! is_complete || fail "the image was copied before the guest was up"
 
 want=$(sum_of_image)
 [ ${#want} -ge 64 ] || fail "the guest cannot read its files: $want"

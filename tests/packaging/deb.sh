@@ -26,7 +26,7 @@ git -C "$source" ls-files -z | (cd "$source" && xargs -0 tar c) | tar x -C tree
 deb=$(echo tarn_"$version"_*.deb)
 [ -e "$deb" ] || die "there is no package: $(ls)"
 
-for library in libgnutls30 libisal2 libjansson4 libnbd0 liburing2; do
+for library in libdeflate0 libgnutls30 libisal2 libjansson4 libnbd0 liburing2; do
     dpkg-deb -f "$deb" Depends | grep -q "$library" || die "it does not depend on $library: $(dpkg-deb -f "$deb" Depends)"
 done
 mkdir control root

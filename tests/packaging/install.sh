@@ -15,6 +15,7 @@ $LIBEXECDIR/tarn/tarn-engine
 $PREFIX/share/bash-completion/completions/tarn
 $PREFIX/share/doc/tarn/README.md
 $PREFIX/share/doc/tarn/control.md
+$PREFIX/share/doc/tarn/defects.md
 $PREFIX/share/doc/tarn/reliability.md
 $UNITDIR/tarn-pools.target
 $UNITDIR/tarn-vm@.service

@@ -39,7 +39,7 @@ power_off
 
 # is_up NAME N: it has come up N times. presses NAME N: its power button was pressed.
 is_up() {
-    in_guest_until "[ \$(grep -c '^guest: up, disk $1' /var/log/$1.console) = $2 ] && tarn vm list | grep -q '^$1 *running'"
+    in_guest_until "[ \$(cat /var/log/$1.console 2>/dev/null | grep -c '^guest: up, disk $1') = $2 ] && tarn vm list | grep -q '^$1 *running'"
 }
 presses() {
     in_guest "[ \$(grep -c '^guest: button' /var/log/$1.console) = $2 ]"
@@ -56,10 +56,11 @@ in_guest 'tarn vm list'
 ! grep -q '^other' <<<"$out" || die "a machine that is not to start has started: $out"
 # Both wait for the pool's service, and have none of their own.
 in_guest 'tarn pool status tank | grep -q "by process $(systemctl show -P MainPID tarn@tank)\$" && tarn pool status tank'
-grep -Eq '^machines +(db, web|web, db)$' <<<"$out" || die "the pool's machines are others: $out"
+machines=$(awk '/^machines/ { list = 1; sub("machines", "") } /^$/ { list = 0 } list' <<<"$out" | xargs -n 1 | sort | xargs)
+same "$machines" 'db web' "the pool's machines"
 in_guest 'cat /sys/fs/cgroup/system.slice/tarn-vms.service/tarn-web/cpu.max'
 same "$out" '150000 100000' "the limit of web's time"
-in_guest 'systemctl status --no-pager tarn-vms tarn-vm@db; for i in $(pidof tarn-vmm); do cat /proc/$i/cgroup; done'
+in_guest 'systemctl status --no-pager tarn-vms tarn-vm@db; for i in $(pgrep -x tarn-vmm); do cat /proc/$i/cgroup; done'
 for group in tarn-vms.service/tarn-web tarn-vm@db.service; do
     grep -q "/$group" <<<"$out" || die "no machine is in '$group': $out"
 done
@@ -69,7 +70,7 @@ presses db 1
 is_off db
 in_guest 'systemctl start tarn-vm@db'
 is_up db 2
-in_guest 'kill -9 $(for i in $(pidof tarn-vmm); do ! grep -q tarn-vm@db /proc/$i/cgroup || echo $i; done)'
+in_guest 'kill -9 $(for i in $(pgrep -x tarn-vmm); do ! grep -q tarn-vm@db /proc/$i/cgroup || echo $i; done)'
 is_up db 3
 in_guest 'systemctl show -P NRestarts tarn-vm@db'
 same "$out" 1 "how often its service was started again"

@@ -62,6 +62,7 @@ wait_for_text web.capacity $((96 << 20))
 # a snapshot, and what was attached so, are read-only
 connect snap.sock snap
 has_feature snap 5 || die "a snapshot is writable"
+fails 1 "cannot delete 'tank/web@s': it is in use by vhost-user front end pid $pid" tarn snapshot delete tank/web@s --yes
 connect other.sock other
 has_feature other 5 || die "'--readonly' is writable"
 ! has_feature other 13 || die "a read-only device offers discard"
@@ -101,11 +102,27 @@ serve_now tank
 wait_for other.sock snap.sock
 
 # what is deleted is attached no more
-ok tarn snapshot delete tank/site@s --yes
+connect snap.sock snap2
+fails 1 "cannot delete 'tank/site': it is in use by vhost-user front end pid $pid" \
+    tarn volume delete tank/site --snapshots --yes
+[ ! -e snap2.off ] || die "a delete that is refused hangs up"
+ok tarn snapshot delete tank/site@s --yes --force
+wait_for snap2.off
 [ ! -e snap.sock ] || die "the socket of a deleted snapshot is there"
 ! grep -q 'site@s' state/tank.json || die "a deleted snapshot is remembered"
 serve_end
+# another's socket that has come in place of it stays
+rm -f other.sock
+$python -c 'import socket, time
+s = socket.socket(socket.AF_UNIX)
+s.bind("other.sock")
+s.listen()
+time.sleep(60)' &
+listener=$!
+wait_for other.sock
 ok tarn volume detach tank/other
+[ -S other.sock ] || die "another's socket was taken away"
+kill "$listener"
 ! grep -q attachments state/tank.json || die "something is remembered: $(cat state/tank.json)"
 
 # a folder

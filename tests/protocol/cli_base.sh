@@ -199,6 +199,22 @@ fails 1 "second.raw" tarn image export tank/second got2.raw
 fails 1 "second.raw" tarn volume hydrate tank/second
 ok tarn volume delete --yes tank/second
 
+# others are its first bytes alone: it is as long as it was, and as old
+head -c 1M elsewhere.raw >head.raw
+ok tarn volume create tank/head --base head.raw
+cp -p head.raw head.kept
+serve_end
+printf 'another header' | dd of=head.raw seek=1000 bs=1 conv=notrunc status=none
+touch -r head.kept head.raw
+same "$(stat -c '%s %y' head.raw)" "$(stat -c '%s %y' head.kept)" "size and time"
+serve_now tank
+fails 1 "head.raw.* was changed" tarn image export tank/head got2.raw
+serve_end
+cp -p head.kept head.raw
+serve_now tank
+exports tank/head head.kept
+ok tarn volume delete --yes tank/head
+
 # copied, and not found again: to say where it is may fail, and changes nothing then
 cp elsewhere.raw lost.raw
 ok tarn volume create tank/lost --base lost.raw

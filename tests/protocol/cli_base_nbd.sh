@@ -355,6 +355,15 @@ for status in /proc/[0-9]*/status; do
     [[ ${SANITIZER:-none} = *address* ]] || grep -q "^Seccomp:	2" "$status" || die "a process of TLS is not confined"
 done
 [ "$n_tls" -ge 2 ] || die "there are $n_tls processes of TLS"
+# What connects for the server is left with what reads keys that only their user may.
+n_connectors=0
+for status in /proc/[0-9]*/status; do
+    grep -qx "Name:	tarn-connector" "$status" 2>/dev/null && grep -qx "PPid:	$server" "$status" || continue
+    n_connectors=$((n_connectors + 1))
+    grep -Eq "^CapEff:	0+[02]$" "$status" || die "what connects has capabilities: $(grep CapEff "$status")"
+    grep -q "^NoNewPrivs:	1" "$status" || die "what connects may get privileges"
+done
+same "$n_connectors" 1 "processes that connect"
 ok tarn volume hydrate tank/key
 wait_base tank/key complete True
 ! grep -rq "$(cut -d: -f2 keys.psk)" d0 d1 || die "a key is in the pool"

@@ -2,13 +2,14 @@
 # One server, hundreds of volumes, all of them in use over both protocols at the same time.
 set -eu
 . "$(dirname "$0")/cli_common.sh"
+: "${VHOSTLOAD:?names the vhostload binary}"
 script=$(readlink -f "$0")
 N=300
 
 ok tarn pool create tank d1 d2 --file-size 512M
 serve_now tank --vhost-user "$work/vhost" --threads 2
 mkfifo go
-"$python" "${script%/*}/hundreds.py" "$work/run/tank.control" "$work/run/tank.nbd" "$work/vhost" $N <go >said 2>hundreds.log &
+"$python" "${script%/*}/hundreds.py" "$work/run/tank.control" "$work/run/tank.nbd" "$work/vhost" $N "$VHOSTLOAD" <go >said 2>hundreds.log &
 client=$!
 exec 9>go
 for _ in $(seq 2400); do

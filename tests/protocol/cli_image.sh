@@ -61,6 +61,13 @@ fails 1 "no image format 'zip'" tarn image import disk.raw tank/x --format zip
 fails 1 "no image format 'compressed'" tarn image import disk.raw tank/x --format compressed
 gzip -k disk.raw
 fails 1 "compressed" tarn image import disk.raw.gz tank/x
+# nor what others call an image, and what would be nonsense as a raw disk
+for magic in 'WithoutFreeSpace' 'WithouFreSpacExt' 'Bochs Virtual HD Image\0' 'QED\0' '#!/bin/sh\n#V2.0 Format\n'; do
+    { printf "$magic"; cat zero; } >a.img
+    fails 1 "'a.img' is a disk image that is not read here" tarn image import a.img tank/x
+done
+{ cat zero; printf koly; head -c 508 zero; } >a.dmg
+fails 1 "'a.dmg' is a disk image that is not read here" tarn image import a.dmg tank/x
 ok tarn image import --format raw a.vhd tank/vhd
 ok tarn volume delete --yes tank/vhd
 
@@ -114,6 +121,7 @@ for _ in $(seq 200); do
     ! grep -q 'slow' <<<"$out" || break
     kill -0 "$pid" 2>/dev/null || break
     [ "$MODE" = served ] || break
+    sleep 0.05
 done
 kill -INT "$pid" 2>/dev/null || true
 got=0
@@ -135,6 +143,7 @@ for _ in $(seq 200); do
     ok tarn volume list --json tank
     ! grep -q 'slow' <<<"$out" || break
     kill -0 "$pid" 2>/dev/null || break
+    sleep 0.05
 done
 kill -KILL "$pid" 2>/dev/null || true
 wait "$pid" 2>/dev/null || true
@@ -166,6 +175,13 @@ mkdir exported
 # what is written to it meanwhile, by whoever begins to, is not in the file: nor is anything left in the pool
 if [ "$MODE" = served ]; then
     exporting written.raw
+    # a server that is killed now leaves no snapshot behind: the name of the export's is gone once it is open
+    for _ in $(seq 200); do
+        ok tarn snapshot list tank
+        grep -q export- <<<"$out" || break
+        sleep 0.05
+    done
+    ! grep -q export- <<<"$out" || die "an export's snapshot has a name: $out"
     $python - "nbd+unix:///slow?socket=$work/run/tank.nbd" <<'END' || die "writing over NBD"
 import nbd, sys
 h = nbd.NBD()

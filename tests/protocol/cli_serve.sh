@@ -407,6 +407,17 @@ same "$(nbdinfo --size "nbd+unix:///two?socket=$work/here.sock")" $((2 << 20))
 [ ! -e run/tank.nbd ] || die "the default socket is there beside those asked for"
 (cd / && ok tarn volume show tank/two)
 serve_end
+if $python -I -S -c 'import socket; socket.socket(socket.AF_INET6).bind(("::1", 0))' 2>/dev/null; then
+    serve_now tank --nbd 'tcp:[::1]:0'
+    ! grep -q 'open to other hosts' serve.tank.log || die "the loopback address is told to be open to others"
+    port=$(grep -o 'nbd://\[::1\]:[0-9]*' serve.tank.log) || die "the server does not say where it serves"
+    same "$(nbdinfo --size "$port/tank/two")" $((2 << 20)) "size by IPv6"
+    ok tarn pool status --json tank
+    same "$(json "['server']['nbd'][0]")" "$port"
+    serve_end
+else
+    echo "without ::1 on this machine the part on IPv6 is left out"
+fi
 fails 1 "not an address" tarn serve tank --nbd here.sock
 fails 1 "not an address" tarn serve tank --nbd tcp:12345
 fails 1 "no group" tarn serve tank --group no-such-group
@@ -414,6 +425,8 @@ fails 1 "no group" tarn serve tank --group no-such-group
 fails 1 "no port" tarn serve tank --nbd tcp:127.0.0.1:99999
 fails 1 "no port" tarn serve tank --nbd tcp:127.0.0.1:nbd
 fails 1 "not an address" tarn serve tank --nbd tcp:::1:10809
+fails 1 "not an address" tarn serve tank --nbd 'tcp:[::1]'
+fails 1 "no port" tarn serve tank --nbd 'tcp:[::1]:nbd'
 fails 1 "path of a socket is empty" tarn serve tank --nbd unix:
 fails 1 "path of a socket is empty" tarn serve tank --control ''
 fails 1 "named twice" tarn serve tank tank
@@ -453,6 +466,7 @@ for _ in 1 2 3 4 5; do
         ok tarn volume list third
         ! grep -q 'slow.importing' <<<"$out" || break
         kill -0 "$pid" 2>/dev/null || break
+        sleep 0.05
     done
     kill -KILL "$server"
     wait "$server" 2>/dev/null || true

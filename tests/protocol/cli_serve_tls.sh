@@ -252,6 +252,7 @@ launch() { # SOCKET... -- OPTION...: a server under launch.py, ready
         shift
     done
     shift
+    : >launch.log # what the last one said is not to be taken for this one's word
     $python "$here/launch.py" "${words[@]}" -- "$TARN" serve tank "$@" >launch.log 2>&1 </dev/null &
     launched=$!
     server_pids+=("$launched")
@@ -305,6 +306,31 @@ done
 grep -q 'RELOADING=1' launch.log || die "$(cat launch.log)"
 land
 [ ! -e own.nbd ] || die "a socket of its own was left"
+# they go along to the next server, and remain the manager's: their files stay when that one ends, its own go
+rm -f passed.nbd
+launch "nbd=$work/passed.nbd" "control=$work/passed.control" -- --nbd "unix:$work/own.nbd"
+files=$(stat -c '%n %i %a' passed.nbd passed.control)
+old=$server
+"$TARN" serve tank --takeover >take.passed.log 2>&1 </dev/null &
+server=$!
+server_pids+=("$server")
+for _ in $(seq 600); do
+    ! grep -q '^  control' take.passed.log || break
+    kill -0 "$server" 2>/dev/null || die "the new server did not come up"
+    sleep 0.05
+done
+grep -q "taken over from process $old; " take.passed.log || die "passed sockets are not taken over"
+got=0
+wait "$launched" || got=$?
+same "$got" 0 "exit status of the old server; $(cat launch.log)"
+same "$(stat -c '%n %i %a' passed.nbd passed.control)" "$files" "the sockets' files after a takeover"
+serves "nbd+unix:///tank/web?socket=$work/passed.nbd" $((8 << 20))
+serves "nbd+unix:///tank/web?socket=$work/own.nbd" $((8 << 20))
+ok tarn volume list tank
+serve_end
+same "$(stat -c '%n %i %a' passed.nbd passed.control)" "$files" "the sockets' files after the next server's end"
+[ ! -e own.nbd ] || die "a socket of a server that was taken over was left"
+rm passed.nbd passed.control
 # what is no use is refused, in a sentence
 refused() { # PATTERN SOCKET... [-- OPTION...]
     local pattern=$1 got=0

@@ -76,17 +76,23 @@ keys() {
     printf '%s' "$out" | $python -I -S -c 'import json, sys; print(*sorted(eval("d" + sys.argv[1], {"d": json.load(sys.stdin)})))' "$1"
 }
 rates="busy depth discards errors flushes"
-same "$(keys "")" "exports members seconds volumes"
+same "$(keys "")" "exports members pools seconds volumes"
+same "$(keys "['pools'][0]")" "cache name"
+same "$(keys "['pools'][0]['cache']")" "dirty hits max misses size"
 same "$(keys "['volumes'][0]")" "$rates name p99_ms read_bytes read_ms reads waiting write_bytes write_ms writes"
 same "$(keys "['exports'][0]")" "$rates name p99_ms read_bytes read_ms reads user write_bytes write_ms writes"
 same "$(keys "['members'][0]")" "$rates p99_ms path read_bytes read_ms reads write_bytes write_ms writes"
-out=$(echo '{"command":"stats","pool":"tank","volume":"web"}' | timeout 20 $python -c '
+counters() { # the server's own
+    out=$(echo '{"command":"stats","pool":"tank","volume":"web"}' | timeout 20 $python -I -S -c '
 import socket, sys
 s = socket.socket(socket.AF_UNIX)
 s.connect("run/tank.control")
 s.sendall(sys.stdin.buffer.read())
 print(s.makefile().readline())')
-same "$(keys "")" "cache checkpoints exports members ok opened_ns time_ns volumes"
+}
+counters
+same "$(keys "")" "cache checkpoints exports members name ok opened_ns time_ns volumes"
+same "$(json "['name']")" tank
 same "$(keys "['cache']")" "dirty hits max misses size"
 same "$(keys "['volumes'][0]")" "busy_ns depth depth_ns discard flush name open read throttle waiting_for_space write zero"
 same "$(keys "['volumes'][0]['write']")" "bytes errors histogram latency_ns requests"
@@ -98,8 +104,36 @@ same "$(printf '%s' "$out" | $python -I -S -c '
 import json, sys
 print(sum(n for end, n in json.load(sys.stdin)["volumes"][0]["write"]["histogram"]))')" 100 "sum of the histogram"
 
+# what a pool found in its cache, and what it had to read: as the server counts it; rates are rounded
+within() { # LEAST IS MOST
+    [ "$2" -ge $(($1 - 2)) ] && [ "$2" -le $(($3 + 2)) ] || die "'$2' is not from '$1' to '$3'"
+}
+cache_counter() {
+    counters
+    json "['cache']['$1']"
+}
+cached() { # KEY: of a report, as counted uses it
+    printf '%s' "$out" | $python -I -S -c '
+import json, sys
+d = json.load(sys.stdin)
+print(round(d["pools"][0]["cache"][sys.argv[1]] * d["seconds"]))' "$1"
+}
+for key in hits misses; do
+    before=$(cache_counter $key)
+    ok tarn stat --json tank
+    within "$before" "$(cached $key)" "$(cache_counter $key)"
+done
+[ "$(cache_counter hits)" -gt 10 ] || die "hundreds of requests found nothing in the cache"
+ok tarn stat --json tank
+same "$(json "['pools'][0]['name']")" tank
+same "$(printf '%s' "$out" | $python -I -S -c '
+import json, sys
+c = json.load(sys.stdin)["pools"][0]["cache"]
+print(0 <= c["dirty"] <= c["size"] <= c["max"], c["size"] > 0)')" "True True" "the cache's sizes"
+
 # the first report is since the pool was opened, the next since the one before
 mkfifo reports
+before=$(cache_counter hits)
 "$TARN" stat --json --interval 0.5 --count 3 tank/web >reports 2>stat.err &
 stat=$!
 server_pids+=("$stat")
@@ -109,9 +143,11 @@ same "$(counted volumes tank/web writes)" 100
 work_on
 read -r -t 60 out <&5 || die "no second report"
 read -r -t 60 more <&5 || die "no third report"
-first=$(counted volumes tank/web writes)
+first=$(counted volumes tank/web writes) hits=$(cached hits)
 out=$more
 same $((first + $(counted volumes tank/web writes))) 100 "writes of the later two reports"
+hits=$((hits + $(cached hits)))
+within 10 $hits $(($(cache_counter hits) - before))
 wait $stat || die "stat failed: $(cat stat.err)"
 exec 5<&-
 
@@ -119,6 +155,8 @@ exec 5<&-
 ok tarn stat
 grep -Eq '^volume +r/s +w/s +rMB/s +wMB/s +f/s +d/s +r_await +w_await +p99 +aqu-sz +%util' <<<"$out" || die "heading: $out"
 grep -Eq '^tank/web +[0-9]+\.[0-9]+ ' <<<"$out" || die "no line of the volume: $out"
+grep -Eq '^pool +hit/s +miss/s +%hit +cacheMB +dirtyMB +maxMB' <<<"$out" || die "no heading of the cache: $out"
+grep -Eq '^tank( +[0-9]+\.[0-9]+){6}$' <<<"$out" || die "no line of the pool's cache: $out"
 ! grep -Eq '^(member|export) ' <<<"$out" || die "sections that were not asked for: $out"
 ok tarn stat tank --exports --members --count 2
 same "$(grep -c '^volume ' <<<"$out")" 2
@@ -128,6 +166,7 @@ ok tarn stat --json tank/db
 same "$out" "$(grep '"volumes":\[\],"exports":\[\]' <<<"$out")" "a volume that nobody opened"
 ok tarn stat --json d0
 same "$(json "['volumes'][0]['name']")" tank/web
+same "$(json "['pools'][0]['name']")" tank "the name of a pool that a member stands for"
 
 # limits and who waits for them
 ok tarn volume set tank/web iops=1000
@@ -152,4 +191,22 @@ exec 3>&-
 serve_end
 ! wait $stat || die "stat goes on without a server"
 grep -Eq "^tarn: (pool 'tank' is not being served|the server ended)" stat.err || die "not told: $(cat stat.err)"
+
+# a new server's cache is empty: what it needs first it reads; each pool has a cache of its own
+ok tarn pool create other e0 --file-size 64M
+serve_now tank other
+timeout 60 $python -c 'import nbd, sys
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+h.pread(8192, 0)' "nbd+unix:///tank/web?socket=$work/run/tank.nbd"
+before=$(cache_counter misses)
+[ "$before" -gt 0 ] || die "nothing was read into an empty cache"
+ok tarn stat --json tank
+within "$before" "$(cached misses)" "$(cache_counter misses)"
+ok tarn stat --json
+same "$(json "['pools'].__len__()")" 2 "pools"
+ok tarn stat --interval 0.2 --count 3
+same "$(grep -c '^tank  *[0-9]' <<<"$out") $(grep -c '^other  *[0-9]' <<<"$out")" "3 3" "lines of the pools' caches"
+grep -Eq '^other +0\.00 +0\.00 +- ' <<<"$out" || die "a share of nothing: $out"
+serve_end
 echo "stat: passed"

@@ -1,8 +1,10 @@
 #!/bin/bash
-# A server of several event loops: clients of two pools under verified load, and commands on both all the while.
+# A server of several event loops: clients of two pools under verified load, and commands on both all the while. Then a
+# loop for each pool, and guests of both at once.
 set -eu
 . "$(dirname "$0")/cli_common.sh"
 : "${NBDLOAD:?names the nbdload binary}"
+: "${VHOSTLOAD:?names the vhostload binary}"
 
 ok tarn pool create one m1 --file-size 512M
 ok tarn pool create two m2 --file-size 512M
@@ -56,6 +58,38 @@ for pool in one two; do
     ok tarn pool check $pool --data
     ok tarn volume delete $pool/held --yes --force
     ok tarn volume delete $pool/load --snapshots --yes
+done
+serve_end
+
+# what a guest wrote is where it wrote it, though the other pool's guest wrote to the same places at the same time
+guest() { # POOL OPTION...: contents are of its seed
+    local pool=$1 seed=1
+    shift
+    [ "$pool" = one ] || seed=2
+    timeout 60 "$VHOSTLOAD" --socket "$work/vhost/$pool/guest.sock" --seed $seed --verify --length 16M \
+        --stamps "stamps.guest.$pool" "$@" >"guest.$pool.log" 2>&1
+}
+serve_now one two --threads 2 --vhost-user "$work/vhost"
+guests=()
+for pool in one two; do
+    ok tarn volume create $pool/guest 16M
+done
+for pool in one two; do
+    guest $pool --op randrw --queues 2 --flush-every 64 --seconds 1 &
+    guests+=($!)
+done
+for pool in one two; do
+    ok tarn snapshot create $pool/guest@s
+    ok tarn volume list $pool
+    ok tarn snapshot delete $pool/guest@s --yes
+done
+for guest in "${guests[@]}"; do
+    wait "$guest" || die "a guest failed"
+done
+serve_end
+serve_now one two --threads 2 --vhost-user "$work/vhost"
+for pool in one two; do
+    guest $pool --op read --once || die "what a guest of '$pool' wrote is not there"
 done
 serve_end
 for pool in one two; do

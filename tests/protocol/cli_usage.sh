@@ -42,6 +42,8 @@ fails 1 "no layout" tarn pool create tank d0 --file-size 64M --layout circle
 fails 1 'UTF-8.*' tarn volume create $'tank/a\xffb' 1M
 grep -qF "'tank/a\\xffb' is not UTF-8 text" err || die "no text: $(cat err)"
 fails 1 "not UTF-8" tarn volume set tank/web $'iops=\xff'
+mkdir $'f\xff' && ln -s $'f\xff' folder && head -c 1M /dev/zero >folder/x.raw
+fails 1 "UTF-8 text, which a pool cannot remember" tarn volume create tank/b --base folder/x.raw --format raw
 fails 1 "not UTF-8" tarn image export tank/web $'o\xff'
 fails 1 "not UTF-8" tarn image import $'n\xff' tank/web
 fails 1 "not UTF-8" tarn image info $'n\xff'

@@ -341,8 +341,10 @@ static void count(struct volume *volume, const struct volume_request *r)
                 c->fua[r->op]++;
         if (++c->in_flight > c->in_flight_max)
                 c->in_flight_max = c->in_flight;
-        if (transfers(r))
+        if (transfers(r)) {
                 volume->bytes_in_flight += r->length;
+                c->data = r->n_iov > 0 ? r->iov[0].iov_base : NULL;
+        }
         if (volume->bytes_in_flight > c->bytes_in_flight_max)
                 c->bytes_in_flight_max = volume->bytes_in_flight;
         if (r->op == VOLUME_WRITE)

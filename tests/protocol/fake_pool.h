@@ -46,6 +46,7 @@ struct fake_counts {
         unsigned in_flight, in_flight_max; /* submitted and not yet answered */
         uint64_t bytes_in_flight_max;      /* of reads and writes */
         unsigned unaligned;                /* buffers that are not aligned to POOL_BLOCK */
+        const uint8_t *data;             /* where the first buffer of the last read or write lies */
         unsigned flush_in_flight_writes; /* writes unanswered when a flush was submitted, summed */
 };
 struct fake_counts fake_counts(struct volume *volume);

@@ -1,16 +1,18 @@
-"""hundreds.py CONTROL NBD FOLDER N - hundreds of volumes at once, for the cli_hundreds test.
+"""hundreds.py CONTROL NBD FOLDER N VHOSTLOAD - hundreds of volumes at once, for the cli_hundreds test.
 
 It makes N volumes, connects to each over NBD and over vhost-user, all at the same time, writes to each over NBD what no
-other holds, reads it back when all have been written, and says "ready": until a line comes on standard input all stay
-connected. Then each must have been hung up on."""
+other holds, again and again while guests write to and read from a tenth of them, reads it back when all have been written,
+and says "ready": until a line comes on standard input all stay connected. Then each must have been hung up on."""
 import json
 import select
 import socket
 import struct
+import subprocess
 import sys
 
 BLOCK = 4096
 VOLUME = 8 << 20
+GUESTS_PART = 4 << 20  # from here on guests write
 OPTION, GO, ACK = 0x49484156454F5054, 7, 1
 REQUEST, REPLY, READ, WRITE = 0x25609513, 0x67446698, 0, 1
 GET_FEATURES = 1
@@ -71,18 +73,36 @@ def done(s, cookie):
     assert struct.unpack(">IIQ", receive(s, 16)) == (REPLY, 0, cookie)
 
 
+def guest(load, path, seed):
+    """A second front end of its volume, which checks what it reads."""
+    where = ["--offset", str(GUESTS_PART), "--length", str(VOLUME - GUESTS_PART)]
+    words = ["--op", "randrw", "--verify", "--flush-every", "64", "--seconds", "1", "--seed", str(seed)]
+    return subprocess.Popen(
+        [load, "--socket", path] + words + where, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def write(clients):
+    for i, s in enumerate(clients):
+        s.sendall(struct.pack(">IHHQQI", REQUEST, 0, WRITE, i, BLOCK * i, BLOCK) + stamp(i))
+    for i, s in enumerate(clients):
+        done(s, i)
+
+
 def main():
-    control_path, nbd_path, folder, n = sys.argv[1:]
+    control_path, nbd_path, folder, n, load = sys.argv[1:]
     n = int(n)
     control = connect(control_path)
     for i in range(n):
         command(control, command="volume-create", pool="tank", volume="v%d" % i, size=VOLUME)
     clients = [nbd(nbd_path, "tank/v%d" % i) for i in range(n)]
     front_ends = [vhost("%s/v%d.sock" % (folder, i)) for i in range(n)]
-    for i, s in enumerate(clients):
-        s.sendall(struct.pack(">IHHQQI", REQUEST, 0, WRITE, i, BLOCK * i, BLOCK) + stamp(i))
-    for i, s in enumerate(clients):
-        done(s, i)
+    guests = [guest(load, "%s/v%d.sock" % (folder, i), i + 1) for i in range(0, n, 10)]
+    write(clients)
+    while any(g.poll() is None for g in guests):
+        write(clients)
+    for g in guests:
+        assert g.returncode == 0, g.communicate()[1]
     for i, s in enumerate(clients):
         s.sendall(struct.pack(">IHHQQI", REQUEST, 0, READ, i, BLOCK * i, BLOCK))
     for i, s in enumerate(clients):

@@ -89,8 +89,7 @@ static void converse(struct wire *w, const char *user, const uint8_t *stream, si
         struct tls_client *c;
 
         if (!wire_try_send(w, &starttls, sizeof(starttls)) ||
-            recv(w->fd, &reply, sizeof(reply), MSG_WAITALL) != sizeof(reply) ||
-            be32_get(reply.type) != NBD_REP_ACK) {
+            !wire_try_receive(w, &reply, sizeof(reply)) || be32_get(reply.type) != NBD_REP_ACK) {
                 wire_close(w);
                 return;
         }

@@ -40,6 +40,8 @@ void wire_send(struct wire *w, const void *data, size_t length);
 /* As wire_send(), but the server may have closed: then false. */
 bool wire_try_send(struct wire *w, const void *data, size_t length);
 void wire_receive(struct wire *w, void *data, size_t length);
+/* As wire_receive(), but the server may have closed: then false. */
+bool wire_try_receive(struct wire *w, void *data, size_t length);
 /* The server closes; nothing more comes before. */
 void wire_expect_closed(struct wire *w);
 /* Read whatever comes until the server closes. */

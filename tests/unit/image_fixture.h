@@ -1,8 +1,10 @@
 /* image_fixture.h - for tests of image formats: a loop, a file that has no name any more, and running a
  * coroutine on them. */
 #pragma once
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -65,4 +67,36 @@ static inline void co_not_written(struct fixture *f, struct image_create_options
         assert_int_equal(co_image_create(f->fd, "disk.img", &options, &image, &e), code);
         assert_null(image);
         assert_non_null(strstr(e.message, words));
+}
+
+/* ---- checks that are cancelled ---- */
+
+static inline void tell_nobody(struct image_check *check, const char *sentence)
+{
+}
+
+/* Not at once: it has its turns only where a check lets others have theirs. */
+static inline void change_of_mind(void *arg)
+{
+        atomic_bool *cancelled = arg;
+
+        co_yield_loop();
+        co_yield_loop();
+        *cancelled = true;
+}
+
+/* Of a table of more than two IMAGE_CHECK_STEPs: a check that is cancelled before it begins, and one that is in the
+ * midst of it, with all that can be in memory there. */
+static inline void co_expect_cancelled(struct image *image)
+{
+        atomic_bool cancelled = true;
+        struct image_check check = {.report = tell_nobody, .cancelled = &cancelled};
+        struct error e = ERROR_INIT;
+
+        assert_int_equal(image->driver->co_check(image, &check, &e), -ECANCELED);
+        assert_string_equal(e.message, "interrupted");
+        cancelled = false;
+        assert_int_equal(image->driver->co_check(image, &check, NULL), 0);
+        co_spawn(co_loop(), change_of_mind, &cancelled);
+        assert_int_equal(image->driver->co_check(image, &check, NULL), -ECANCELED);
 }

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -126,6 +127,23 @@ static void needs_filter(void)
                 return;
         print_message("SKIP: no filter of system calls in builds with a sanitizer\n");
         skip();
+}
+
+/* A number of /proc/self/task/THREAD/status, in hexadecimal. */
+static int thread_status(const char *thread, const char *name, unsigned long long *ret)
+{
+        char path[64], line[256];
+        FILE *file;
+        int r = -1;
+
+        snprintf(path, sizeof(path), "/proc/self/task/%s/status", thread);
+        file = fopen(path, "re");
+        while (file && fgets(line, sizeof(line), file))
+                if (strncmp(line, name, strlen(name)) == 0 && line[strlen(name)] == ':')
+                        r = sscanf(line + strlen(name) + 1, "%llx", ret) == 1 ? 0 : -1;
+        if (file)
+                fclose(file);
+        return r;
 }
 
 static void make_file(const char *path)
@@ -289,6 +307,54 @@ static void a_tcp_socket_that_it_has_connects_nowhere(void **state)
 {
         needs_landlock(4);
         passes(try_network);
+}
+
+/* The process that connects for a server: anywhere, with names and keys from anywhere, and that is all. */
+static int try_connecting(void)
+{
+        const struct confine_path all = {"/", CONFINE_READ};
+        const struct confine_profile profile = {.paths = &all,
+                                                .n_paths = 1,
+                                                .socket_group = (gid_t)-1,
+                                                .abstract_sockets = true,
+                                                .connects = true};
+        struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+        socklen_t length = sizeof(a);
+        int listener = socket(AF_INET, SOCK_STREAM, 0), status;
+        char *const none[] = {NULL};
+        unsigned long long value;
+        char self[32];
+        pid_t pid;
+
+        CHECK(bind(listener, (struct sockaddr *)&a, sizeof(a)) == 0 && listen(listener, 1) == 0);
+        CHECK(getsockname(listener, (struct sockaddr *)&a, &length) == 0);
+        CHECK(confine(&profile, NULL) == 0);
+        CHECK(connect(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&a, sizeof(a)) == 0);
+        CHECK(close(open(in_folder("read/old"), O_RDONLY)) == 0);
+        pid = fork();
+        if (pid == 0)
+                _exit(7);
+        CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && status == 7 << 8);
+
+        a.sin_port = 0;
+        FAILS(EACCES, bind(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&a, sizeof(a)));
+        FAILS(EACCES, open(in_folder("read/old"), O_WRONLY));
+        FAILS(EACCES, open(in_folder("files/new"), O_WRONLY | O_CREAT, 0600));
+        FAILS(EACCES, unlink(in_folder("read/old")));
+        FAILS(EACCES, mkdir(in_folder("new"), 0700));
+        FAILS(EACCES, execve("/bin/true", none, none));
+        FAILS(EPERM, mount("none", "/", "tmpfs", 0, NULL));
+        snprintf(self, sizeof(self), "%d", (int)getpid());
+        CHECK(thread_status(self, "CapEff", &value) == 0);
+        CHECK((value & ~(1ull << CAP_DAC_OVERRIDE)) == 0);
+        CHECK(thread_status(self, "NoNewPrivs", &value) == 0 && value == 1);
+        return 0;
+}
+
+static void what_connects_for_others_does_nothing_else(void **state)
+{
+        needs_landlock(4);
+        passes(try_connecting);
 }
 
 static int try_sockets(void)
@@ -500,23 +566,6 @@ static void what_is_refused_leaves_the_rest_in_force(void **state)
 
 /* ---- privileges, in all threads ---- */
 
-/* A number of /proc/self/task/THREAD/status, in hexadecimal. */
-static int thread_status(const char *thread, const char *name, unsigned long long *ret)
-{
-        char path[64], line[256];
-        FILE *file;
-        int r = -1;
-
-        snprintf(path, sizeof(path), "/proc/self/task/%s/status", thread);
-        file = fopen(path, "re");
-        while (file && fgets(line, sizeof(line), file))
-                if (strncmp(line, name, strlen(name)) == 0 && line[strlen(name)] == ':')
-                        r = sscanf(line + strlen(name) + 1, "%llx", ret) == 1 ? 0 : -1;
-        if (file)
-                fclose(file);
-        return r;
-}
-
 static int count_confined(void)
 {
         static const char *const empty[] = {"CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd"};
@@ -700,6 +749,7 @@ int main(void)
             cmocka_unit_test(has_in_a_folder_what_it_was_given),
             cmocka_unit_test(uses_what_is_open),
             cmocka_unit_test(a_tcp_socket_that_it_has_connects_nowhere),
+            cmocka_unit_test(what_connects_for_others_does_nothing_else),
             cmocka_unit_test(makes_unix_sockets_only),
             cmocka_unit_test(signals_nobody_else),
             cmocka_unit_test(a_call_that_a_server_never_makes_ends_it),

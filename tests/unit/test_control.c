@@ -9,6 +9,7 @@
 #include <string.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -353,7 +354,8 @@ static void a_socket_that_a_killed_server_leaves_for_a_moment_is_replaced(void *
 static void tcp_addresses_are_read_strictly(void **state)
 {
         static const char *const bad[] = {"",           "1",         "127.0.0.1",
-                                          "127.0.0.1:", "::1:10809", "127.0.0.1:notaport"};
+                                          "127.0.0.1:", "::1:10809", "127.0.0.1:notaport",
+                                          "[::1]",      "[::1]:",    "[::1:0"};
         struct error e = ERROR_INIT;
         int fd;
 
@@ -363,6 +365,52 @@ static void tcp_addresses_are_read_strictly(void **state)
         assert_false(socket_is_exposed(fd));
         close(fd);
         assert_int_equal(socket_listen_tcp("0.0.0.0:0", &fd, &e), 0);
+        assert_true(socket_is_exposed(fd));
+        close(fd);
+}
+
+static bool has_ipv6(void)
+{
+        const struct sockaddr_in6 loopback = {.sin6_family = AF_INET6,
+                                              .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+        int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        bool has = fd >= 0 && bind(fd, (const struct sockaddr *)&loopback, sizeof(loopback)) == 0;
+
+        if (fd >= 0)
+                close(fd);
+        return has;
+}
+
+static struct sockaddr_in6 listen_on_ipv6(const char *address, int *ret_fd)
+{
+        struct sockaddr_in6 a = {0};
+        socklen_t length = sizeof(a), flag_length = sizeof(int);
+        int is_alone = 0;
+
+        assert_int_equal(socket_listen_tcp(address, ret_fd, NULL), 0);
+        assert_int_equal(getsockname(*ret_fd, (struct sockaddr *)&a, &length), 0);
+        assert_int_equal(a.sin6_family, AF_INET6);
+        assert_true(a.sin6_port != 0);
+        /* 0.0.0.0 at the same port is for another socket. */
+        assert_int_equal(getsockopt(*ret_fd, IPPROTO_IPV6, IPV6_V6ONLY, &is_alone, &flag_length),
+                         0);
+        assert_true(is_alone);
+        return a;
+}
+
+static void ipv6_addresses_are_listened_on_and_all_but_loopback_are_exposed(void **state)
+{
+        struct sockaddr_in6 a;
+        int fd;
+
+        if (!has_ipv6())
+                skip();
+        a = listen_on_ipv6("[::1]:0", &fd);
+        assert_true(IN6_IS_ADDR_LOOPBACK(&a.sin6_addr));
+        assert_false(socket_is_exposed(fd));
+        close(fd);
+        a = listen_on_ipv6("[::]:0", &fd);
+        assert_true(IN6_IS_ADDR_UNSPECIFIED(&a.sin6_addr));
         assert_true(socket_is_exposed(fd));
         close(fd);
 }
@@ -409,6 +457,7 @@ int main(void)
             control_test(a_socket_is_the_users_alone_and_replaces_a_stale_one),
             control_test(a_socket_that_a_killed_server_leaves_for_a_moment_is_replaced),
             cmocka_unit_test(tcp_addresses_are_read_strictly),
+            cmocka_unit_test(ipv6_addresses_are_listened_on_and_all_but_loopback_are_exposed),
             cmocka_unit_test(errors_cross_the_socket_unchanged),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

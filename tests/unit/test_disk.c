@@ -510,6 +510,10 @@ static void test_adjacent_writes_of_one_round_all_arrive(void **state)
                 memset(part[i].data, 'a' + (int)i, PAGE);
         }
         write_in_one_round(f, m, part, N);
+        /* However many calls they were. */
+        assert_int_equal(m->meter.line[METER_WRITE].requests, N);
+        assert_int_equal(m->meter.line[METER_WRITE].bytes, N * PAGE);
+        assert_int_equal(m->meter.queue.depth, 0);
         member_close(m);
         free(data);
 }

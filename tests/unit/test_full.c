@@ -302,6 +302,87 @@ static void what_a_disk_is_discarding_is_waited_for(void **state)
         sim_pool_run(1, 4, co_write_amid_discards);
 }
 
+/* Blocks of hundreds of births go at once: each takes a page of a list of its own. */
+static void co_discard_all_births(void *arg)
+{
+        enum { N = 600 };
+        struct sim_pool *s = arg;
+        struct volume *v;
+        char name[32];
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 4 << 20, NULL) == 0);
+        /* The last snapshot is the newest change: no list is begun yet. */
+        unsigned n = 0;
+        do
+                snprintf(name, sizeof(name), "v@s%u", n);
+        while (co_sim_pool_write(s, "v", n, 1) == 0 && co_sim_pool_snapshot(s, name) == 0 &&
+               ++n < N);
+        expect(s, n > 100 && !pool_failed(s->pool));
+        expect(s, co_volume_create(s->pool, "data", 1 << 30, NULL) == 0);
+        co_fill(s, "data", 0);
+        co_name_all(s);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        for (unsigned i = 0; i < 4 && !s->failure[0]; i++) {
+                int r = co_volume_discard(v, 0, 4 << 20, 0);
+                expect(s, r == 0 || r == -ENOSPC);
+                expect(s, !pool_failed(s->pool));
+        }
+        co_volume_close(v);
+        expect(s, co_volume_resize(s->pool, "v", POOL_BLOCK, NULL) == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0 && !pool_failed(s->pool));
+        co_sim_pool_crash(s);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_sim_pool_open(s, true) == 0); /* it is too full for a check beside writers */
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+/* What many lists may want of metadata is more than is left of it, and more than is used. */
+static void co_write_over_births(void *arg)
+{
+        enum { N = 200 };
+        struct sim_pool *s = arg;
+        struct volume *v;
+        char name[32], *data = aligned_alloc(POOL_BLOCK, 1 << 20);
+        expect(s, data != NULL);
+        memset(data, 1, 1 << 20);
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", 16 << 20, NULL) == 0);
+        for (unsigned i = 0; i < N; i++) {
+                snprintf(name, sizeof(name), "v@s%u", i);
+                expect(s, co_sim_pool_snapshot(s, name) == 0);
+                if (i % 16 == 0)
+                        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        }
+        expect(s, co_pool_checkpoint(s->pool, NULL) == 0);
+        /* So much that the maker makes no more. */
+        uint64_t keep = max_u64(2 * metadata_reserve(s->pool), s->pool->metadata_total / 2) + 8;
+        expect(s, metadata_available(s->pool) > (int64_t)keep);
+        expect(s, co_volume_open(s->pool, "v", &v, NULL) == 0);
+        uint64_t taken = (uint64_t)metadata_available(s->pool) - keep;
+        s->pool->metadata_reserved += taken; /* by others */
+        /* As it lies in memory, and by way of a buffer. */
+        expect(s, co_volume_write(v, data, 1 << 20, 0, 0) == 0);
+        expect(s, co_volume_write(v, data + 16, (1 << 20) - POOL_BLOCK, 2 << 20, 0) == 0);
+        expect(s, co_volume_flush(v) == 0);
+        s->pool->metadata_reserved -= taken;
+        co_volume_close(v);
+        free(data);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void a_large_write_over_many_snapshots_is_done_in_parts(void **state)
+{
+        sim_pool_run(1, 3, co_write_over_births);
+}
+
+static void a_discard_of_many_births_does_not_stop_a_full_pool(void **state)
+{
+        sim_pool_run(1, 3, co_discard_all_births);
+}
+
 struct shrinker {
         struct sim_pool *s;
         unsigned *n_left;
@@ -431,6 +512,72 @@ static void co_shrink_again(void *arg)
 static void growing_tries_a_shrink_that_failed_again(void **state)
 {
         sim_pool_run(1, 8, co_shrink_again);
+}
+
+/* Growing waits for what an earlier shrink gave up, and for nothing else that is being freed. */
+static void co_grow_amid_frees(void *arg)
+{
+        struct sim_pool *s = arg;
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "big", UINT64_C(1) << 30, NULL) == 0);
+        for (unsigned i = 0; i < 500; i++)
+                expect(s, co_sim_pool_write(s, "big", i * UINT64_C(256), 1) == 0);
+        expect(s, co_volume_create(s->pool, "v", 8 << 20, NULL) == 0);
+        expect(s, co_sim_pool_write(s, "v", 2000, 1) == 0);
+        expect(s, co_sim_pool_close(s) == 0); /* nodes are to be read again */
+        expect(s, co_sim_pool_open(s, false) == 0);
+        expect(s, co_volume_delete(s->pool, "big", false, NULL) == 0);
+        expect(s, co_volume_resize(s->pool, "v", 4 << 20, NULL) == 0);
+        expect(s, co_volume_grow(s->pool, "v", 2 << 20, NULL) == -EBUSY);
+        expect(s, co_volume_grow(s->pool, "v", 8 << 20, NULL) == 0);
+        expect(s, s->pool->worker_running && !s->pool->job_first);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        expect(s, s->pool->data_live == 0);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void grower_main(void *arg)
+{
+        struct shrinker *sh = arg;
+        sh->result = co_volume_resize(sh->s->pool, "v", UINT64_C(2) << 30, NULL);
+        if (--*sh->n_left == 0)
+                co_wake(sh->waiter);
+}
+
+/* A restore takes the volume that was shrunk out of the way of who waits for that. */
+static void co_grow_amid_a_restore(void *arg)
+{
+        struct sim_pool *s = arg;
+        unsigned n_left = 1;
+        struct shrinker grower = {s, &n_left, co_self(), 0};
+        expect(s, co_sim_pool_create(s) == 0);
+        expect(s, co_volume_create(s->pool, "v", UINT64_C(1) << 30, NULL) == 0);
+        for (unsigned i = 0; i < 500; i++)
+                expect(s, co_sim_pool_write(s, "v", i * UINT64_C(256), 1) == 0);
+        expect(s, co_sim_pool_snapshot(s, "v@s") == 0);
+        expect(s, co_sim_pool_close(s) == 0);
+        expect(s, co_sim_pool_open(s, false) == 0);
+        expect(s, co_volume_resize(s->pool, "v", 1 << 20, NULL) == 0);
+        expect(s, co_spawn(s->loop, grower_main, &grower) == 0);
+        co_yield_loop();
+        expect(s, s->pool->job_first);
+        expect(s, co_snapshot_restore(s->pool, "v@s", "kept", NULL) == 0);
+        flights_wait(&n_left);
+        expect(s, grower.result == 0);
+        expect(s, co_pool_settle(s->pool, NULL) == 0);
+        co_expect_sound_here(s);
+        expect(s, co_sim_pool_close(s) == 0);
+}
+
+static void growing_ends_when_a_restore_takes_the_volume(void **state)
+{
+        sim_pool_run(1, 2, co_grow_amid_a_restore);
+}
+
+static void growing_does_not_wait_for_what_others_free(void **state)
+{
+        sim_pool_run(1, 2, co_grow_amid_frees);
 }
 
 /* Growing shows zeroes where an earlier shrink left data in the last block; what is nothing but
@@ -676,10 +823,14 @@ int main(void)
             cmocka_unit_test(a_volume_with_many_snapshots_is_deleted_or_refused),
             cmocka_unit_test(growing_that_fails_half_way_leaves_a_sound_map),
             cmocka_unit_test(discards_at_once_do_not_use_up_the_metadata),
+            cmocka_unit_test(a_large_write_over_many_snapshots_is_done_in_parts),
+            cmocka_unit_test(a_discard_of_many_births_does_not_stop_a_full_pool),
             cmocka_unit_test(what_a_disk_is_discarding_is_waited_for),
             cmocka_unit_test(a_write_that_waited_for_a_shrink_is_not_done_behind_the_end),
             cmocka_unit_test(a_snapshot_amid_a_shrink_does_not_wait_for_ever),
             cmocka_unit_test(growing_tries_a_shrink_that_failed_again),
+            cmocka_unit_test(growing_ends_when_a_restore_takes_the_volume),
+            cmocka_unit_test(growing_does_not_wait_for_what_others_free),
             cmocka_unit_test(a_block_of_nothing_but_zeroes_is_not_written_by_growing),
             cmocka_unit_test(a_shrink_that_cannot_go_on_when_the_pool_is_opened_is_told),
             cmocka_unit_test(shrinking_steps_over_holes),

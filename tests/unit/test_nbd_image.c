@@ -175,6 +175,8 @@ static void co_lose_as_it_is_asked(void *arg)
 {
         struct client *c = arg;
         struct loop_io told = {.op = LOOP_POLL, .fd = c->server.told[0], .flags = POLLIN};
+        struct error e = ERROR_INIT;
+        uint8_t buffer[1];
 
         assert_int_equal(co_open(c, NULL), 0);
         assert_int_equal(co_spawn(co_loop(), co_read, c), 0);
@@ -183,6 +185,8 @@ static void co_lose_as_it_is_asked(void *arg)
         co_read(c);
         assert_true(c->result < 0);
         assert_true(nbd_is_lost(c->image));
+        assert_true(c->image->driver->co_read(c->image, buffer, 1, 4096, &e) < 0);
+        assert_non_null(strstr(e.message, "cannot read 'nbd://export' at offset 4096: "));
         while (c->n_reading > 0)
                 co_yield_loop();
         assert_true(c->result < 0);

@@ -229,6 +229,88 @@ static void a_backing_file_that_is_the_image_itself_is_refused(void **state)
         run(*state, co_cycle);
 }
 
+static void co_cycle_of_two(struct fixture *f)
+{
+        struct files files = {.n_opened = 0};
+        struct qcow2_sample s, base;
+        struct error e;
+
+        qcow2_sample_init(&base, 3, 16, OVERLAY_BYTES, 0);
+        qcow2_sample_backing(&base, "top", "qcow2");
+        qcow2_sample_save(&base, make_file(&files, 0, "base"));
+        qcow2_sample_free(&base);
+        files.names[1] = "top";
+        files.fds[1] = dup(f->fd);
+        make_overlay(&s, "qcow2");
+        co_refused(f, &s, &(struct image_options){.opener = &files.opener}, -ELOOP, &e);
+        assert_string_equal(e.message, "cannot open the backing file of 'x.qcow2': 'top' needs "
+                                       "itself: it is named again by 'base'");
+        assert_int_equal(files.n_opened, 2);
+        qcow2_sample_free(&s);
+        close_files(&files);
+}
+
+static void two_files_that_need_each_other_are_refused(void **state)
+{
+        run(*state, co_cycle_of_two);
+}
+
+/* Each file's backing file is one more like it; the last one has none, and all ones. */
+struct chain {
+        struct image_opener opener;
+        unsigned left;
+};
+
+static int open_next(struct image_opener *opener, const char *from, const char *name,
+                     enum image_use use, int *ret_fd, char **ret_path, struct error *err)
+{
+        struct chain *chain = (struct chain *)opener;
+        static uint8_t ones[65536];
+        struct qcow2_sample s;
+
+        qcow2_sample_init(&s, 3, 16, OVERLAY_BYTES, 0);
+        if (--chain->left > 0) {
+                qcow2_sample_backing(&s, "base", "qcow2");
+        } else {
+                memset(ones, 1, sizeof(ones));
+                qcow2_sample_plain(&s, 0, ones);
+        }
+        *ret_fd = memfd_create(name, MFD_CLOEXEC);
+        *ret_path = strdup(name);
+        qcow2_sample_save(&s, *ret_fd);
+        qcow2_sample_free(&s);
+        return 0;
+}
+
+static void co_chain(struct fixture *f)
+{
+        struct chain chain = {.opener.open = open_next, .left = IMAGE_DEPTH_MAX};
+        const struct image_options options = {.opener = &chain.opener};
+        struct image_extent extent;
+        struct qcow2_sample s;
+        struct image *image;
+        struct error e = ERROR_INIT;
+        uint8_t byte = 0;
+
+        make_overlay(&s, "qcow2");
+        image = co_open_sample(f, &s, &options);
+        assert_int_equal(image->driver->co_read(image, &byte, 1, 65535, NULL), 0);
+        assert_int_equal(byte, 1);
+        assert_int_equal(image->driver->co_extent(image, 0, &extent, NULL), 0);
+        assert_int_equal(extent.depth, IMAGE_DEPTH_MAX);
+        image_close(image);
+        chain.left = IMAGE_DEPTH_MAX + 1;
+        assert_int_equal(co_image_open(f->fd, "x.qcow2", &options, &image, &e), -ELOOP);
+        assert_string_equal(e.message, "cannot open the backing file of 'x.qcow2': the chain of "
+                                       "backing files of 'base' is longer than 64");
+        qcow2_sample_free(&s);
+}
+
+static void a_chain_is_as_long_as_it_may_be(void **state)
+{
+        run(*state, co_chain);
+}
+
 /* ---- data files ---- */
 
 static void make_with_data(struct qcow2_sample *s, const char *name)
@@ -586,6 +668,8 @@ int main(void)
             qcow2_test(the_format_of_a_backing_file_is_never_guessed),
             qcow2_test(without_an_opener_nothing_is_opened),
             qcow2_test(a_backing_file_that_is_the_image_itself_is_refused),
+            qcow2_test(two_files_that_need_each_other_are_refused),
+            qcow2_test(a_chain_is_as_long_as_it_may_be),
             qcow2_test(the_data_can_be_in_another_file),
             qcow2_test(what_an_image_names_is_not_opened_to_look_at_it),
             qcow2_test(a_snapshot_is_the_disk_as_it_was_then),

@@ -117,6 +117,39 @@ static void what_is_to_be_read_from_the_disk_leaves_memory(void **state)
         run(*state, co_leave_memory);
 }
 
+/* A file that is sealed, and a descriptor that is not for reading. */
+static void co_fail_somewhere(struct fixture *f)
+{
+        int fd = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        struct error e = ERROR_INIT;
+        char path[64], data[8192];
+        struct image *image;
+
+        assert_int_equal(co_image_create(fd, "disk.img", RAW(8192), &image, NULL), 0);
+        assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
+        assert_int_equal(image->driver->co_write(image, data, 4096, 4096, &e), -EPERM);
+        assert_string_equal(e.message,
+                            "cannot write 'disk.img' at offset 4096: Operation not permitted");
+        image_close(image);
+        close(fd);
+
+        assert_int_equal(ftruncate(f->fd, sizeof(data)), 0);
+        assert_int_equal(co_image_open(f->fd, "disk.img", NULL, &image, NULL), 0);
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+        assert_int_equal(dup2(fd, f->fd), f->fd);
+        assert_int_equal(image->driver->co_read(image, data, 100, 5000, &e), -EBADF);
+        assert_string_equal(e.message,
+                            "cannot read 'disk.img' at offset 5000: Bad file descriptor");
+        image_close(image);
+        close(fd);
+}
+
+static void what_fails_says_where(void **state)
+{
+        run(*state, co_fail_somewhere);
+}
+
 static void co_walk_extents(struct fixture *f)
 {
         struct image *image;
@@ -274,6 +307,7 @@ int main(void)
             raw_test(an_image_is_finished_when_it_is_on_its_disk),
             raw_test(what_is_to_be_read_from_the_disk_leaves_memory),
             raw_test(what_is_no_file_is_refused),
+            raw_test(what_fails_says_where),
             cmocka_unit_test(zeroes_are_told_from_data_at_every_place),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -416,6 +416,26 @@ static void a_check_finds_overlaps_and_leaks(void **state)
         run(*state, co_check_findings);
 }
 
+/* A map of nothing but zeroes, which a hole in the file is. */
+static void co_check_cancelled(struct fixture *f)
+{
+        const uint32_t n = 3 * IMAGE_CHECK_STEP;
+        struct vdi_header_disk d = header_of(VDI_DYNAMIC, n);
+        struct image *image;
+
+        d.data_offset = le32_make(MAP_AT + n * 4);
+        put_at(f->fd, &d, sizeof(d), 0);
+        assert_int_equal(ftruncate(f->fd, MAP_AT + n * 4 + BLOCK), 0);
+        image = co_opened(f->fd, NULL);
+        co_expect_cancelled(image);
+        image_close(image);
+}
+
+static void a_check_can_be_cancelled(void **state)
+{
+        run(*state, co_check_cancelled);
+}
+
 /* ---- parents ---- */
 
 static void put_child(int fd, uint8_t uuid, uint8_t parent, const uint32_t *map, uint32_t n)
@@ -679,6 +699,7 @@ int main(void)
             vdi_test(maps_larger_than_the_file_are_refused_and_large_ones_take_no_memory),
             vdi_test(a_block_beyond_the_end_is_an_error_where_it_is_read),
             vdi_test(a_check_finds_overlaps_and_leaks),
+            vdi_test(a_check_can_be_cancelled),
             vdi_test(a_differencing_image_reads_its_parent),
             vdi_test(a_parent_that_is_missing_or_another_is_refused),
             vdi_test(chains_are_bounded_and_cycles_refused),

@@ -409,6 +409,27 @@ static void a_check_finds_blocks_on_others_and_on_tables(void **state)
         run(*state, co_check_findings);
 }
 
+static void co_check_cancelled(struct fixture *f)
+{
+        const uint32_t n = 3 * IMAGE_CHECK_STEP;
+        struct vhd_footer_disk footer = footer_of(VHD_DYNAMIC, (uint64_t)n * BLOCK, 1);
+        uint32_t *table = malloc(n * sizeof(*table));
+        struct vhd_header_disk header = header_of(n);
+        struct image *image;
+
+        memset(table, 0xff, n * sizeof(*table)); /* VHD_BLOCK_ABSENT */
+        put_image(f->fd, &footer, &header, table, n * 4 / STRIDE + 1);
+        image = co_opened(f->fd, NULL);
+        co_expect_cancelled(image);
+        image_close(image);
+        free(table);
+}
+
+static void a_check_can_be_cancelled(void **state)
+{
+        run(*state, co_check_cancelled);
+}
+
 /* ---- writing ---- */
 
 static void co_write_each(struct fixture *f)
@@ -573,6 +594,7 @@ int main(void)
             vhd_test(a_header_with_a_wrong_checksum_is_refused),
             vhd_test(a_block_beyond_the_end_is_an_error_where_it_is_read),
             vhd_test(a_check_finds_blocks_on_others_and_on_tables),
+            vhd_test(a_check_can_be_cancelled),
             vhd_test(what_is_written_is_read_back),
             vhd_test(the_size_is_exact_for_every_reader),
             vhd_test(blocks_are_whole_and_aligned),

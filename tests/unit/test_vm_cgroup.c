@@ -1,12 +1,14 @@
 /* test_vm_cgroup.c - a machine's control group, in folders that look like the kernel's: what is written
- * where, and that nobody else's processes are moved. The kernel's refusal to divide a group that has
- * processes is played. */
+ * where, that nobody else's processes are moved, and that no group is divided that has processes. The
+ * kernel's refusal to do so is played, and that a process that is moved leaves its group. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +22,23 @@
 
 static char root[] = "/tmp/test_vm_cgroup.XXXXXX";
 static unsigned n_busy; /* so often is "+cpu" refused */
+static unsigned n_born; /* so many that are moved are followed by another */
+static unsigned n_gone; /* so many have ended by the time that they are moved */
+
+static const char *at(const char *path)
+{
+        static char full[256];
+
+        snprintf(full, sizeof(full), "%s/%s", root, path);
+        return full;
+}
+
+static bool is_empty(const char *path)
+{
+        struct stat st;
+
+        return stat(at(path), &st) == 0 && st.st_size == 0;
+}
 
 ssize_t __real_write(int fd, const void *data, size_t n);
 ssize_t __wrap_write(int fd, const void *data, size_t n);
@@ -30,15 +49,20 @@ ssize_t __wrap_write(int fd, const void *data, size_t n)
                 errno = EBUSY;
                 return -1;
         }
+        if (n == 4 && memcmp(data, "+cpu", 4) == 0 && access(at(GROUP "/cgroup.type"), F_OK) == 0)
+                assert_true(is_empty(GROUP "/cgroup.procs"));
+        if (isdigit(*(const char *)data) && !is_empty(GROUP "/cgroup.procs")) {
+                if (n_gone > 0) {
+                        n_gone--;
+                        errno = ESRCH;
+                        return -1;
+                }
+                if (n_born > 0)
+                        n_born--;
+                else
+                        assert_int_equal(truncate(at(GROUP "/cgroup.procs"), 0), 0);
+        }
         return __real_write(fd, data, n);
-}
-
-static const char *at(const char *path)
-{
-        static char full[256];
-
-        snprintf(full, sizeof(full), "%s/%s", root, path);
-        return full;
 }
 
 static void folder(const char *path)
@@ -93,13 +117,14 @@ static int set_up(void **state)
                 folder(folders[i]);
         put("proc/self/cgroup", "1:cpu:/other\n0::/tarn.slice\n");
         put(GROUP "/cgroup.controllers", "cpuset cpu io\n");
+        put(GROUP "/cgroup.type", "domain\n");
         put(GROUP "/cgroup.procs", "");
         put(GROUP "/cgroup.subtree_control", "");
         put(GROUP "/tarn-supervisor/cgroup.procs", "");
         put(GROUP "/tarn-web/cgroup.procs", "");
         put(GROUP "/tarn-web/cpu.weight", "");
         put(GROUP "/tarn-web/cpu.max", "");
-        n_busy = 0;
+        n_busy = n_born = n_gone = 0;
         return 0;
 }
 
@@ -169,8 +194,10 @@ static void test_ours_make_room(void **state)
         put("proc/4242/stat", text);
         snprintf(text, sizeof(text), "%ld\n4242\n", (long)getpid());
         put(GROUP "/cgroup.procs", text);
-        n_busy = 1;
+        n_gone = 1; /* and the next one is moved all the same */
+        n_born = 3;
         assert_int_equal(cgroup_enter(root, "web", 77, 200, 0, &cgroup, NULL), 0);
+        assert_int_equal(n_born, 0);
         /* The last one that went there: these files keep what is longer of the one before. */
         assert_begins(GROUP "/tarn-supervisor/cgroup.procs", "4242");
         assert_has(GROUP "/cgroup.subtree_control", "+cpu");
@@ -186,7 +213,6 @@ static void test_others_are_left_alone(void **state)
         put("proc/4242/stat", "4242 (shell) S 1 1");
         snprintf(text, sizeof(text), "%ld\n4242\n", (long)getpid());
         put(GROUP "/cgroup.procs", text);
-        n_busy = 100;
         assert_int_equal(cgroup_enter(root, "web", 77, 200, 0, &cgroup, &err), -EBUSY);
         assert_non_null(strstr(err.message, "others' processes are in the control group"));
         assert_has(GROUP "/tarn-supervisor/cgroup.procs", "");
@@ -195,8 +221,29 @@ static void test_others_are_left_alone(void **state)
         /* But of a group that was left to us all move. */
         if (setxattr(at(GROUP), "user.delegate", "1", 1, 0) < 0)
                 return;
-        n_busy = 1;
         assert_int_equal(cgroup_enter(root, "web", 77, 200, 0, &cgroup, &err), 0);
+        assert_has(GROUP "/tarn-web/cgroup.procs", "77");
+}
+
+/* The root of all groups keeps what it has. */
+static void test_the_root_is_divided_as_it_is(void **state)
+{
+        struct cgroup cgroup = {0};
+
+        put("proc/4242/stat", "4242 (shell) S 1 1");
+        put(GROUP "/cgroup.procs", "4242\n");
+        assert_int_equal(unlink(at(GROUP "/cgroup.type")), 0);
+        assert_int_equal(cgroup_enter(root, "web", 77, 200, 0, &cgroup, NULL), 0);
+        assert_has(GROUP "/tarn-supervisor/cgroup.procs", "");
+        assert_has(GROUP "/tarn-web/cgroup.procs", "77");
+}
+
+static void test_a_refusal_may_pass(void **state)
+{
+        struct cgroup cgroup = {0};
+
+        n_busy = 2;
+        assert_int_equal(cgroup_enter(root, "web", 77, 200, 0, &cgroup, NULL), 0);
         assert_has(GROUP "/tarn-web/cgroup.procs", "77");
 }
 
@@ -210,6 +257,14 @@ static void test_it_does_not_try_for_ever(void **state)
         assert_int_equal(cgroup_enter(root, "web", 77, 200, 0, &cgroup, &err), -EBUSY);
         assert_non_null(strstr(err.message, "cannot divide the control group"));
         assert_true(n_busy > 999900);
+        n_busy = 0;
+        n_born = 1000000;
+        char text[64];
+        snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+        put(GROUP "/cgroup.procs", text);
+        assert_int_equal(cgroup_enter(root, "web", 77, 200, 0, &cgroup, &err), -EBUSY);
+        assert_true(n_born > 999900);
+        assert_has(GROUP "/cgroup.subtree_control", "");
 }
 
 static void test_where_there_is_none(void **state)
@@ -251,7 +306,8 @@ int main(void)
             TEST(test_it_is_removed),           TEST(test_ours_make_room),
             TEST(test_others_are_left_alone),   TEST(test_it_does_not_try_for_ever),
             TEST(test_where_there_is_none),     TEST(test_a_limit_that_cannot_be_set),
-            TEST(test_a_group_is_divided_once),
+            TEST(test_a_group_is_divided_once), TEST(test_the_root_is_divided_as_it_is),
+            TEST(test_a_refusal_may_pass),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

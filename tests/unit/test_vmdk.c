@@ -267,6 +267,63 @@ static void the_largest_directory_takes_no_memory(void **state)
         run(*state, co_largest_directory);
 }
 
+/* A directory of @n entries that all lead to one table, without a grain and as long as one may be. */
+#define SHARED_TABLE_BYTES (VMDK_GTES_MAX * 4)
+static void make_shared_table(int fd, uint64_t n)
+{
+        le64 capacity = le64_make(n * VMDK_GTES_MAX * 128), place = le64_make(128);
+
+        hand_make(fd, "");
+        put32(fd, VMDK_FLAG_NEWLINES, 8);
+        put32(fd, VMDK_GTES_MAX, 44);
+        put_at(fd, &capacity, sizeof(capacity), 12);
+        put_at(fd, &place, sizeof(place), 56);
+        for (uint64_t i = 0; i < n; i++)
+                put32(fd, 64, 128 * 512 + i * 4);
+}
+
+static void co_check_cancelled(struct fixture *f)
+{
+        const uint64_t n = 3 * IMAGE_CHECK_STEP / VMDK_GTES_MAX;
+        struct image *image;
+
+        make_shared_table(f->fd, n);
+        assert_int_equal(ftruncate(f->fd, (off_t)(n * SHARED_TABLE_BYTES)), 0);
+        image = co_opened(f->fd, NULL);
+        co_expect_cancelled(image);
+        image_close(image);
+}
+
+static void a_check_can_be_cancelled(void **state)
+{
+        run(*state, co_check_cancelled);
+}
+
+/* The largest directory would have a check look up 2^37 entries of a table of 16 KiB. */
+static void co_check_shared_table(struct fixture *f)
+{
+        struct image_check check = {.report = count_finding};
+        struct error e = ERROR_INIT;
+        struct image *image;
+
+        make_shared_table(f->fd, 100);
+        assert_int_equal(ftruncate(f->fd, (off_t)(100 * SHARED_TABLE_BYTES)), 0);
+        image = co_opened(f->fd, NULL);
+        assert_int_equal(co_count_findings(image), 0);
+        image_close(image);
+        assert_int_equal(ftruncate(f->fd, (off_t)(100 * SHARED_TABLE_BYTES - 1)), 0);
+        image = co_opened(f->fd, NULL);
+        assert_int_equal(image->driver->co_check(image, &check, &e), -EBADMSG);
+        assert_string_equal(e.message,
+                            "the grain tables of 'x.vmdk' are together longer than the file");
+        image_close(image);
+}
+
+static void tables_longer_than_the_file_are_not_followed(void **state)
+{
+        run(*state, co_check_shared_table);
+}
+
 static void co_largest_units(struct fixture *f)
 {
         le64 grain = le64_make(VMDK_GRAIN_MAX / VMDK_SECTOR);
@@ -651,6 +708,54 @@ static void a_child_is_read_over_its_parent(void **state)
         run(*state, co_read_child);
 }
 
+/* Each file's parent is one more like it; the last one has none. */
+struct chain {
+        struct image_opener opener;
+        unsigned left;
+};
+
+static int open_next(struct image_opener *opener, const char *from, const char *name,
+                     enum image_use use, int *ret_fd, char **ret_path, struct error *err)
+{
+        struct chain *chain = (struct chain *)opener;
+
+        *ret_fd = memfd_create(name, MFD_CLOEXEC);
+        *ret_path = strdup(name);
+        if (--chain->left > 0) {
+                hand_make(*ret_fd, CHILD_TEXT("00000007"));
+                put32(*ret_fd, 0, HAND_GT * 512 + 4);
+        } else {
+                hand_make(*ret_fd, "# Disk DescriptorFile\nCID=7\nRW 1024 SPARSE \"x.vmdk\"\n");
+        }
+        return 0;
+}
+
+static void co_chain(struct fixture *f)
+{
+        struct chain chain = {.opener.open = open_next, .left = IMAGE_DEPTH_MAX};
+        const struct image_options options = {.opener = &chain.opener};
+        struct image_extent extent;
+        struct image *image;
+        uint8_t byte = 0;
+
+        hand_make(f->fd, CHILD_TEXT("00000007"));
+        put32(f->fd, 0, HAND_GT * 512 + 4); /* the second grain is the last parent's */
+        image = co_opened(f->fd, &options);
+        assert_int_equal(image->driver->co_read(image, &byte, 1, 64 * KIB, NULL), 0);
+        assert_int_equal(byte, 0xa1);
+        assert_int_equal(image->driver->co_extent(image, 64 * KIB, &extent, NULL), 0);
+        assert_int_equal(extent.depth, IMAGE_DEPTH_MAX);
+        image_close(image);
+        chain.left = IMAGE_DEPTH_MAX + 1;
+        co_refused(f->fd, &options, -ELOOP,
+                   "the chain of backing files of 'p.vmdk' is longer than 64");
+}
+
+static void a_chain_is_as_long_as_it_may_be(void **state)
+{
+        run(*state, co_chain);
+}
+
 #define vmdk_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -662,6 +767,8 @@ int main(void)
             vmdk_test(a_redundant_directory_stands_in_for_a_damaged_one),
             vmdk_test(the_largest_grains_and_tables_are_read),
             vmdk_test(the_largest_directory_takes_no_memory),
+            vmdk_test(a_check_can_be_cancelled),
+            vmdk_test(tables_longer_than_the_file_are_not_followed),
             vmdk_test(an_entry_of_1_is_zeroes_only_where_a_flag_says_so),
             cmocka_unit_test(descriptors_are_read_however_they_are_spaced),
             cmocka_unit_test(damaged_descriptors_are_refused_by_their_line),
@@ -671,6 +778,7 @@ int main(void)
             vmdk_test(a_cowd_file_is_read),
             vmdk_test(a_file_may_be_shorter_than_the_tables_it_has_not),
             vmdk_test(a_child_is_read_over_its_parent),
+            vmdk_test(a_chain_is_as_long_as_it_may_be),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -276,22 +276,103 @@ static void *change(void *arg)
         return NULL;
 }
 
-static void test_changes_all_the_time(void **state)
+/* All is copied while that thread changes it. */
+static void copy_while(void *(*changes)(void *arg))
 {
         pthread_t thread;
-        uint64_t rest;
 
-        for (uint64_t page = 0; page < PAGES; page++)
-                fill(page, (uint8_t)page);
         begin();
         atomic_store(&stop_changing, false);
-        assert_int_equal(pthread_create(&thread, NULL, change, NULL), 0);
+        assert_int_equal(pthread_create(&thread, NULL, changes, NULL), 0);
         wait_copied();
         assert_int_equal(copied.result, 0);
         atomic_store(&stop_changing, true);
         pthread_join(thread, NULL);
+}
+
+static void test_changes_all_the_time(void **state)
+{
+        uint64_t rest;
+
+        for (uint64_t page = 0; page < PAGES; page++)
+                fill(page, (uint8_t)page);
+        copy_while(change);
         assert_int_equal(memory_copy_finish(&f->machine, &rest, NULL), 0);
         assert_same();
+}
+
+/* A guest that changes all of its memory each time it has run for some milliseconds, and may not run when
+ * vCPUs may not. */
+#define FAST_SIZE MIB(256)
+#define PARTS     64u /* a pass over all of it is so many parts, each followed by a look */
+static atomic_bool has_rested;
+
+static bool may_run(void)
+{
+        struct run *run = &f->machine.run;
+        bool go;
+
+        pthread_mutex_lock(&run->mutex);
+        go = run->go;
+        pthread_mutex_unlock(&run->mutex);
+        return go;
+}
+
+static void *change_fast(void *arg)
+{
+        const uint64_t part = FAST_SIZE / PARTS;
+
+        for (unsigned i = 0; !atomic_load(&stop_changing); i++) {
+                if (!may_run()) {
+                        atomic_store(&has_rested, true);
+                        usleep(100);
+                        continue;
+                }
+                memory_mark(&f->machine.memory,
+                            f->machine.memory.regions[0].host + i % PARTS * part, part);
+                usleep(200);
+        }
+        return NULL;
+}
+
+static void copy_of_a_fast_guest(void)
+{
+        tear_down(NULL);
+        set_up_of(FAST_SIZE);
+        for (uint64_t page = 0; page < FAST_SIZE / PAGE; page++)
+                fill(page, (uint8_t)page);
+        run_go(&f->machine);
+        atomic_store(&has_rested, false);
+        copy_while(change_fast);
+        assert_true(atomic_load(&has_rested));
+}
+
+static void test_a_guest_that_is_faster(void **state)
+{
+        uint64_t rest;
+
+        copy_of_a_fast_guest();
+        assert_int_equal(memory_copy_finish(&f->machine, &rest, NULL), 0);
+        /* What was little, and some milliseconds more. */
+        assert_in_range(rest, 0, FAST_SIZE / 2);
+        assert_true(may_run());
+}
+
+/* One that may not run is not let go by that, nor when the copy is given up. */
+static void test_a_paused_guest_stays_so(void **state)
+{
+        copy_of_a_fast_guest();
+        for (unsigned i = 0; may_run(); i++) {
+                assert_true(i < 1000);
+                fixture_run(f);
+        }
+        f->machine.run.paused = true;
+        run_rest(&f->machine);
+        usleep(100000);
+        fixture_run(f);
+        assert_false(may_run());
+        memory_copy_cancel(&f->machine);
+        assert_false(may_run());
 }
 
 static void test_one_at_a_time(void **state)
@@ -585,6 +666,8 @@ int main(void)
             TEST(test_changes_arrive_at_the_end),
             TEST(test_all_that_was_touched_arrives_at_the_end),
             TEST(test_changes_all_the_time),
+            TEST(test_a_guest_that_is_faster),
+            TEST(test_a_paused_guest_stays_so),
             TEST(test_one_at_a_time),
             TEST(test_cancel_at_once),
             TEST(test_cancelled_is_not_copied),

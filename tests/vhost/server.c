@@ -453,6 +453,11 @@ void server_turn(struct server *s)
                 loop_call(loop_thread_loop(s->thread), nothing, NULL);
 }
 
+void server_run(struct server *s, void (*f)(void *arg), void *arg)
+{
+        loop_call(loop_thread_loop(s->thread), f, arg);
+}
+
 int server_setup(void **state)
 {
         struct server *s = server_start(NULL);

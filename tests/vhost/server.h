@@ -56,6 +56,8 @@ void server_halt(struct server *s);
 void server_go_on(struct server *s);
 /* Return once the loop has come round: it has seen what was there before the call. */
 void server_turn(struct server *s);
+/* Call @f(@arg) in its thread. */
+void server_run(struct server *s, void (*f)(void *arg), void *arg);
 
 /* For cmocka: *state is the server, and SERVER_VOL the socket under test. At the end another device
  * is served, and then nothing may be left open. */

@@ -5,8 +5,10 @@ set -eu
 . "$(dirname "$(readlink -f "$0")")/servers.sh"
 load=$1
 
+at=0 # where the load is in its volume
 start_load() {
-	timeout 280 "$load" --socket "$VHOST_SOCKET" --op randwrite --depth 64 --verify --reconnect --length 8M \
+	rm -f "$work/stamps"
+	timeout 280 "$load" --socket "$VHOST_SOCKET" --op randwrite --depth 64 --verify --reconnect --offset $at --length 8M \
 		--stamps "$work/stamps" --seconds 3600 >"$work/out" 2>"$work/err" &
 	client=$!
 }
@@ -18,7 +20,7 @@ end_load() {
 	wait $client 2>/dev/null || true
 }
 verify() {
-	"$load" --socket "$VHOST_SOCKET" --op read --once --verify --length 8M --stamps "$work/stamps" --after-crash \
+	"$load" --socket "$VHOST_SOCKET" --op read --once --verify --offset $at --length 8M --stamps "$work/stamps" --after-crash \
 		>"$work/out" 2>"$work/err" || fail "at the end: $(cat "$work/err")"
 }
 
@@ -65,28 +67,54 @@ stop_server
 start_server tarn
 verify
 
-# a full pool
-rm "$work/stamps"
+# a full pool: those who wait go on once there is space, whoever makes it
+fill_pool() { # OFFSET OFFSET: what is left of it, by large blocks from the one on and by small ones from the other
+	local options
+	for options in "--bs 1M --offset $1" "--bs 4K --offset $2"; do
+		# shellcheck disable=SC2086  # words
+		! "$load" --socket "$work/sockets/fill.sock" --op write --once $options >"$work/out" 2>"$work/err" ||
+			fail "a volume larger than its pool was filled"
+	done
+}
+wait_for_space() { # a load that is new to its part of the volume comes to wait
+	start_load
+	until_at_least 'v["waiting_for_space"]' 60
+}
+goes_on_after() { # COMMAND...
+	"$TARN" "$@" >>"$work/log" 2>&1 || fail "'$*' failed"
+	until_at_least 'v["write"]["bytes"]' $((16 << 20))
+	end_load
+	stop_server
+	start_server tarn
+	verify
+}
+
 "$TARN" volume delete pool/vol --yes >>"$work/log" || fail "the volume stays"
 "$TARN" volume create pool/vol 64M >>"$work/log" || fail "no volume"
-"$TARN" volume create pool/fill 1G >>"$work/log" || fail "no second volume"
-"$TARN" volume set pool/fill on-full=enospc >>"$work/log" || fail "no property"
-for options in "--bs 1M" "--bs 4K --offset 600M"; do
-	# shellcheck disable=SC2086  # words
-	! "$load" --socket "$work/sockets/fill.sock" --op write --once $options >"$work/out" 2>"$work/err" ||
-		fail "a volume larger than its pool was filled"
+for volume in fill past; do
+	"$TARN" volume create pool/$volume 2G >>"$work/log" || fail "no other volume"
+	"$TARN" volume set pool/$volume on-full=enospc >>"$work/log" || fail "no property"
 done
-start_load
-until_at_least 'v["waiting_for_space"]' 60
+"$load" --socket "$work/sockets/past.sock" --op write --once --bs 1M --length 64M >"$work/out" 2>"$work/err" ||
+	fail "64 MiB were not written: $(cat "$work/err")"
+"$TARN" snapshot create pool/past@s >>"$work/log" || fail "no snapshot"
+"$TARN" volume resize pool/past 1M --yes >>"$work/log" || fail "the volume does not shrink"
+fill_pool 0 600M
+wait_for_space
 grep -q "pool 'pool' has no space left" "$work/log" || fail "the log does not say that the pool is full"
 stop_at_once
 start_server tarn
 until_at_least 'v["waiting_for_space"]' 60
-"$TARN" volume delete pool/fill --yes --force >>"$work/log" || fail "the second volume stays"
-until_at_least 'v["write"]["bytes"]' $((16 << 20))
-end_load
-stop_server
-start_server tarn
-verify
+goes_on_after snapshot delete pool/past@s --yes
+
+at=$((8 << 20))
+fill_pool 700M 800M
+wait_for_space
+goes_on_after pool add pool "$work/disk2" --file-size 64M
+
+at=$((16 << 20))
+fill_pool 900M 1000M
+wait_for_space
+goes_on_after volume delete pool/fill --yes --force
 stop_server
 echo "stops: passed"

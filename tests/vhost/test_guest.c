@@ -497,6 +497,48 @@ static void rule_2_what_is_written_is_what_it_was_when_it_was_taken(void **state
         }
 }
 
+/* Whether the engine was given the guest's own memory: what the guest stores there, it sees. */
+static bool engine_has_guest_memory(struct server *s, uint32_t type, unsigned misalign)
+{
+        struct volume *volume = server_volume(s, SERVER_VOL);
+        struct disk *d = check_open((struct disk_options){0});
+        uint8_t data[4096] = {0}, byte;
+        struct disk_op op = {
+            .type = type, .data = data, .n_bytes = sizeof(data), .shape = {.misalign = misalign}};
+        struct disk_flight flight;
+        uint32_t n_written;
+        void *cookie;
+        bool same = true;
+
+        fake_hold(volume);
+        ok(disk_add(d, 0, &op, &flight, &check_err));
+        ring_publish(&d->rings[0]);
+        fake_wait_held(volume, 1);
+        const uint8_t *there = fake_counts(volume).data;
+        for (unsigned i = 0; i < sizeof(data); i += 512) {
+                byte = (uint8_t)(0xa0 + i / 512);
+                guest_write(d->memory, flight.data + i, &byte, 1);
+                same = same && __atomic_load_n(there + i, __ATOMIC_SEQ_CST) == byte;
+        }
+        fake_release_all(volume);
+        ok(ring_wait(&d->rings[0], RAW_WAIT_MS, &cookie, &n_written, &check_err));
+        disk_finish(d, &flight, n_written);
+        assert_int_equal(op.status, VIRTIO_BLK_S_OK);
+        disk_close(d);
+        return same;
+}
+
+static void reads_go_straight_into_guest_memory_where_it_suits_the_engine(void **state)
+{
+        assert_true(engine_has_guest_memory(*state, VIRTIO_BLK_T_IN, 0));
+        assert_false(engine_has_guest_memory(*state, VIRTIO_BLK_T_IN, 4));
+}
+
+static void rule_2_writes_are_of_a_copy(void **state)
+{
+        assert_false(engine_has_guest_memory(*state, VIRTIO_BLK_T_OUT, 0));
+}
+
 static void rule_2_data_that_changes_is_no_error(void **state)
 {
         for (unsigned round = 0; round < 100; round++) {
@@ -665,6 +707,8 @@ int main(void)
             TEST(rule_2_descriptors_that_change_are_read_once),
             TEST(rule_2_a_discard_segment_that_changes_is_read_once),
             TEST(rule_2_what_is_written_is_what_it_was_when_it_was_taken),
+            TEST(reads_go_straight_into_guest_memory_where_it_suits_the_engine),
+            TEST(rule_2_writes_are_of_a_copy),
             TEST(rule_2_data_that_changes_is_no_error),
             TEST(the_dirty_log_names_every_page_that_was_written),
             TEST(the_dirty_log_names_the_page_that_only_a_status_was_written_to),

@@ -156,6 +156,28 @@ fails 1 "cannot be set" tarn vm set web name=other
 fails 1 "is not KEY=VALUE" tarn vm set web cpus
 same "$(grep uuid state/vm/web/vm.yaml)" "$uuid"
 
+# ---- memory beyond what it was started with: how it could have it is said ----
+printf '%s\n' 'name: small' 'memory: 64M' 'kernel: kernel' >small.yaml
+ok tarn vm start small.yaml
+fails 1 "^hint: it counts when the machine is started next; memory-max says" tarn vm set small memory=256M
+grep -qx "memory: 256M" state/vm/small/vm.yaml || die "not there at the next start: $(cat state/vm/small/vm.yaml)"
+ok tarn vm stop small --force
+ok tarn vm delete small
+
+# ---- a panic resets the machine, where its file says so, and only if it has not begun anew by itself ----
+printf '%s\n' 'name: again' 'memory: 64M' 'kernel: kernel' 'on-crash: reboot' >again.yaml
+ok tarn vm start again.yaml
+types again panic
+has_said again "^reset" || die "it is not reset: $(said again)"
+grep -q "machine 'again': the guest's kernel has panicked" state/vm/again/log || die "nobody says so: $(cat state/vm/again/log)"
+types again $'panic\nreboot'
+sleep 1.2 # longer than a panic is waited for
+ok tarn vm show again --json
+same "$(json "['resets']")" 2
+same "$(json "['state']")" running
+ok tarn vm stop again
+ok tarn vm delete again
+
 # ---- a server that dies is replaced, and one that is started otherwise waited for ----
 kill -KILL "$(pool_server tank)"
 connected=0
@@ -212,6 +234,12 @@ ok tarn vm start web
 ok tarn vm show web --json
 kill -KILL "$(json "['vmm_pid']")"
 wait_state web off
+# Who asks for the pool's status all the time does not keep its server.
+SECONDS=0
+while [ -n "$(pool_server tank)" ] && [ $SECONDS -lt 60 ]; do
+    tarn pool status tank >/dev/null
+done
+[ -z "$(pool_server tank)" ] || die "a server stays for as long as its pool's status is asked for"
 none_left
 ls run/vm/*disk* 2>/dev/null && die "sockets of disks are left"
 

@@ -338,7 +338,8 @@ int vmm_memory_load(struct vmm *v, int fd, struct error *err)
 {
         if (pread(fd, v->memory, sizeof(v->memory), 0) != (ssize_t)sizeof(v->memory))
                 return error_set(err, -EINVAL, "the saved memory is too short");
-        say(v, "loading\n");
+        say(v, "loading: ");
+        say_what_is_left(v);
         if (strncmp(v->memory, "slow ", 5) == 0)
                 sleep((unsigned)atoi(v->memory + 5));
         return 0;
@@ -410,8 +411,13 @@ int vmm_start(struct vmm *v, struct error *err)
             (struct loop_io){.op = LOOP_POLL, .fd = v->serial, .flags = POLLIN, .done = typed};
         loop_submit(v->loop, &v->serial_io);
         for (size_t i = 0; i < v->config->n_nics; i++) {
-                v->nics[i] = (struct fake_nic){.vmm = v, .id = v->config->nics[i].id};
-                watch_nic(&v->nics[i], v->config->nics[i].fd);
+                const struct vmm_nic *nic = &v->config->nics[i];
+                const uint8_t *mac = nic->mac;
+
+                v->nics[i] = (struct fake_nic){.vmm = v, .id = nic->id};
+                say(v, "%s is %02x:%02x:%02x:%02x:%02x:%02x\n", nic->id, mac[0], mac[1], mac[2],
+                    mac[3], mac[4], mac[5]);
+                watch_nic(&v->nics[i], nic->fd);
         }
         return 0;
 }

@@ -27,7 +27,8 @@ has_said() { # NAME PATTERN
 
 types() { # NAME WORD
     : >"$work/$1.typed"
-    (printf '%s\n' "$2"; exec sleep 20) 2>/dev/null | timeout 20 "$TARN" vm console "$1" >"$work/$1.typed" 2>&1 &
+    # Not a pipeline, of which the sleeper would be waited for.
+    timeout 20 "$TARN" vm console "$1" < <(printf '%s\n' "$2"; exec sleep 20 2>/dev/null) >"$work/$1.typed" 2>&1 &
     local pid=$!
     for _ in $(seq 300); do # until it is connected, and shows what was said before
         [ ! -s "$work/$1.typed" ] || break

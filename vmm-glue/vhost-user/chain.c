@@ -9,6 +9,7 @@ void chain_begin(struct chain *chain, struct vhost_req *req)
 {
         chain->req = req;
         chain->n = 0;
+        chain->next_guest = 0;
         req->iov = req->iov_inline;
         req->n_out = req->n_in = 0;
         req->out_bytes = req->in_bytes = 0;
@@ -32,10 +33,12 @@ static bool make_room(struct vhost_req *req)
         return true;
 }
 
-static bool add_piece(struct vhost_req *req, uint8_t *start, uint64_t length, bool writable)
+/* @joins: it continues the piece before it in the guest's addresses, which the log is kept by. */
+static bool add_piece(struct vhost_req *req, uint8_t *start, uint64_t length, bool writable,
+                      bool joins)
 {
         unsigned n = req->n_out + req->n_in;
-        bool same = writable ? req->n_in > 0 : req->n_out > 0;
+        bool same = joins && (writable ? req->n_in > 0 : req->n_out > 0);
 
         if (same && (uint8_t *)req->iov[n - 1].iov_base + req->iov[n - 1].iov_len == start) {
                 req->iov[n - 1].iov_len += length;
@@ -65,10 +68,12 @@ void chain_add(struct chain *chain, uint64_t guest, uint32_t length, bool writab
                 uint64_t here = left;
                 uint8_t *start = memory_at(req->memory, guest, &here);
 
-                if (!start || (!req->malformed && !add_piece(req, start, here, writable))) {
+                if (!start || (!req->malformed && !add_piece(req, start, here, writable,
+                                                             guest == chain->next_guest))) {
                         req->malformed = true;
                         return;
                 }
+                chain->next_guest = guest + here;
                 if (writable && here == left)
                         req->status = start + here - 1;
                 guest += here;

@@ -246,10 +246,10 @@ int co_vhost_client_open(struct vhost_client *client, struct error *err)
 
         client->memory = memory_none();
         client->queues = calloc(device->n_queues, sizeof(*client->queues));
+        for (unsigned i = 0; client->queues && i < device->n_queues; i++)
+                queue_init(&client->queues[i], client, i);
         if (!client->memory || !client->queues)
                 return error_set(err, -ENOMEM, "no memory for it");
-        for (unsigned i = 0; i < device->n_queues; i++)
-                queue_init(&client->queues[i], client, i);
         r = device->volumes.co_open(device->volumes.arg, client, &client->volume, err);
         if (r < 0)
                 return r;

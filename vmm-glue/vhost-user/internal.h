@@ -217,7 +217,7 @@ struct queue {
         struct signal call, error;
         /* running */
         bool started; /* kicked, or it goes on where another left off */
-        bool stopping, broken;
+        bool stopping, broken, draining;
         bool ring_lost; /* the rings are not mapped any more; they may come back, or it is broken */
         bool kick_armed; /* kick_io is in flight */
         struct loop_io kick_io;
@@ -445,7 +445,8 @@ void queue_run_soon(struct queue *queue);
 /* chain.c: from descriptors to pieces of memory */
 struct chain {
         struct vhost_req *req;
-        unsigned n; /* descriptors so far */
+        unsigned n;          /* descriptors so far */
+        uint64_t next_guest; /* where the last piece ends */
 };
 void chain_begin(struct chain *chain, struct vhost_req *req);
 void chain_add(struct chain *chain, uint64_t guest, uint32_t length, bool writable);

@@ -184,10 +184,13 @@ static void queue_break(struct queue *queue, const struct error *why)
 
 /* ---- the task ---- */
 
+/* While it is drained also one that is disabled, but nothing that is new. */
 static bool may_begin(const struct queue *queue)
 {
-        return queue->ops && queue->enabled && !queue->broken && !queue->ring_lost &&
-               !queue->stopping && !queue->client->dead;
+        bool wanted = queue->enabled || (queue->draining && queue->at_resubmit < queue->n_resubmit);
+
+        return queue->ops && wanted && !queue->broken && !queue->ring_lost && !queue->stopping &&
+               !queue->client->dead;
 }
 
 void queue_run_soon(struct queue *queue)
@@ -231,7 +234,7 @@ static bool begin_some(struct queue *queue)
         if (!queue->ops->has_work(queue))
                 return false;
         notify(queue, false);
-        for (n = 0; n < BATCH_MAX && r > 0; n++) {
+        for (n = 0; n < BATCH_MAX && r > 0 && may_begin(queue); n++) {
                 struct vhost_req *req;
 
                 if (!server_admits(queue)) {
@@ -366,12 +369,23 @@ static void watch_kick(struct queue *queue)
         loop_submit(server_of(queue)->loop, &queue->kick_io);
 }
 
+/* Its kicks are not heard any more. Its front end, which may come again, is not left waiting. */
+static void deaf(struct queue *queue, int result)
+{
+        struct error e = ERROR_INIT;
+
+        error_set(&e, result, "queue %u cannot be waited for: %s", queue->index, strerror(-result));
+        vhost_client_cut(queue->client, e.message);
+}
+
 static void kicked(struct loop_io *io, int result)
 {
         struct queue *queue = container_of(io, struct queue, kick_io);
 
         queue->kick_armed = false;
-        if (queue->stopping || queue->client->dead || result < 0) {
+        if (result < 0 && !queue->stopping)
+                deaf(queue, result);
+        if (queue->stopping || queue->client->dead) {
                 co_wake_all(&queue->idle);
                 return;
         }
@@ -458,8 +472,14 @@ void queue_update(struct queue *queue)
                 return;
         if (queue->started && !queue->ops && !queue->broken && !queue->stopping && queue->size &&
             queue->has_addr && queue->client->memory->n > 0 && !queue->client->dead &&
-            queue_start(queue, &e) < 0)
-                queue_break(queue, &e);
+            queue_start(queue, &e) < 0) {
+                /* What makes no sense does not get better. Without memory its front end is hung up on: those
+                 * of guests come again. */
+                if (e.code == -ENOMEM)
+                        vhost_client_cut(queue->client, e.message);
+                else
+                        queue_break(queue, &e);
+        }
         if (may_begin(queue))
                 queue_run_soon(queue);
 }
@@ -491,13 +511,31 @@ void queue_translate(struct queue *queue)
         queue_run_soon(queue);
 }
 
+/* What a server before this one had taken lies before the base that is told, and the front end does
+ * not hand it out again. */
+static void co_resubmit_all(struct queue *queue)
+{
+        queue->draining = true;
+        for (bool first = true;
+             queue->at_resubmit < queue->n_resubmit && may_begin(queue) && !queue->client->leaves;
+             first = false) {
+                queue_run_soon(queue);
+                if (first)
+                        co_yield_loop();
+                else
+                        co_sleep_ns(1000000);
+        }
+        queue->draining = false;
+}
+
 void co_queue_stop(struct queue *queue)
 {
         struct volume *volume = queue->client->volume.volume;
 
-        queue->stopping = true;
-        if (queue->n_in_flight > 0)
+        if (queue->n_in_flight > 0 || queue->at_resubmit < queue->n_resubmit)
                 volume_hurry(volume, true);
+        co_resubmit_all(queue);
+        queue->stopping = true;
         co_unwatch_kick(queue);
         if (!list_empty(&queue->starved))
                 list_remove(&queue->starved);

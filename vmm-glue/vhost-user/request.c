@@ -172,6 +172,13 @@ static void submit_slice(struct vhost_req *req)
         volume_submit(volume_of(req), &req->io);
 }
 
+/* Between the parts of what may be as large as the volume: nobody waits for the rest, or the next
+ * server does all of it again. */
+static bool is_given_up(const struct vhost_req *req)
+{
+        return client_of(req)->dead || client_of(req)->leaves;
+}
+
 static void slice_done(struct volume_request *io, int result)
 {
         struct vhost_req *req = container_of(io, struct vhost_req, io);
@@ -193,8 +200,7 @@ static void slice_done(struct volume_request *io, int result)
         req->left -= req->slice_bytes;
         if (req->left == 0)
                 finish(req, VIRTIO_BLK_S_OK);
-        else if (client_of(req)->dead ||
-                 client_of(req)->leaves) /* it may be as large as the volume */
+        else if (is_given_up(req))
                 ended(req, -ECANCELED);
         else
                 submit_slice(req);
@@ -301,10 +307,12 @@ static void range_done(struct volume_request *io, int result)
 {
         struct vhost_req *req = container_of(io, struct vhost_req, io);
 
-        if (result == 0 && ++req->at_range < req->n_ranges)
-                submit_range(req);
-        else
+        if (result < 0 || ++req->at_range == req->n_ranges)
                 ended(req, result);
+        else if (is_given_up(req))
+                ended(req, -ECANCELED);
+        else
+                submit_range(req);
 }
 
 /* All are checked before the first is begun. */

@@ -13,9 +13,13 @@
 #include "vmm-glue/vmm/machine.h"
 #include "vmm-glue/vmm/memory_copy.h"
 
-#define ROUNDS_MAX    8u
 #define LITTLE_PAGES  (MIB(32) / MEMORY_LOG_PAGE) /* some 30 ms of the guest's pause */
 #define RUN_PAGES_MAX 256u                        /* written by one call */
+/* A guest that changes its memory faster than it is written runs for a part of each period only: half of
+ * it, or half of that and so on. The vCPUs are made to rest, so all of them at once, and their guest
+ * sees that as it sees a host that is busy. */
+#define PERIOD_NS    UINT64_C(64000000)
+#define HALVINGS_MAX 6u
 
 struct memory_copy {
         struct machine *machine;
@@ -24,6 +28,9 @@ struct memory_copy {
         void *arg;
         pthread_t thread;
         struct loop_task task;
+        struct loop_timer timer; /* where a period's parts begin */
+        atomic_uint halvings;    /* of the time that the guest runs */
+        bool held;               /* it is in the part of the period in which it does not */
         atomic_bool cancelled;
         bool joined;
         uint64_t *bits[MEMORY_REGIONS_MAX]; /* what is to be written, for each region */
@@ -122,17 +129,25 @@ static int take_log(struct memory_copy *copy)
         return r;
 }
 
+/* Each round has less to write than three quarters of the one before, or the guest has less time. */
 static void *copy_thread(void *arg)
 {
         struct memory_copy *copy = arg;
         uint64_t before = UINT64_MAX;
         int r = write_round(copy, true);
 
-        for (unsigned round = 1; r == 0 && round < ROUNDS_MAX; round++) {
+        while (r == 0) {
+                unsigned halvings = atomic_load(&copy->halvings);
+
                 r = take_log(copy);
                 /* What it has taken is still to be written, by the last round if not by this one. */
-                if (r < 0 || copy->n_dirty <= LITTLE_PAGES || copy->n_dirty > before / 4 * 3)
+                if (r < 0 || copy->n_dirty <= LITTLE_PAGES)
                         break;
+                if (copy->n_dirty > before / 4 * 3) {
+                        if (halvings == HALVINGS_MAX)
+                                break;
+                        atomic_store(&copy->halvings, halvings + 1);
+                }
                 before = copy->n_dirty;
                 r = write_round(copy, false);
         }
@@ -140,6 +155,43 @@ static void *copy_thread(void *arg)
         loop_post_remote(copy->machine->loop, &copy->task);
         return NULL;
 }
+
+/* ---- a guest that is faster ---- */
+
+static void let_go(struct memory_copy *copy)
+{
+        const struct run *run = &copy->machine->run;
+
+        if (copy->held && !run->paused && !run->ended)
+                run_go(copy->machine);
+        copy->held = false;
+}
+
+static void next_part(struct loop_timer *timer)
+{
+        struct memory_copy *copy = container_of(timer, struct memory_copy, timer);
+        const struct run *run = &copy->machine->run;
+        const unsigned halvings = atomic_load(&copy->halvings);
+        const uint64_t share_ns = PERIOD_NS >> halvings;
+        uint64_t part_ns = share_ns;
+
+        if (copy->held) {
+                let_go(copy);
+        } else if (halvings > 0 && !run->paused && !run->ended) {
+                run_rest(copy->machine);
+                copy->held = true;
+                part_ns = PERIOD_NS - share_ns;
+        }
+        loop_timer_set(copy->machine->loop, timer, loop_now_ns(copy->machine->loop) + part_ns);
+}
+
+static void end_parts(struct memory_copy *copy)
+{
+        loop_timer_cancel(copy->machine->loop, &copy->timer);
+        let_go(copy);
+}
+
+/* ---- begin and end ---- */
 
 static int log_devices(struct machine *machine, bool on, struct error *err)
 {
@@ -241,8 +293,12 @@ int memory_copy_begin(struct machine *machine, int fd,
         copy = calloc(1, sizeof(*copy));
         if (!copy)
                 return error_set(err, -ENOMEM, "no memory to write the guest's memory");
-        *copy = (struct memory_copy){
-            .machine = machine, .fd = fd, .copied = copied, .arg = arg, .task.run = thread_done};
+        *copy = (struct memory_copy){.machine = machine,
+                                     .fd = fd,
+                                     .copied = copied,
+                                     .arg = arg,
+                                     .task.run = thread_done,
+                                     .timer.fire = next_part};
         machine_lock(machine);
         r = memory_log_begin(&machine->memory, err);
         if (r == 0)
@@ -263,6 +319,7 @@ int memory_copy_begin(struct machine *machine, int fd,
                 return r;
         }
         machine->copy = copy;
+        next_part(&copy->timer);
         return 0;
 }
 
@@ -272,6 +329,7 @@ int memory_copy_finish(struct machine *machine, uint64_t *ret_bytes, struct erro
         int r;
 
         assert(copy && copy->joined);
+        end_parts(copy);
         if (machine->run.ended)
                 r = error_set(&copy->error, -ESHUTDOWN, "the machine has come to its end");
         else
@@ -294,6 +352,7 @@ void memory_copy_cancel(struct machine *machine)
         if (!copy)
                 return;
         machine->copy = NULL;
+        end_parts(copy);
         if (copy->joined) {
                 end_log(machine);
                 free_copy(copy);

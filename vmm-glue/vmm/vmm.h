@@ -136,12 +136,13 @@ uint64_t vmm_memory_size(struct vmm *vmm);
  *
  * The file is as large as the guest's memory, and sparse: RAM from address 0, then that from 4 GiB, then
  * what virtio-mem gives. It is written while the guest runs, in rounds: each time what was changed
- * meanwhile. With the guest paused the rest follows, which is little.
+ * meanwhile. A guest that changes more than is written gets less and less time, down to a 64th of it,
+ * from then to the end. With the guest paused the rest follows, which is little.
  */
 
 /* Write to @fd, which is borrowed, on a thread of its own. When little is left, or it does not become
- * less, @copied is called on the loop's thread; with -errno and a sentence where it failed, after which
- * there is nothing to finish.
+ * less even so, @copied is called on the loop's thread; with -errno and a sentence where it failed,
+ * after which there is nothing to finish.
  *
  * -EBUSY  it is being written already */
 int vmm_memory_copy(struct vmm *vmm, int fd,

@@ -11,7 +11,9 @@ static struct change {
         unsigned arg;
 } changes[INTERLEAVE_MAX];
 static unsigned n_changes;
-static bool running;
+/* For the thread that let time go on, and no other: one that closes files beside it makes comparisons
+ * too, at moments that nothing repeats, and a change of its would come when time stands still. */
+static _Thread_local bool running;
 
 UNWATCHED void interleave_at(unsigned after, unsigned period, unsigned n_turns,
                              void (*change)(unsigned arg, unsigned turn), unsigned arg)

@@ -5,7 +5,7 @@
  * through here (--wrap). So a change can come between any check and the use of what was checked.
  *
  * Units      time is counted in comparisons.
- * Threads    one.
+ * Threads    one. Comparisons of others are not counted.
  * Errors     none.
  * Ownership  none.
  */

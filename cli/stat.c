@@ -370,7 +370,7 @@ static void print_json(const struct report *report)
         static const char *const sections[] = {"volumes", "exports", "members"};
         json_t *all = json_object();
 
-        json_object_set_new(all, "seconds", json_rate(seconds_of(&report->source[0])));
+        json_object_set_new(all, "seconds", json_real(seconds_of(&report->source[0])));
         for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++) {
                 json_t *items = json_array();
 

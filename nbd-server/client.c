@@ -212,10 +212,13 @@ static void co_client_free(struct nbd_client *client)
                 tls_bye(client);
         client->state = CLIENT_DEAD; /* for who would stop it or cut it off meanwhile */
         tls_free(client);
-        rights_close(client->fd);
-        free(client->rights);
+        /* The end is told at once; closing waits for the export, by which nbd_client_has_left() may be
+         * asked until then. */
+        shutdown(client->fd, SHUT_RDWR);
         if (client->has_export)
                 server->exports.co_close(server->exports.arg, &client->export);
+        rights_close(client->fd);
+        free(client->rights);
         co_meta_forget(client);
         arena_unmap(client);
         server_client_gone(client);

@@ -114,6 +114,9 @@ void nbd_server_each_client(struct nbd_server *server,
  * "dn:", "cn:", "dns:", "email:", "uri:" of a certificate. None without TLS, or without either. */
 const char *nbd_client_identity(const struct nbd_client *client, unsigned i);
 const char *nbd_client_peer(const struct nbd_client *client); /* "unix pid 4711" */
+/* It has closed its end, or ours is shut: what it had open is closed in a moment. Any thread, while an
+ * export of the client's is open. */
+bool nbd_client_has_left(const struct nbd_client *client);
 /* The export @old_name, and those named @old_name@..., have other names from now on. */
 void nbd_server_rename_exports(struct nbd_server *server, const char *old_name,
                                const char *new_name);

@@ -1,6 +1,7 @@
 /* server.c - listening, limits on connections, who is connected, and stopping. */
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -175,6 +176,13 @@ const char *nbd_client_identity(const struct nbd_client *client, unsigned i)
 const char *nbd_client_peer(const struct nbd_client *client)
 {
         return client->peer;
+}
+
+bool nbd_client_has_left(const struct nbd_client *client)
+{
+        struct pollfd p = {.fd = client->fd, .events = POLLRDHUP};
+
+        return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP));
 }
 
 void nbd_server_rename_exports(struct nbd_server *server, const char *old_name,

@@ -494,13 +494,16 @@ static int is_not_attached(const struct host_pool *hp, const char *target, struc
 int co_detach(struct host_pool *hp, const char *target, bool force, char **ret_path,
               struct error *err)
 {
-        struct attachment *a = find(hp, target, true);
         struct pool_state *state = NULL;
         const struct state_attachment *kept;
+        struct attachment *a;
         bool known;
         char *path = NULL;
         int r;
 
+        if (!force)
+                co_host_await_leavers(hp, target);
+        a = find(hp, target, true);
         r = state_load(hp->name, &state, err);
         if (r < 0)
                 return r;
@@ -632,11 +635,12 @@ void co_attach_volume_gone(struct host_pool *hp, const char *target)
                 co_attachment_free(a);
 }
 
-int attach_refuse_gone(struct host_pool *hp, const char *target, struct error *err)
+int co_attach_refuse_gone(struct host_pool *hp, const char *target, struct error *err)
 {
         char text[256] = "";
         struct user_list users = {.text = text, .size = sizeof(text)};
 
+        co_host_await_leavers(hp, target);
         list_for_each (it, &hp->attachments) {
                 struct attachment *a = container_of(it, struct attachment, link);
 
@@ -674,6 +678,26 @@ unsigned attach_users(struct host_pool *hp, const char *volume, bool writers, ch
                 vhost_device_each_client(a->device, add_user, &users);
         }
         return users.n;
+}
+
+static void look_whether_left(const struct vhost_client_info *info, void *left)
+{
+        *(bool *)left = *(bool *)left || vhost_client_has_left(info->client);
+}
+
+bool attach_is_left(struct host_pool *hp, const char *volume)
+{
+        bool left = false;
+
+        list_for_each (it, &hp->attachments) {
+                struct attachment *a = container_of(it, struct attachment, link);
+
+                if (!host_name_is_of(a->target, volume))
+                        continue;
+                left = left || passing_is_ending(a);
+                vhost_device_each_client(a->device, look_whether_left, &left);
+        }
+        return left;
 }
 
 void co_attach_disconnect(struct host_pool *hp, const char *volume)

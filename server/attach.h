@@ -91,7 +91,7 @@ void attach_volume_renamed(struct host_pool *hp, const char *volume, const char 
 /* @target is VOL (with its snapshots) or VOL@SNAP. */
 void co_attach_volume_gone(struct host_pool *hp, const char *target);
 /* -EBUSY  front ends are connected that this would cut off */
-int attach_refuse_gone(struct host_pool *hp, const char *target, struct error *err);
+int co_attach_refuse_gone(struct host_pool *hp, const char *target, struct error *err);
 void attach_volume_resized(struct host_pool *hp, const char *volume);
 
 /* Front ends of the volume itself, with @writers only those that may write: adds their names to @text,
@@ -99,6 +99,8 @@ void attach_volume_resized(struct host_pool *hp, const char *volume);
 unsigned attach_users(struct host_pool *hp, const char *volume, bool writers, char *text,
                       size_t size);
 void co_attach_disconnect(struct host_pool *hp, const char *volume);
+/* Has one of those of the volume, or of a snapshot of it, hung up? */
+bool attach_is_left(struct host_pool *hp, const char *volume);
 /* [{"path", "queues", "readonly", "machine", "remembered", "clients": [{"pid", ...}]}] of VOL. */
 json_t *attach_json(struct host_pool *hp, const char *volume);
 /* The virtual machines of tarn's own VMM that have disks of the pool: ["web"]. New. */

@@ -57,6 +57,7 @@ void passing_start(struct attachment *a, const char *serial, const char *machine
 void passing_user_text(const struct attachment *a, pid_t pid, char text[PASSING_USER_SIZE]);
 /* Its front end is about to go. */
 void passing_left(struct attachment *a);
+bool passing_is_ending(const struct attachment *a); /* for its front end has gone */
 /* Until those that are ending have ended. */
 void co_passing_settle(struct host_pool *hp);
 struct attachment *passing_find(const struct host_pool *hp, const char *target);

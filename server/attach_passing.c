@@ -93,6 +93,11 @@ void passing_left(struct attachment *a)
         loop_timer_set(loop, &a->end, loop_now_ns(loop));
 }
 
+bool passing_is_ending(const struct attachment *a)
+{
+        return a->passing && !a->kept && a->has_had_client;
+}
+
 void co_passing_settle(struct host_pool *hp)
 {
         while (hp->n_attachments_ending > 0)
@@ -182,6 +187,8 @@ int co_attach_passing(struct host_pool *hp, struct attach_passing *passing, int 
         struct attachment *a;
         int own, r;
 
+        if (!wanted->readonly)
+                co_host_await_leavers(hp, wanted->target);
         r = co_attach_check(hp, wanted->target, identity, err);
         if (r == 0)
                 r = attach_check_identity(hp, wanted->target, passing->identity, identity, err);

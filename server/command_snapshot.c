@@ -107,7 +107,7 @@ int co_snapshot_delete_one(struct command *c, struct error *err)
 
         /* Whoever reads it over NBD goes on; an attachment goes with its name. */
         if (r == 0 && !command_flag(c, "force"))
-                r = attach_refuse_gone(c->hp, name, err);
+                r = co_attach_refuse_gone(c->hp, name, err);
         if (r == 0)
                 r = co_snapshot_delete(c->hp->pool, name, err);
         if (r == 0)

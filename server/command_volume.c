@@ -187,7 +187,7 @@ int co_volume_delete_one(struct command *c, struct error *err)
         if (r < 0)
                 return r;
         if (!command_flag(c, "force")) /* the snapshots */
-                r = attach_refuse_gone(c->hp, volume, err);
+                r = co_attach_refuse_gone(c->hp, volume, err);
         if (r == 0)
                 r = co_volume_delete(c->hp->pool, volume, command_flag(c, "snapshots"), err);
         host_unbar(&bar);

@@ -159,8 +159,10 @@ static void tell(const struct host_export *e, const char *event)
 
 /* On the pool's loop. */
 static int co_open_target(struct host_pool *hp, const char *target, bool readonly, bool to_use,
-                          const char *peer, struct nbd_export *ret_export, struct error *err)
+                          const struct nbd_client *client, struct nbd_export *ret_export,
+                          struct error *err)
 {
+        const char *peer = nbd_client_peer(client);
         struct host_export *e = calloc(1, sizeof(*e));
         int r;
 
@@ -173,6 +175,7 @@ static int co_open_target(struct host_pool *hp, const char *target, bool readonl
         }
         e->pool = hp;
         e->to_use = to_use;
+        e->client = client;
         e->readonly = readonly || volume_is_readonly(e->volume);
         snprintf(e->peer, sizeof(e->peer), "%s", peer);
         snprintf(e->user, sizeof(e->user), "nbd %s", peer);
@@ -204,8 +207,7 @@ static int co_open_right(struct host *host, const char *name, bool to_use,
         if (right == ACCESS_NONE)
                 return error_set(err, -ENOENT, "'%s' is not for this client", name);
         co_move(hp->loop);
-        r = co_open_target(hp, target, right == ACCESS_READ, to_use, nbd_client_peer(client),
-                           ret_export, err);
+        r = co_open_target(hp, target, right == ACCESS_READ, to_use, client, ret_export, err);
         co_move(host->loop);
         return r;
 }

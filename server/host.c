@@ -15,6 +15,8 @@
 #include "server/image_base.h"
 #include "server/members.h"
 
+#define LEAVERS_WAIT_MS 1000u
+
 void host_init(struct host *host, struct loop *loop)
 {
         *host = (struct host){.loop = loop};
@@ -306,6 +308,27 @@ static void co_disconnect(struct host_pool *hp, const char *volume)
         co_attach_disconnect(hp, volume);
 }
 
+static bool is_left(struct host_pool *hp, const char *volume)
+{
+        list_for_each (it, &hp->exports) {
+                const struct host_export *e = container_of(it, struct host_export, link);
+
+                if (e->to_use && host_name_is_of(volume_name(e->volume), volume) &&
+                    nbd_client_has_left(e->client))
+                        return true;
+        }
+        return attach_is_left(hp, volume);
+}
+
+void co_host_await_leavers(struct host_pool *hp, const char *target)
+{
+        char volume[POOL_NAME_MAX + 1];
+
+        snprintf(volume, sizeof(volume), "%.*s", (int)strcspn(target, "@"), target);
+        for (unsigned ms = 0; ms < LEAVERS_WAIT_MS && is_left(hp, volume); ms++)
+                co_sleep_ns(1000000);
+}
+
 bool host_name_is_of(const char *name, const char *volume)
 {
         size_t length = strcspn(name, "@");
@@ -367,6 +390,7 @@ int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, 
          * asks about it. */
         while (is_being_opened(hp, volume))
                 co_wait(&hp->opened);
+        co_host_await_leavers(hp, volume);
         n = host_users(hp, volume, users, sizeof(users));
         if (n > 0 && !force) {
                 host_unbar(bar);

@@ -51,6 +51,7 @@ struct host_export {
         struct volume *volume;
         bool to_use; /* false: it is only asked about, and will be closed at once */
         bool readonly;
+        const struct nbd_client *client;
         char peer[128];
         char user[160]; /* "nbd unix pid 4711" */
 };
@@ -125,6 +126,10 @@ struct nbd_exports host_exports(struct host *host);
 /* A volume was renamed: its NBD clients are shown, found and cut off by its new name, as the old
  * one may be another's soon. */
 void co_host_renamed(struct host_pool *hp, const char *old_name, const char *new_name);
+
+/* Wait until those are gone who had @target (VOL or VOL@SNAP), the volume or a snapshot of it, and have
+ * hung up: whoever has seen them end may use it. A second at most. */
+void co_host_await_leavers(struct host_pool *hp, const char *target);
 
 /* Who uses @volume for writing, or has it open over vhost-user. As many names as fit, separated by ", ", into text; returns how
  * many there are. */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -226,6 +227,7 @@ static struct machine_disk *disk_new(struct machine *m, const struct vm_disk *di
                 error_set(err, -ENOMEM, "out of memory");
                 return NULL;
         }
+        d->fd = -1;
         d->number = number;
         if (number >= m->next_disk_number)
                 m->next_disk_number = number + 1;
@@ -237,8 +239,18 @@ static struct machine_disk *disk_new(struct machine *m, const struct vm_disk *di
         return d;
 }
 
+static void hang_up(int *fd)
+{
+        if (*fd < 0)
+                return;
+        shutdown(*fd, SHUT_RDWR);
+        close(*fd);
+        *fd = -1;
+}
+
 static void disk_take_out(struct machine_disk *d)
 {
+        hang_up(&d->fd);
         d->gone = true;
         list_remove(&d->link);
         if (!d->reconnecting)
@@ -259,6 +271,12 @@ void machine_disks_free(struct machine *m)
                 disk_take_out(container_of(it, struct machine_disk, link));
 }
 
+void machine_disks_hang_up(struct machine *m)
+{
+        list_for_each (it, &m->disks)
+                hang_up(&container_of(it, struct machine_disk, link)->fd);
+}
+
 static int co_hand_over(struct machine *m, struct machine_disk *d, enum channel_kind kind,
                         struct error *err)
 {
@@ -271,12 +289,16 @@ static int co_hand_over(struct machine *m, struct machine_disk *d, enum channel_
         if (r < 0)
                 return r;
         r = co_machine_order(m, &order, err);
-        close(order.fd);
         /* From here on the guest has it in its memory, and can go on with nothing else. */
         if (r == 0 && identity[0])
                 memcpy(d->identity, identity, sizeof(identity));
         /* The VMM may have lost it again by now: its answer is heard of later than it came. */
         d->connected = r == 0 && d->n_lost == n_lost;
+        hang_up(&d->fd);
+        if (d->connected && m->channel_open && !d->gone)
+                d->fd = order.fd;
+        else
+                hang_up(&order.fd);
         return r;
 }
 
@@ -407,6 +429,7 @@ void machine_disk_lost(struct machine *m, const char *id)
                 return;
         d->connected = false;
         d->n_lost++;
+        hang_up(&d->fd);
         if (d->reconnecting)
                 return;
         again = calloc(1, sizeof(*again));

@@ -327,6 +327,7 @@ static void reap(struct machine *m)
                 pid = waitpid(m->vmm_pid, &status, 0);
         } while (pid < 0 && errno == EINTR);
         m->vmm_pid = 0;
+        machine_disks_hang_up(m);
         if (m->quit || m->end_told)
                 return;
         error_set(&m->end, -EIO, "the process of machine '%s' has ended%s%s", m->known->name,

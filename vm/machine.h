@@ -41,6 +41,9 @@ struct machine_disk {
         char target[2 * (POOL_NAME_MAX + 1)]; /* VOL or VOL@SNAP */
         bool connected, reconnecting;
         unsigned n_lost; /* how often the VMM has said so */
+        /* Its connection, which is the VMM's too; -1: none. The kernel keeps what a process had polled by
+         * io_uring open for some milliseconds after its end: by this the server hears of it at once. */
+        int fd;
         /* What the server says that it is connected to, since the first time; empty: it does not. */
         char identity[MACHINE_IDENTITY_SIZE];
         char problem[sizeof(((struct error *)0)->message)]; /* why it is not; empty: not known */
@@ -158,6 +161,8 @@ void co_machine_end(struct machine *m);
 /* Those that it is started with, not connected. */
 int machine_disks_init(struct machine *m, struct error *err);
 void machine_disks_free(struct machine *m);
+/* The VMM has ended: no server is to wait until the kernel has closed what it had. */
+void machine_disks_hang_up(struct machine *m);
 /* Connect all, before the start. */
 int co_machine_disks_connect(struct machine *m, struct error *err);
 /* What the VMM says. */

@@ -125,6 +125,32 @@ ok tarn volume detach tank/other
 kill "$listener"
 ! grep -q attachments state/tank.json || die "something is remembered: $(cat state/tank.json)"
 
+# whoever has hung up is no user, though the server may have had no time to notice
+serve_now tank
+ok tarn volume create tank/left 8M
+ok tarn volume attach tank/left --vhost-user left.sock
+$python - run/tank.control left.sock <<'END' || die "one that has hung up is a user"
+import json, socket, sys, time
+control = socket.socket(socket.AF_UNIX)
+control.connect(sys.argv[1])
+lines = control.makefile("rw")
+def ask(command, **fields):
+    lines.write(json.dumps({"command": command, "pool": "tank", **fields}) + "\n")
+    lines.flush()
+    return json.loads(lines.readline())
+for i in range(100):
+    front_end = socket.socket(socket.AF_UNIX)
+    front_end.connect(sys.argv[2])
+    end = time.monotonic() + 30
+    while not ask("volume-show", volume="left")["used_by"]:
+        assert time.monotonic() < end
+    front_end.close()
+    reply = ask("volume-resize", volume="left", size=(8 - i % 2) << 20, shrink=True)
+    assert "ok" in reply, reply
+END
+ok tarn volume detach tank/left
+serve_end
+
 # a folder
 serve_now tank --vhost-user vms
 same "$(stat -c %a vms)" 700

@@ -260,12 +260,15 @@ void fixture_begin_cut(struct fixture *fixture, const char *export_name)
 
 struct counting {
         struct fixture *fixture;
-        unsigned n;
+        unsigned n, n_left;
 };
 
 static void count_each(const struct nbd_client_info *info, void *arg)
 {
-        ((struct counting *)arg)->n++;
+        struct counting *c = arg;
+
+        c->n++;
+        c->n_left += nbd_client_has_left(info->client);
 }
 
 static void count_clients(void *arg)
@@ -277,10 +280,18 @@ static void count_clients(void *arg)
 
 unsigned fixture_n_clients(struct fixture *fixture)
 {
-        struct counting c = {fixture, 0};
+        struct counting c = {fixture};
 
         fixture_run(fixture, count_clients, &c);
         return c.n;
+}
+
+unsigned fixture_n_left(struct fixture *fixture)
+{
+        struct counting c = {fixture};
+
+        fixture_run(fixture, count_clients, &c);
+        return c.n_left;
 }
 
 /* A number of the server's loop, read or written there. */

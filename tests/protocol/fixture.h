@@ -42,6 +42,7 @@ struct nbd_server *fixture_server(struct fixture *fixture);
 /* Cut off the clients of an export, and return when that has begun. */
 void fixture_begin_cut(struct fixture *fixture, const char *export_name);
 unsigned fixture_n_clients(struct fixture *fixture);
+unsigned fixture_n_left(struct fixture *fixture);  /* of those, that have hung up */
 unsigned fixture_n_open(struct fixture *fixture);  /* exports opened and not closed */
 unsigned fixture_n_held(struct fixture *fixture);  /* snapshots of contexts, likewise */
 unsigned fixture_n_asked(struct fixture *fixture); /* times that one was to be opened */

@@ -244,8 +244,10 @@ static void a_client_may_vanish_with_requests_in_flight(void **state)
                         wire_request(w, NBD_CMD_READ, 0, cookie, 0, MIB);
                 }
                 fake_wait_held(fixture_volume(f), 40);
+                assert_int_equal(fixture_n_left(f), 0);
                 wire_close(w);
-                fixture_n_clients(f);
+                assert_int_equal(fixture_n_left(f), 1); /* for who asks, already */
+                assert_int_equal(fixture_n_clients(f), 1);
                 assert_int_equal(fixture_n_open(f), 1); /* the engine has its buffers */
                 fake_release_all(fixture_volume(f));
                 fixture_wait_gone(f);

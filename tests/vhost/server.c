@@ -42,7 +42,7 @@ struct server {
         struct device devices[SERVER_DEVICES];
         struct vhost_server_options options;
         char folder[64];
-        unsigned n_open, n_clients;
+        unsigned n_open, n_clients, n_left;
         unsigned n_fds;
         struct loop_task halt;
         sem_t halted, goes_on;
@@ -389,22 +389,31 @@ void server_set_discard(struct server *s, enum server_device device, bool discar
 
 static void count_client(const struct vhost_client_info *info, void *arg)
 {
-        ++*(unsigned *)arg;
+        struct server *s = arg;
+
+        s->n_clients++;
+        s->n_left += vhost_client_has_left(info->client);
 }
 
 static void count_clients(void *arg)
 {
         struct server *s = arg;
 
-        s->n_clients = 0;
+        s->n_clients = s->n_left = 0;
         for (unsigned i = 0; i < SERVER_DEVICES; i++)
-                vhost_device_each_client(s->devices[i].device, count_client, &s->n_clients);
+                vhost_device_each_client(s->devices[i].device, count_client, s);
 }
 
 unsigned server_n_clients(struct server *s)
 {
         loop_call(loop_thread_loop(s->thread), count_clients, s);
         return s->n_clients;
+}
+
+unsigned server_n_left(struct server *s)
+{
+        loop_call(loop_thread_loop(s->thread), count_clients, s);
+        return s->n_left;
 }
 
 void server_wait_clients(struct server *s, unsigned n)

@@ -47,8 +47,9 @@ void server_restore_odd(struct server *s, enum server_device device, size_t n_ke
                         uint32_t request, unsigned n_records, uint32_t n_bytes, uint32_t n_fds);
 /* What the device offers to who comes from now on. */
 void server_set_discard(struct server *s, enum server_device device, bool discard);
-/* Front ends connected, to any device. */
+/* Front ends connected, to any device; and those of them that have hung up. */
 unsigned server_n_clients(struct server *s);
+unsigned server_n_left(struct server *s);
 /* Wait until as many are connected. */
 void server_wait_clients(struct server *s, unsigned n);
 /* Nothing of it runs, from the return of the first to the call of the second. */

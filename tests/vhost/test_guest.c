@@ -534,6 +534,26 @@ static void reads_go_straight_into_guest_memory_where_it_suits_the_engine(void *
         assert_false(engine_has_guest_memory(*state, VIRTIO_BLK_T_IN, 4));
 }
 
+static void who_has_hung_up_is_told_from_who_has_not_while_requests_end(void **state)
+{
+        struct volume *volume = server_volume(*state, SERVER_VOL);
+        struct disk *d = check_open((struct disk_options){0}), *other;
+        uint64_t status;
+
+        other = check_open((struct disk_options){0});
+        fake_hold(volume);
+        start_reads(d, guest_take(d->memory, 0, READS * 4096, 4096), &status);
+        fake_wait_held(volume, READS);
+        assert_int_equal(server_n_left(*state), 0);
+        disk_close(d);
+        assert_int_equal(server_n_left(*state), 1);
+        assert_int_equal(server_n_clients(*state), 2);
+        fake_release_all(volume);
+        server_wait_clients(*state, 1);
+        assert_int_equal(server_n_left(*state), 0);
+        disk_close(other);
+}
+
 static void rule_2_writes_are_of_a_copy(void **state)
 {
         assert_false(engine_has_guest_memory(*state, VIRTIO_BLK_T_OUT, 0));
@@ -708,6 +728,7 @@ int main(void)
             TEST(rule_2_a_discard_segment_that_changes_is_read_once),
             TEST(rule_2_what_is_written_is_what_it_was_when_it_was_taken),
             TEST(reads_go_straight_into_guest_memory_where_it_suits_the_engine),
+            TEST(who_has_hung_up_is_told_from_who_has_not_while_requests_end),
             TEST(rule_2_writes_are_of_a_copy),
             TEST(rule_2_data_that_changes_is_no_error),
             TEST(the_dirty_log_names_every_page_that_was_written),

@@ -81,7 +81,7 @@ for word in fail panic crash lie; do
     esac || die "after '$word' it says: $(cat fg.err)"
 done
 # keys of a terminal
-timeout 120 $python "$here/keys.py" "$(realpath "$TARN")" vm run web.yaml >keys.log 2>&1 || die "on a terminal it failed"
+timeout 120 $python "$here/keys.py" "$(realpath "$TARN")" vm run web.yaml >keys.log 2>&1 || die "on a terminal it failed: $(cat keys.log)"
 
 # SIGTERM presses the button, a second one needs no guest
 timeout 60 "$TARN" vm run web.yaml >fg.out 2>fg.err </dev/null &

@@ -86,6 +86,19 @@ ok tarn vm stop web --force
 ok tarn vm start web
 wait_connected True
 ok tarn vm stop web --force
+
+# ---- when it has stopped, its disks are free ----
+for _ in 1 2 3 4 5; do
+    ok tarn snapshot create tank/web@read
+    ok tarn vm start web
+    ok tarn vm attach web tank/web@read
+    ok tarn vm stop web --force
+    ok tarn snapshot delete tank/web@read --yes
+    ok tarn vm detach web tank/web@read
+    ok tarn vm start web
+    ok tarn vm stop web --force
+    ok tarn snapshot restore tank/web@monday --discard-current --yes
+done
 serve_end
 none_left
 echo "machines' disks: passed"

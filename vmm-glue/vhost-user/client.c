@@ -35,14 +35,14 @@ pid_t vhost_client_pid(const struct vhost_client *client)
         return client->pid;
 }
 
-/* ---- one guest, two connections ---- */
-
-static bool has_ended(const struct vhost_client *client)
+bool vhost_client_has_left(const struct vhost_client *client)
 {
         struct pollfd p = {.fd = client->fd, .events = POLLRDHUP};
 
         return client->dead || (poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP)));
 }
+
+/* ---- one guest, two connections ---- */
 
 static bool uses_file(const struct vhost_client *client, dev_t device, ino_t inode)
 {
@@ -57,7 +57,7 @@ static bool is_awaited(struct vhost_client *client, dev_t device, ino_t inode)
                 const struct vhost_client *other = container_of(it, struct vhost_client, link);
 
                 if (other != client && other->id < client->id && uses_file(other, device, inode) &&
-                    has_ended(other))
+                    vhost_client_has_left(other))
                         return true;
         }
         return false;
@@ -97,7 +97,7 @@ static int co_await_closer(struct vhost_client *client)
         while (closer_pending(client->device->closer) >= CLOSING_MAX) {
                 if (client->dead || client->device->saving)
                         return -ECANCELED;
-                if (has_ended(client))
+                if (vhost_client_has_left(client))
                         return 1;
                 co_sleep_ns(CLOSER_LOOK_NS);
         }

@@ -124,5 +124,7 @@ struct vhost_client_info {
 void vhost_device_each_client(struct vhost_device *device,
                               void (*each)(const struct vhost_client_info *info, void *arg),
                               void *arg);
+/* It has closed its end, or ours is shut: it is no front end any more in a moment. */
+bool vhost_client_has_left(const struct vhost_client *client);
 /* Process of the front end, for sentences; 0: not known. */
 pid_t vhost_client_pid(const struct vhost_client *client);

@@ -364,7 +364,7 @@ static void tell(const struct importing *m)
         FILE *list = open_memstream(&volumes, &length);
 
         if (!list)
-                abort();
+                cli_no_memory();
         for (size_t i = 0; i < machine->n_disks; i++) {
                 if (m->disks[i].guessed)
                         cli_note("'%s' is taken as raw: nothing else was recognised",

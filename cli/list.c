@@ -1,6 +1,7 @@
 /* list.c - one list over several pools. */
 #include "cli/list.h"
 
+#include "server/json_memory.h"
 #include "server/state.h"
 
 static int collect_one(const char *command, const char *pool, unsigned wait_ms, const char *key,
@@ -16,6 +17,8 @@ static int collect_one(const char *command, const char *pool, unsigned wait_ms, 
         if (other_key)
                 json_array_extend(json_object_get(all, other_key),
                                   json_object_get(reply, other_key));
+        if (json_memory_failures() > 0)
+                cli_no_memory();
         json_decref(reply);
         return EXIT_SUCCESS;
 }
@@ -32,6 +35,8 @@ int cli_collect(const char *command, const char *pool, const char *key, const ch
         json_object_set_new(all, key, json_array());
         if (other_key)
                 json_object_set_new(all, other_key, json_array());
+        if (json_memory_failures() > 0) /* it would be short of pools, or seem empty */
+                cli_no_memory();
         *ret_all = all;
         if (pool)
                 return collect_one(command, pool, 0, key, other_key, all);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "server/json_memory.h"
 
 /* One line whatever names it quotes, and nothing that a terminal would obey: neither what is a control
  * character as a byte, nor U+0080 to U+009F, which are the same for terminals that take UTF-8. */
@@ -76,7 +77,10 @@ void cli_note(const char *format, ...)
 
 void cli_print_json(json_t *value)
 {
-        json_dumpf(value, stdout, JSON_INDENT(2));
+        /* What lacks something is not begun to be printed. */
+        if (!value || json_memory_failures() > 0 ||
+            (json_dumpf(value, stdout, JSON_INDENT(2)) < 0 && !ferror(stdout)))
+                cli_no_memory();
         printf("\n");
 }
 

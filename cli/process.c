@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "server/json_memory.h"
 
 /* Where a standard stream is closed, the next file that is opened would take its place, and a
  * message be written into a disk. What stands in for it fails as a closed one does: it is open the
@@ -23,12 +24,21 @@ static void hold_standard_streams(void)
 void cli_begin(void)
 {
         hold_standard_streams();
+        json_memory_watch();
         setlocale(LC_ALL, "");
         signal(SIGPIPE, SIG_IGN);
         /* Whom a service manager started is told by SIGHUP to read its files anew. A server that has
          * none goes on as it is. */
         if (getenv("NOTIFY_SOCKET"))
                 signal(SIGHUP, SIG_IGN);
+}
+
+void cli_no_memory(void)
+{
+        static const char text[] = "tarn: out of memory for what is to be printed\n";
+
+        (void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+        _exit(EXIT_FAILURE);
 }
 
 int cli_end(int status)

@@ -150,7 +150,7 @@ static void add_all(struct tree *t)
 
         stack = calloc(json_object_size(t->nodes) + 2, sizeof(*stack));
         if (!stack)
-                abort();
+                cli_no_memory();
         stack[0].list = json_object_get(t->children, "");
         while (depth > 0) {
                 struct entry *top = &stack[depth - 1];

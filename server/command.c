@@ -8,19 +8,21 @@
 
 #include "server/events.h"
 #include "server/image_base.h"
+#include "server/json_memory.h"
 
 static const struct {
         const char *name;
         co_command *co_run;
         bool readonly;
         bool frees; /* settled by a one-shot */
+        bool tells; /* its reply is all there is of it */
 } commands[] = {
-    {"pool-status", co_pool_status, true},
+    {"pool-status", co_pool_status, true, .tells = true},
     {"pool-add", co_pool_add_members, false},
-    {"pool-check", co_pool_check_all, true},
+    {"pool-check", co_pool_check_all, true, .tells = true},
     {"volume-create", co_volume_create_one, false},
-    {"volume-list", co_volume_list_all, true},
-    {"volume-show", co_volume_show, true},
+    {"volume-list", co_volume_list_all, true, .tells = true},
+    {"volume-show", co_volume_show, true, .tells = true},
     {"volume-resize", co_volume_resize_one, false, true},
     {"volume-rename", co_volume_rename_one, false},
     {"volume-delete", co_volume_delete_one, false, true},
@@ -31,11 +33,11 @@ static const struct {
     {"volume-attach", co_volume_attach, false},
     {"volume-detach", co_volume_detach, false},
     {"snapshot-create", co_snapshot_create_all, false},
-    {"snapshot-list", co_snapshot_list_all, true},
+    {"snapshot-list", co_snapshot_list_all, true, .tells = true},
     {"snapshot-restore", co_snapshot_restore_one, false, true},
     {"snapshot-delete", co_snapshot_delete_one, false, true},
-    {"snapshot-diff", co_snapshot_diff, true},
-    {"stats", co_stats, true},
+    {"snapshot-diff", co_snapshot_diff, true, .tells = true},
+    {"stats", co_stats, true, .tells = true},
     {"image-import", co_image_import, false, true},
     {"image-export", co_image_export, true},
 };
@@ -63,6 +65,7 @@ int co_command_run(struct host *host, json_t *request, const int *fds, size_t n_
         struct command c = {
             .host = host, .request = request, .fds = fds, .n_fds = n_fds, .caller = caller};
         const char *name, *pool;
+        unsigned n_failures = json_memory_failures();
         size_t i;
         int r;
 
@@ -88,6 +91,8 @@ int co_command_run(struct host *host, json_t *request, const int *fds, size_t n_
                 events_emit_command(&c, name);
         }
         co_move(host->loop);
+        if (r == 0 && commands[i].tells && json_memory_failures() != n_failures)
+                r = error_set(err, -ENOMEM, "out of memory");
         if (r < 0) {
                 json_decref(c.reply);
                 return r;

@@ -5,6 +5,7 @@ is left to fail. It must succeed, or end with exit status 1 and a sentence; neve
 check finds something in. STRIDE: after the first 40 allocations only each so-many-th is tried (default 1)."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,8 +20,9 @@ CONTENT = os.urandom(1 << 20)  # of tank/data
 class Scenario:
     """A command whose n-th run is given by words(n) and needs what before(n) makes; then the pool must be in order."""
 
-    def __init__(self, name, words, after=lambda n, done: None, statuses=(0, 1), before=lambda n: None):
+    def __init__(self, name, words, after=lambda n, done: None, statuses=(0, 1), before=lambda n: None, tells=False):
         self.name, self.words, self.after, self.statuses, self.before = name, words, after, statuses, before
+        self.tells = tells  # it prints all there is, or fails
 
 
 def took_place(done, *undo):
@@ -86,6 +88,11 @@ def serve(words, environment):
     return subprocess.CompletedProcess(words, server.wait(timeout=shim.PATIENCE_S), out, err)
 
 
+def what_is_told(text):
+    """Names of things and of fields. A table may lose a heading or the signs of a tree: libsmartcols does not say so."""
+    return re.findall(r'tank/[a-z@]+|"[a-z_]+":', text)
+
+
 def numbers(stride):
     n = 0
     while True:
@@ -95,6 +102,7 @@ def numbers(stride):
 
 def try_all(scenario, orders, stride):
     tried = told = 0
+    whole = what_is_told(must(*scenario.words(0))) if scenario.tells else None
     for n in numbers(stride):
         words = scenario.words(n)
         scenario.before(n)
@@ -108,6 +116,8 @@ def try_all(scenario, orders, stride):
             fail(f"{words}, allocation {n} failing: exit status {done.returncode}: {done.stdout}{done.stderr}")
         if done.returncode != 0 and not says_why(done):
             fail(f"{words}, allocation {n} failing: it does not say why: '{done.stderr}'")
+        if done.returncode == 0 and whole not in (None, what_is_told(done.stdout)):
+            fail(f"{words}, allocation {n} failing: it does not print all of {whole}: {done.stdout}")
         struck = orders.get("struck")
         if not struck and done.returncode != 0:
             fail(f"{words} fails with all its memory: {done.stderr}")
@@ -143,6 +153,10 @@ def scenarios():
                  before=lambda n: must("volume", "clone", "tank/data@first", "tank/old")),
         Scenario("image export", lambda n: ("image", "export", "tank/data@first", f"out{n}"), is_exported),
         Scenario("pool check", lambda n: ("pool", "check", "tank", "--data"), statuses=(0, 3)),
+        Scenario("volume list", lambda n: ("volume", "list"), tells=True),
+        Scenario("volume show", lambda n: ("volume", "show", "tank/data", "--json"), tells=True),
+        Scenario("snapshot list", lambda n: ("snapshot", "list", "tank"), tells=True),
+        Scenario("pool status", lambda n: ("pool", "status", "tank", "--json"), tells=True),
         Scenario("serve", lambda n: ("serve", "tank")),
     ]
 

@@ -30,6 +30,8 @@
 #define READY_WAIT_NS (60 * MACHINE_SECOND_NS)
 /* Between what the guest has said last and the end of the VMM nothing is lost: it is read first. */
 #define TYPE_WAIT_NS (5 * MACHINE_SECOND_NS)
+/* The same for who has it end at once. */
+#define QUIT_CONSOLE_NS (MACHINE_SECOND_NS / 4)
 
 struct runner {
         const struct vm_run *run;
@@ -308,12 +310,14 @@ static int spawn_all(struct runner *run, struct error *err)
         return 0;
 }
 
-/* What the guest has said last is shown before the end. */
+/* What the guest has said last is shown before the end. Who wants that at once waits for no terminal that
+ * stands still, but for what is there to be read. */
 static void co_drain_console(struct machine *m)
 {
-        uint64_t deadline_ns = loop_now_ns(m->loop) + TYPE_WAIT_NS;
+        bool at_once = m->quit;
+        uint64_t deadline_ns = loop_now_ns(m->loop) + (at_once ? QUIT_CONSOLE_NS : TYPE_WAIT_NS);
 
-        while (!m->console.ended && !m->quit && loop_now_ns(m->loop) < deadline_ns)
+        while (!m->console.ended && m->quit == at_once && loop_now_ns(m->loop) < deadline_ns)
                 co_machine_wait(m, deadline_ns);
 }
 

@@ -183,7 +183,7 @@ int cli_refuse_used(const struct cli_args *args, const char *verb, const char *n
 
 int cli_fail(const struct error *err);
 /* Ends the process, with a sentence: what is to be printed cannot be. */
-_Noreturn void cli_no_memory(void);
+void cli_no_memory(void) __attribute__((noreturn));
 void cli_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A line on stdout, without its end in @format. Whatever it quotes (names of files, and what files say)
  * stays in that line, with what a terminal would obey escaped. */

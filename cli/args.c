@@ -74,16 +74,6 @@ static void verb_words(const struct cli_verb *verb, char *text, size_t size)
                  verb->name);
 }
 
-/* Names are kept and passed on as JSON, which is UTF-8; jansson knows what that is. */
-static bool is_text(const char *word)
-{
-        json_t *text = json_string(word);
-        bool is = text != NULL;
-
-        json_decref(text);
-        return is;
-}
-
 static int not_text(const char *word)
 {
         struct error e = ERROR_INIT;
@@ -265,7 +255,7 @@ static int parse_options(const struct cli_verb *verb, int argc, char **argv, str
                         return negative(wrong_word(argv));
                 if (c < 256)
                         return usage_error(verb, "there is no option '%s' here", wrong_word(argv));
-                if (optarg && !is_text(optarg))
+                if (optarg && !cli_is_text(optarg))
                         return not_text(optarg);
                 r = keep(verb, args, known[c - 256].option, optarg);
                 if (r != 0)
@@ -285,7 +275,7 @@ int cli_parse(const struct cli_verb *verb, int argc, char **argv, struct cli_arg
         if (r != 0)
                 return r;
         for (int i = 0; i < args->n_words; i++)
-                if (!is_text(args->words[i]))
+                if (!cli_is_text(args->words[i]))
                         return not_text(args->words[i]);
         if (args->n_words < verb->min_words && !(args->given & CLI_AUTOSTART))
                 return usage_error(verb, "'%s' needs more arguments", verb->name);

@@ -85,6 +85,11 @@ void cli_put(json_t **request, const char *key, json_t *value)
         *request = NULL;
 }
 
+json_t *cli_request_with_force(const char *command, const struct cli_args *args)
+{
+        return json_pack("{s:s, s:b}", "command", command, "force", (int)(args->given & CLI_FORCE));
+}
+
 int cli_call_about(const char *word, const char *key, json_t *request, json_t **ret_reply)
 {
         struct error e = ERROR_INIT;

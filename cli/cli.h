@@ -146,6 +146,9 @@ bool cli_is_member_path(const char *word);
 /* Whether two names or members' paths are of one pool. */
 bool cli_same_pool(const char *a, const char *b);
 
+/* Names are kept and passed on as JSON, which is UTF-8; jansson knows what that is. */
+bool cli_is_text(const char *word);
+
 /* ---- doing ---- */
 
 struct cli_call {
@@ -167,6 +170,8 @@ int cli_call_about(const char *word, const char *key, json_t *request, json_t **
 /* Add @value, which is taken, to a request. Without memory for it *request is NULL afterwards, which
  * the calls above answer with -ENOMEM: a request that lacks something would ask for something else. */
 void cli_put(json_t **request, const char *key, json_t *value);
+/* A request that says whether --force was given; NULL: no memory. */
+json_t *cli_request_with_force(const char *command, const struct cli_args *args);
 
 /* ---- asking ---- */
 
@@ -189,6 +194,7 @@ void cli_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
  * stays in that line, with what a terminal would obey escaped. */
 void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void cli_print_json(json_t *value);
+void cli_print_json_line(json_t *value);
 /* Fields of replies, as text for tables; ring buffers of the library's own, good for a line's
  * cells. */
 const char *cli_text(const json_t *object, const char *key);

@@ -30,12 +30,8 @@ static void entry_clear(struct file_entry *e)
 /* Whoever does the request finds a file by its name. */
 static int check_text(const char *from, const char *name, struct error *err)
 {
-        json_t *text = json_string(name);
-
-        if (text) {
-                json_decref(text);
+        if (cli_is_text(name))
                 return 0;
-        }
         error_set(err, -EILSEQ, "'%s' names '%s', which is not UTF-8 text", from, name);
         return error_hint(err, "'tarn image convert' makes an image that needs no other files");
 }

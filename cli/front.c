@@ -5,7 +5,6 @@
  * tables bring some twenty libraries, of which a machine needs none: what it has to do with pools their
  * servers do. */
 #include <errno.h>
-#include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,17 +15,9 @@
 #define ENGINE "tarn-engine"
 
 /* Words that leave nothing to be said: the engine explains what is wrong with any others. */
-static bool is_text(const char *word)
-{
-        json_t *text = json_string(word);
-
-        json_decref(text);
-        return text != NULL;
-}
-
 static bool is_word(const char *word)
 {
-        return word[0] != '-' && is_text(word);
+        return word[0] != '-' && cli_is_text(word);
 }
 
 static bool is_machine(int argc, char **argv)

@@ -9,11 +9,20 @@
 #include "cli/cli.h"
 #include "server/json_memory.h"
 
+bool cli_is_text(const char *word)
+{
+        json_t *text = json_string(word);
+        bool is = text != NULL;
+
+        json_decref(text);
+        return is;
+}
+
 /* One line whatever names it quotes, and nothing that a terminal would obey: neither what is a control
  * character as a byte, nor U+0080 to U+009F, which are the same for terminals that take UTF-8. */
 static void put_line(FILE *to, const char *text)
 {
-        json_t *utf8 = json_string(text);
+        bool utf8 = cli_is_text(text);
 
         for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
                 bool c1 = utf8 && *p == 0xc2 && p[1] < 0xa0;
@@ -26,7 +35,6 @@ static void put_line(FILE *to, const char *text)
                         fprintf(to, "\\x%02x", *++p);
         }
         putc('\n', to);
-        json_decref(utf8);
 }
 
 static void print_line(const char *label, const char *text)
@@ -75,13 +83,23 @@ void cli_note(const char *format, ...)
         print_line("note", text);
 }
 
-void cli_print_json(json_t *value)
+/* What lacks something is not begun to be printed. */
+static void print_json(json_t *value, size_t flags)
 {
-        /* What lacks something is not begun to be printed. */
         if (!value || json_memory_failures() > 0 ||
-            (json_dumpf(value, stdout, JSON_INDENT(2)) < 0 && !ferror(stdout)))
+            (json_dumpf(value, stdout, flags) < 0 && !ferror(stdout)))
                 cli_no_memory();
         printf("\n");
+}
+
+void cli_print_json(json_t *value)
+{
+        print_json(value, JSON_INDENT(2));
+}
+
+void cli_print_json_line(json_t *value)
+{
+        print_json(value, JSON_COMPACT);
 }
 
 const char *cli_text(const json_t *object, const char *key)

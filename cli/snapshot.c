@@ -305,15 +305,13 @@ static bool confirm_delete(const struct cli_args *args)
 static int run_restore(const struct cli_verb *verb, const struct cli_args *args)
 {
         bool discard = args->given & CLI_DISCARD_CURRENT;
-        json_t *reply = NULL;
+        json_t *request, *reply = NULL;
 
         if (discard && !confirm_restore(args))
                 return EXIT_FAILURE;
-        if (cli_call_about(args->words[0], "snapshot",
-                           json_pack("{s:s, s:b, s:b}", "command", "snapshot-restore", "force",
-                                     (int)(args->given & CLI_FORCE), "discard_current",
-                                     (int)discard),
-                           &reply) < 0)
+        request = cli_request_with_force("snapshot-restore", args);
+        cli_put(&request, "discard_current", json_boolean(discard));
+        if (cli_call_about(args->words[0], "snapshot", request, &reply) < 0)
                 return EXIT_FAILURE;
         if (json_is_string(json_object_get(reply, "kept")))
                 printf("restored '%s'; what the volume held before is kept as '%s'\n",
@@ -331,9 +329,7 @@ static int run_delete(const struct cli_verb *verb, const struct cli_args *args)
         if (!confirm_delete(args))
                 return EXIT_FAILURE;
         if (cli_call_about(args->words[0], "snapshot",
-                           json_pack("{s:s, s:b}", "command", "snapshot-delete", "force",
-                                     (int)(args->given & CLI_FORCE)),
-                           &reply) < 0)
+                           cli_request_with_force("snapshot-delete", args), &reply) < 0)
                 return EXIT_FAILURE;
         json_decref(reply);
         printf("deleted snapshot '%s'\n", args->words[0]);

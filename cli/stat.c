@@ -378,8 +378,7 @@ static void print_json(const struct report *report)
                 json_object_set_new(all, sections[i], items);
         }
         json_object_set_new(all, "pools", pools_json(report));
-        json_dumpf(all, stdout, JSON_COMPACT);
-        printf("\n");
+        cli_print_json_line(all);
         json_decref(all);
 }
 

@@ -155,11 +155,6 @@ static int run_show(const struct cli_verb *verb, const struct cli_args *args)
 
 /* ---- change ---- */
 
-static json_t *request_with_force(const char *command, const struct cli_args *args)
-{
-        return json_pack("{s:s, s:b}", "command", command, "force", (int)(args->given & CLI_FORCE));
-}
-
 static int run_resize(const struct cli_verb *verb, const struct cli_args *args)
 {
         json_t *request, *v = NULL, *reply = NULL;
@@ -188,7 +183,7 @@ static int run_resize(const struct cli_verb *verb, const struct cli_args *args)
                 }
         }
         json_decref(v);
-        request = request_with_force("volume-resize", args);
+        request = cli_request_with_force("volume-resize", args);
         cli_put(&request, "size", json_integer((json_int_t)size));
         cli_put(&request, "shrink", json_boolean(shrink));
         r = cli_call_about(args->words[0], "volume", request, &reply);
@@ -257,7 +252,7 @@ static int run_delete(const struct cli_verb *verb, const struct cli_args *args)
                 yes = cli_confirm(args, "delete volume '%s'?", args->words[0]);
         if (!yes)
                 return EXIT_FAILURE;
-        request = request_with_force("volume-delete", args);
+        request = cli_request_with_force("volume-delete", args);
         cli_put(&request, "snapshots", json_boolean(with_snapshots));
         r = cli_call_about(args->words[0], "volume", request, &reply);
         return done(r, reply, "deleted volume '%s'\n", args->words[0]);
@@ -410,8 +405,8 @@ static int run_detach(const struct cli_verb *verb, const struct cli_args *args)
 {
         json_t *reply = NULL;
         const char *path;
-        int r = cli_call_about(args->words[0], "volume", request_with_force("volume-detach", args),
-                               &reply);
+        int r = cli_call_about(args->words[0], "volume",
+                               cli_request_with_force("volume-detach", args), &reply);
 
         /* Whoever made the socket takes it away; a server has done so with its own, and there may be
          * another's by now. */

@@ -58,17 +58,14 @@ struct base_call {
 static int put_file(struct base_call *call, struct error *err)
 {
         char path[PATH_MAX];
-        json_t *text;
 
         if (!realpath(call->image, path))
                 return error_set(err, -errno, "cannot open '%s': %s", call->image, strerror(errno));
-        text = json_string(path);
-        if (!text) {
+        if (!cli_is_text(path)) {
                 error_set(err, -EILSEQ, "'%s' is not UTF-8 text, which a pool cannot remember",
                           path);
                 return error_hint(err, "give the file or its folder another name");
         }
-        json_decref(text);
         call->fds[0] = image_open_input(path, err);
         if (call->fds[0] < 0)
                 return call->fds[0];

@@ -1,12 +1,12 @@
 /* server.c - listening, limits on connections, who is connected, and stopping. */
 #include <assert.h>
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "common/hung_up.h"
 #include "common/log.h"
 #include "nbd-server/tls.h"
 
@@ -180,9 +180,7 @@ const char *nbd_client_peer(const struct nbd_client *client)
 
 bool nbd_client_has_left(const struct nbd_client *client)
 {
-        struct pollfd p = {.fd = client->fd, .events = POLLRDHUP};
-
-        return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP));
+        return has_hung_up(client->fd);
 }
 
 void nbd_server_rename_exports(struct nbd_server *server, const char *old_name,

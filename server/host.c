@@ -390,7 +390,8 @@ int co_host_bar(struct host_bar *bar, struct host_pool *hp, const char *volume, 
          * asks about it. */
         while (is_being_opened(hp, volume))
                 co_wait(&hp->opened);
-        co_host_await_leavers(hp, volume);
+        if (!force)
+                co_host_await_leavers(hp, volume);
         n = host_users(hp, volume, users, sizeof(users));
         if (n > 0 && !force) {
                 host_unbar(bar);

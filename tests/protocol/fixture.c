@@ -278,20 +278,22 @@ static void count_clients(void *arg)
         nbd_server_each_client(c->fixture->server, count_each, c);
 }
 
-unsigned fixture_n_clients(struct fixture *fixture)
+static struct counting count(struct fixture *fixture)
 {
         struct counting c = {fixture};
 
         fixture_run(fixture, count_clients, &c);
-        return c.n;
+        return c;
+}
+
+unsigned fixture_n_clients(struct fixture *fixture)
+{
+        return count(fixture).n;
 }
 
 unsigned fixture_n_left(struct fixture *fixture)
 {
-        struct counting c = {fixture};
-
-        fixture_run(fixture, count_clients, &c);
-        return c.n_left;
+        return count(fixture).n_left;
 }
 
 /* A number of the server's loop, read or written there. */

@@ -4,13 +4,13 @@
  * close knows that its memory is left alone. */
 #include <assert.h>
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include "common/closer.h"
+#include "common/hung_up.h"
 #include "common/log.h"
 #include "common/passed_fds.h"
 #include "vmm-glue/vhost-user/internal.h"
@@ -37,9 +37,7 @@ pid_t vhost_client_pid(const struct vhost_client *client)
 
 bool vhost_client_has_left(const struct vhost_client *client)
 {
-        struct pollfd p = {.fd = client->fd, .events = POLLRDHUP};
-
-        return client->dead || (poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP)));
+        return client->dead || has_hung_up(client->fd);
 }
 
 /* ---- one guest, two connections ---- */

@@ -9,15 +9,6 @@
 #include "cli/cli.h"
 #include "server/json_memory.h"
 
-bool cli_is_text(const char *word)
-{
-        json_t *text = json_string(word);
-        bool is = text != NULL;
-
-        json_decref(text);
-        return is;
-}
-
 /* One line whatever names it quotes, and nothing that a terminal would obey: neither what is a control
  * character as a byte, nor U+0080 to U+009F, which are the same for terminals that take UTF-8. */
 static void put_line(FILE *to, const char *text)
